@@ -1,0 +1,77 @@
+"""A run's state on disk: a checkpoint that is never half-written, and metrics without repeated steps."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common import UserError, write_atomic
+
+
+def save_weights(path: Path, state: dict) -> None:
+    """Replace `path` by `state` (tensors, numbers and containers of them) in one step."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_weights(path: Path, device: torch.device) -> dict:
+    """Read what `save_weights` wrote, without executing anything the file may hold.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is damaged and cannot be read ({type(error).__name__}); remove it and train again") from None
+
+
+class Checkpoint:
+    """`out/NAME/checkpoint.pt`: weights, optimiser state and the number of finished steps."""
+
+    def __init__(self, out: Path, model: nn.Module, optimizer: torch.optim.Optimizer):
+        self.path, self.model, self.optimizer = out / "checkpoint.pt", model, optimizer
+
+    def save(self, step: int) -> None:
+        """Replace the checkpoint by the state after `step` steps."""
+        save_weights(self.path, {"step": step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()})
+
+    def restore(self, device: torch.device) -> int:
+        """Load the state, if there is one, and return the number of finished steps.
+
+        Raises:
+            UserError: the file is damaged, or belongs to a model of another shape.
+        """
+        if not self.path.exists():
+            return 0
+        state = load_weights(self.path, device)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            return int(state["step"])
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            why = str(error).strip().splitlines()[0]
+            raise UserError(f"{self.path} belongs to another run ({why}); remove it to start from the beginning") from None
+
+
+def forget_metrics_after(path: Path, step: int) -> None:
+    """Remove what a stopped run logged after its last checkpoint: those steps are about to be repeated."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            break  # a line that the stop cut short; nothing follows it
+    write_atomic(path, "".join(kept))

@@ -1,0 +1,131 @@
+"""What every script shares: one-sentence errors, files that are never half-written, and a line that says how far it is."""
+
+import errno
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used. The message names the file or flag, what was found and what was expected."""
+
+
+# Conditions of the machine, not mistakes of the program: they get a sentence, not a traceback.
+MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+
+
+def run_script(main) -> None:
+    """Call `main()` and end the process: 0 when done, 2 and one sentence on a UserError, 130 when interrupted."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(report(str(error)))
+    except OSError as error:
+        if error.errno not in MACHINE_ERRORS:
+            raise
+        sys.exit(report(f"{error.filename or 'writing a file'}: {error.strerror}"))
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command starts again", file=sys.stderr)
+        sys.exit(130)
+
+
+def report(message: str) -> int:
+    """Print one error sentence and return the exit code that goes with it.
+
+    torchrun buries what its workers print under a report of its own, which quotes this file if it exists.
+    """
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        now = str(int(time.time()))
+        quoted = {"message": {"message": message, "extraInfo": {"py_callstack": message, "timestamp": now}}}
+        Path(path).write_text(json.dumps(quoted))
+    return 2
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content` in one step: a reader sees the old file or the new one, also after a power cut."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write `content` to `path` as indented JSON, atomically."""
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> dict:
+    """Read a JSON object. `what` says in the error what the file should have been.
+
+    Raises:
+        UserError: the file is missing, or does not hold a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist, expected {what}") from None
+    except (ValueError, NotADirectoryError, IsADirectoryError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} cannot be read as {what}: it is not a JSON object")
+    return content
+
+
+def count(number: float) -> str:
+    """1234567 -> '1.23M': a count at the precision one reads."""
+    for scale, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= scale:
+            return f"{number / scale:.3g}{letter}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """3725 -> '1h02m', 125 -> '2m05s', 7 -> '7s'."""
+    seconds = math.ceil(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+    return f"{seconds // 60}m{seconds % 60:02d}s" if seconds >= 60 else f"{seconds}s"
+
+
+class Progress:
+    """One line that says what runs, how far it is, how fast it goes and how long is left.
+
+    On a terminal the line rewrites itself; in a log it appears every ten seconds. `begin` is what an earlier start
+    of the same work had already done, so that a resumed run shows its true speed.
+    """
+
+    def __init__(self, label: str, total: float, unit: str, begin: float = 0, quiet: bool = False):
+        self.label, self.total, self.unit, self.begin, self.quiet = label, total, unit, begin, quiet
+        self.terminal = sys.stdout.isatty()
+        self.started = self.shown = time.monotonic()
+        self.width = 0
+
+    def rate(self, done: float) -> float:
+        """Units a second since the start."""
+        return (done - self.begin) / max(time.monotonic() - self.started, 1e-9)
+
+    def update(self, done: float, note: str = "") -> None:
+        """Show that `done` of `total` units are behind us, if the last time is long enough ago."""
+        now = time.monotonic()
+        if self.quiet or now - self.shown < (0.2 if self.terminal else 10):
+            return
+        self.shown = now
+        rate = self.rate(done)
+        left = duration((self.total - done) / rate) if rate > 0 else "?"
+        line = f"{self.label} {done / self.total:4.0%} | {note}{count(rate)} {self.unit}/s | {left} left"
+        self.width = max(self.width, len(line))
+        print(f"\r{line:<{self.width}}" if self.terminal else line, end="" if self.terminal else "\n", flush=True)
+
+    def close(self, done: float, note: str = "") -> None:
+        """Replace the line by a summary of the whole."""
+        if self.quiet:
+            return
+        seconds = time.monotonic() - self.started
+        line = f"{self.label} done | {note}{count(self.rate(done))} {self.unit}/s | {duration(seconds)}"
+        print(f"\r{line:<{self.width}}" if self.terminal else line, flush=True)

@@ -1,0 +1,248 @@
+"""What the runs of a folder say together: the scaling law, MLTE, MLPE, token efficiency, a table and a figure.
+
+    python fit_scaling.py out/demo
+
+Monolingual runs give the law 1 / PPL = c - a * x^-b, with x = training tokens / 1.2 billion (appendix B of the paper).
+Inverted, it says how many tokens a monolingual model needs for a perplexity (MLTE); read forwards, which perplexity it
+reaches on so many tokens (MLPE). Token efficiency, TEff = MLTE / tokens of the language seen, is what one token was
+worth: above 1, the other languages helped; below 1, they were in the way.
+"""
+
+import argparse
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from common import UserError, count, read_json, run_script, write_atomic
+
+REFERENCE_TOKENS = 1.2e9  # x = 1 in the law: the paper's standard run
+EXPONENTS = np.geomspace(1e-3, 10, 400)  # where the best b is looked for before it is refined
+
+
+class Law(NamedTuple):
+    """1 / PPL = c - a * (tokens / 1.2e9)^-b, and the range of tokens it was fitted on."""
+
+    a: float
+    b: float
+    c: float
+    fewest: float
+    most: float
+
+    def perplexity(self, tokens: float) -> float:
+        """MLPE: the perplexity of a monolingual model trained on `tokens`; infinite where the law has none."""
+        inverse = self.c - self.a * (tokens / REFERENCE_TOKENS) ** -self.b
+        return 1 / inverse if inverse > 0 else math.inf
+
+    def tokens(self, perplexity: float) -> float:
+        """MLTE: tokens that a monolingual model needs for `perplexity`; infinite beyond the law's asymptote 1 / c."""
+        gap = self.c - 1 / perplexity
+        return REFERENCE_TOKENS * (self.a / gap) ** (1 / self.b) if gap > 0 else math.inf
+
+    def covers(self, tokens: float) -> bool:
+        """Whether `tokens` lies within the fitted range, give or take a twentieth."""
+        return self.fewest / 1.05 <= tokens <= self.most * 1.05
+
+
+def fit_law(tokens: list[float], perplexities: list[float]) -> Law:
+    """Least squares on 1 / PPL. For a given b the law is linear in a and c, so that only b is searched for.
+
+    Raises:
+        UserError: fewer than three different numbers of tokens, or perplexity does not fall with tokens.
+    """
+    if len(set(tokens)) < 3:
+        raise UserError(
+            f"the law has three unknowns: found {len(set(tokens))} monolingual sizes of training text, expected 3 or more"
+        )
+    x, y = np.asarray(tokens) / REFERENCE_TOKENS, 1 / np.asarray(perplexities)
+    middle = np.exp(np.log(x).mean())  # powers of numbers near 1 keep the equations well conditioned
+
+    def solve(log_b: float) -> tuple[float, float, float]:
+        columns = np.stack([np.ones_like(x), -((x / middle) ** -np.exp(log_b))], axis=1)
+        (c, a), *_ = np.linalg.lstsq(columns, y, rcond=None)
+        return float(((columns @ (c, a) - y) ** 2).sum()), a, c
+
+    grid = np.log(EXPONENTS)
+    best = int(np.argmin([solve(log_b)[0] for log_b in grid]))
+    bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    log_b = minimize_scalar(lambda value: solve(value)[0], bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+    _, a, c = solve(log_b)
+    if a <= 0:
+        raise UserError("no law fits: the monolingual perplexities do not fall as training tokens grow")
+    b = float(np.exp(log_b))
+    return Law(float(a * middle**b), b, float(c), float(min(tokens)), float(max(tokens)))
+
+
+class Row(NamedTuple):
+    """One language of one run."""
+
+    run: str
+    monolingual: bool
+    share: str
+    language: str
+    seen: float
+    ppl: float
+    law: Law | None
+
+    @property
+    def token_efficiency(self) -> float:
+        """TEff = MLTE / tokens seen; nan where no law was fitted or the language was never seen."""
+        return self.law.tokens(self.ppl) / self.seen if self.law and self.seen else math.nan
+
+
+def law_key(result: dict, language: dict) -> tuple[str, str, str]:
+    """Runs share a law if they share text, model size and source language."""
+    return result["fingerprint"], result["size"], language["source"]
+
+
+def collect(folders: list[Path]) -> list[dict]:
+    """Every evaluated result.json at or below the folders, monolingual runs first, the longest first.
+
+    Raises:
+        UserError: a folder is missing, or there is no evaluated run.
+    """
+    results = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder, expected one that holds runs of train.py")
+        for path in sorted(folder.rglob("result.json")):
+            result = read_json(path, "the result of a run") | {"run": path.parent.name}
+            if all("ppl" in language for language in result["languages"]):
+                results.append(result)
+            else:
+                print(f"left out: {path.parent} is not evaluated; python evaluate.py {path.parent}")
+    if not results:
+        raise UserError(f"{', '.join(map(str, folders))} holds no evaluated run; train.py, then evaluate.py make one")
+    return sorted(results, key=lambda result: (len(result["languages"]) > 1, -result["tokens"]))
+
+
+def fit_laws(results: list[dict]) -> dict[tuple[str, str, str], Law]:
+    """The law of each text, size and language that has monolingual runs."""
+    points = defaultdict(list)
+    for result in results:
+        if len(result["languages"]) == 1:
+            (language,) = result["languages"]
+            points[law_key(result, language)].append((language["tokens"], language["ppl"]))
+    if not points:
+        raise UserError("there is no monolingual run (train.py --ratio 1) among the results, expected three or more for the law")
+    return {key: fit_law(*map(list, zip(*pairs, strict=True))) for key, pairs in points.items()}
+
+
+def share(result: dict, position: int) -> str:
+    """p(language) over the stages of the run, as in '90→10%'."""
+    others = max(1, result["clones"] - 1)
+    return "→".join(f"{100 * (ratio if position == 0 else (1 - ratio) / others):.3g}" for ratio in result["ratio"]) + "%"
+
+
+def rows_of(results: list[dict], laws: dict[tuple[str, str, str], Law]) -> list[Row]:
+    """One row a language and run."""
+    return [
+        Row(result["run"], len(result["languages"]) == 1, share(result, position), language["name"], language["tokens"],
+            language["ppl"], laws.get(law_key(result, language)))
+        for result in results
+        for position, language in enumerate(result["languages"])
+    ]  # fmt: skip
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table, readable as it is."""
+    head = ("run", "language", "share", "tokens", "PPL", "MLPE", "MLTE", "TEff")
+    cells = [head, *(tuple(_cells(row)) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+    ruler = ["-" * width if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+
+    def line(values) -> str:
+        return (
+            "| "
+            + " | ".join(v.ljust(w) if i < 2 else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths, strict=True)))
+            + " |"
+        )
+
+    return "\n".join([line(head), line(ruler), *map(line, cells[1:])]) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    known = [row.run, row.language, row.share, count(row.seen), f"{row.ppl:.1f}" if row.ppl < 1e6 else f"{row.ppl:.0e}"]
+    if row.law is None or not row.seen:
+        return [*known, "–", "–", "–"]
+    needed = row.law.tokens(row.ppl)
+    if math.isinf(needed):
+        return [*known, f"{row.law.perplexity(row.seen):.1f}", "beyond the law", "–"]
+    mark = "" if row.law.covers(needed) else "*"
+    return [*known, f"{row.law.perplexity(row.seen):.1f}", count(needed) + mark, f"{row.token_efficiency:.2f}" + mark]
+
+
+def describe(laws: dict[tuple[str, str, str], Law]) -> str:
+    """The fitted laws in words, and what the table's columns mean."""
+    lines = [
+        f"Law of {size}, {source}: 1/PPL = {law.c:.4g} - {law.a:.4g} * (tokens / 1.2e9)^-{law.b:.4g}, "
+        f"fitted on monolingual runs of {count(law.fewest)} to {count(law.most)} tokens."
+        for (_, size, source), law in laws.items()
+    ]
+    lines += [
+        "MLPE: perplexity of a monolingual model on as many tokens of the language. MLTE: tokens it needs for this",
+        "perplexity. TEff = MLTE / tokens: above 1, the other language helped. For monolingual rows, how far TEff is from 1",
+        "tells how closely the law fits. * lies outside the fitted range.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Left: perplexity against tokens of the language, the law as a line. Right: token efficiency."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(3, 2), layout="constrained")
+    for law in {row.law for row in rows if row.law}:
+        curve = np.geomspace(law.fewest, law.most, 100)
+        left.plot(curve, [law.perplexity(tokens) for tokens in curve], color="0.6", zorder=1, label="monolingual law (MLPE)")
+    mixed = [row for row in rows if not row.monolingual]
+    colours = {run: f"C{i}" for i, run in enumerate(dict.fromkeys(row.run for row in mixed))}
+    for row in rows:
+        colour = colours.get(row.run, "black")
+        left.scatter(row.seen, row.ppl, color=colour, marker="o" if row.monolingual else "D", zorder=2)
+        if not row.monolingual:
+            left.annotate(f" {row.language} {row.share}", (row.seen, row.ppl), color=colour, va="center", fontsize=9)
+    left.set(xscale="log", yscale="log", xlabel="training tokens of the language", ylabel="test perplexity", title="Perplexity")
+    ticks = [tick for tick in (10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320) if min(r.ppl for r in rows) * 0.9 < tick]
+    left.set_yticks([tick for tick in ticks if tick < 1.1 * max(row.ppl for row in rows)], minor=False)
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter("")
+    left.legend(frameon=False)
+    labels = [f"{row.run}: {row.language}" for row in mixed]
+    bars = right.barh(labels, [row.token_efficiency for row in mixed], color=[colours[row.run] for row in mixed])
+    right.bar_label(bars, fmt="%.2f", padding=3)
+    right.axvline(1, color="0.4", linestyle=":")
+    right.invert_yaxis()
+    right.margins(x=0.15)
+    right.set(xlabel="TEff: worth of one token, monolingual = 1", title="Token efficiency")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Fit, print and draw what the runs below the given folders say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="folders that hold evaluated runs")
+    parser.add_argument("--out", type=Path, help="where table.md and figure.png go (default: the first folder)")
+    args = parser.parse_args(arguments)
+    results = collect(args.folders)
+    laws = fit_laws(results)
+    rows = rows_of(results, laws)
+    text = table(rows) + "\n" + describe(laws)
+    out = args.out or args.folders[0]
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "table.md", text)
+    draw(rows, out / "figure.png")
+    print(text)
+    print(f"table: {out / 'table.md'}\nfigure: {out / 'figure.png'}")
+
+
+if __name__ == "__main__":
+    run_script(main)

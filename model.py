@@ -1,0 +1,127 @@
+"""The GPT of the paper (section 3.1): a GPT-2 decoder, its sizes and nothing else.
+
+Pre-LayerNorm blocks, learned positions, biases in every linear layer but the last, GELU in its tanh form, no dropout,
+and input and output embeddings that are **not** tied, so that the two can be compared. Two details follow the code
+released with the paper rather than its text: token embeddings are multiplied by sqrt(width) before positions are added,
+and each MLP's output projection starts smaller, at 0.02 / sqrt(2 * layers).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.attention import causal_attention
+
+
+@dataclass(frozen=True)
+class Size:
+    """One row of the paper's size table. `heads * head_dim` need not equal `width` (mini: 256 of 512)."""
+
+    layers: int
+    width: int
+    heads: int
+    head_dim: int
+    mlp: int
+
+
+SIZES = {
+    "nano": Size(4, 128, 2, 64, 512),  # ours: shows the paper's effect on two CPU cores within minutes
+    "mini": Size(4, 512, 8, 32, 2048),
+    "tiny": Size(4, 768, 12, 64, 3072),
+    "small": Size(12, 768, 12, 64, 3072),
+    "medium": Size(24, 1024, 16, 64, 4096),
+    "large": Size(24, 1536, 16, 96, 6144),
+    "xl": Size(24, 2048, 24, 128, 8192),
+}
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention: (batch, time, width) -> (batch, time, width)."""
+
+    def __init__(self, size: Size):
+        super().__init__()
+        self.heads, self.head_dim = size.heads, size.head_dim
+        self.query_key_value = nn.Linear(size.width, 3 * size.heads * size.head_dim)
+        self.output = nn.Linear(size.heads * size.head_dim, size.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, time, _ = x.shape
+        qkv = self.query_key_value(x).view(batch, time, 3, self.heads, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, time, head_dim)
+        mixed = causal_attention(query, key, value)
+        return self.output(mixed.transpose(1, 2).reshape(batch, time, -1))
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each added to the stream it reads through a LayerNorm."""
+
+    def __init__(self, size: Size):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(size.width)
+        self.attention = Attention(size)
+        self.mlp_norm = nn.LayerNorm(size.width)
+        self.mlp_input = nn.Linear(size.width, size.mlp)
+        self.mlp_output = nn.Linear(size.mlp, size.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.mlp_output(F.gelu(self.mlp_input(self.mlp_norm(x)), approximate="tanh"))
+
+
+class GPT(nn.Module):
+    """A decoder over a joint vocabulary of all languages.
+
+    Args:
+        size: a row of SIZES.
+        vocabulary: number of ids in the joint vocabulary, that is, rows of the two embedding matrices.
+        length: longest sequence in tokens, that is, rows of the position matrix.
+    """
+
+    def __init__(self, size: Size, vocabulary: int, length: int):
+        super().__init__()
+        self.size, self.vocabulary, self.length = size, vocabulary, length
+        self.token_embedding = nn.Embedding(vocabulary, size.width)
+        self.position_embedding = nn.Embedding(length, size.width)
+        self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
+        self.final_norm = nn.LayerNorm(size.width)
+        self.output = nn.Linear(size.width, vocabulary, bias=False)
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """N(0, 0.02) for every matrix, N(0, 0.02 / sqrt(2 * layers)) where an MLP writes to the stream, 0 for biases."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "norm" not in name:
+                shrink = math.sqrt(2 * self.size.layers) if "mlp_output" in name else 1.0
+                parameter.normal_(0.0, 0.02 / shrink)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """Last hidden states, after the final LayerNorm: (batch, time) ids -> (batch, time, width)."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        # Without this factor embeddings of size 0.02 would start as small as the positions that are added to them.
+        x = self.token_embedding(tokens) * math.sqrt(self.size.width) + self.position_embedding(positions)
+        for block in self.blocks:
+            x = block(x)
+        return self.final_norm(x)
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy in nats of every target under a softmax over the whole joint vocabulary.
+
+        (batch, time) ids and (batch, time) target ids -> (batch, time) losses in float32.
+        """
+        logits = self.output(self.hidden(tokens))
+        losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+        return losses.view_as(targets)
+
+    def non_embedding_params(self) -> int:
+        """Parameters outside the two embedding matrices: the paper's measure of size (mini 11M, small 85M, medium 303M).
+
+        Position embeddings count, being no part of any vocabulary: only with them does medium round to 303M.
+        """
+        vocabularies = self.token_embedding.weight.numel() + self.output.weight.numel()
+        return sum(parameter.numel() for parameter in self.parameters()) - vocabularies

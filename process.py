@@ -1,0 +1,106 @@
+"""This process among the others that torchrun started: its device, what they add up, and when all of them stop."""
+
+import contextlib
+import os
+import platform
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from common import UserError
+
+
+class Process(NamedTuple):
+    """One of `world` processes; the one of rank 0 speaks and writes for all."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def current(cls, device: str | None = None) -> "Process":
+        """Read torchrun's environment; without one, this is a single process. `device` is "cpu", "cuda" or None for the better.
+
+        Raises:
+            UserError: there is no such device, or more processes than GPUs.
+        """
+        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        local, local_world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: PyTorch finds no CUDA device on this machine")
+        if device == "cuda" or (device is None and torch.cuda.is_available()):
+            if local >= torch.cuda.device_count():
+                raise UserError(f"--nproc-per-node {local_world}: this machine has {torch.cuda.device_count()} GPU(s)")
+            torch.cuda.set_device(local)
+            return cls(rank, world, torch.device("cuda", local))
+        torch.set_num_threads(max(1, cpu_cores() // local_world))  # torchrun's own default is one thread
+        return cls(rank, world, torch.device("cpu"))
+
+    def say(self, text: str) -> None:
+        """Print on the first process."""
+        if self.rank == 0:
+            print(text, flush=True)
+
+    @contextlib.contextmanager
+    def group(self) -> Iterator[None]:
+        """Within it, processes can exchange tensors; one that waits 30 minutes for another gives up."""
+        if self.world > 1:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
+        try:
+            yield
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of `tensor` over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def device_name(self) -> str:
+        """What the device calls itself, for result files."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        information = Path("/proc/cpuinfo")
+        lines = information.read_text().splitlines() if information.exists() else []
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def cpu_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def bf16_helps(device: torch.device) -> bool:
+    """Whether the processor multiplies bf16 matrices faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(getattr(torch.cpu, probe, bool)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+
+
+class StopSignal:
+    """Turns the first SIGINT or SIGTERM into a request that the training loop reads between two steps."""
+
+    def __init__(self, process: Process):
+        self.process, self.number = process, 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.receive)
+
+    def receive(self, number: int, _frame) -> None:
+        """Remember the request; a second one ends the process at once."""
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def requested(self) -> bool:
+        """Whether any process was asked to stop: all of them must leave after the same step."""
+        if self.process.world == 1:
+            return self.number > 0
+        return self.process.total(torch.tensor([self.number], device=self.process.device)).item() > 0

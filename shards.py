@@ -1,0 +1,99 @@
+"""The prepared folder as training and evaluation read it: shards of token ids, and the `meta.json` that describes them.
+
+A shard is 256 little-endian int32 of header, then uint16 tokens, as llm.c and modded-nanogpt read and write it: magic,
+version, token count. Two header fields that are free there tell where the language's ids begin in the disjoint joint
+vocabulary and how many pieces it has. Shards hold a language's own ids; `mixture.py` maps them to joint ones.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from common import UserError, read_json
+
+MAGIC, VERSION, HEADER = 20240520, 1, 256
+FORMAT = 1  # of meta.json; raised when folders prepared by older code can no longer be read
+
+
+def write_shard(path: Path, tokens: np.ndarray, offset: int, vocab_size: int) -> None:
+    """Write (n,) uint16 ids below `vocab_size`. `offset` is the id of the language's piece 0 when vocabularies are disjoint."""
+    header = np.zeros(HEADER, dtype="<i4")
+    header[:5] = MAGIC, VERSION, len(tokens), offset, vocab_size
+    with open(path, "wb") as file:
+        file.write(header.tobytes())
+        file.write(tokens.astype("<u2", casting="same_kind").tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def open_shard(path: Path) -> np.ndarray:
+    """Map a shard's tokens into memory, read-only: (n,) uint16.
+
+    Raises:
+        UserError: the file is missing, is not a shard, or its length is not what its header says.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEADER * 4)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; prepare the data again") from None
+    header = np.frombuffer(head.ljust(HEADER * 4, b"\0"), dtype="<i4")
+    if header[0] != MAGIC or header[1] != VERSION:
+        raise UserError(f"{path} is not a token shard: it begins with {header[0]}, {header[1]}, expected {MAGIC}, {VERSION}")
+    expected, found = HEADER * 4 + 2 * int(header[2]), path.stat().st_size
+    if found != expected:
+        raise UserError(
+            f"{path} has {found} bytes, expected {expected} for the {header[2]} tokens its header names; prepare the data again"
+        )
+    return np.memmap(path, dtype="<u2", mode="r", offset=HEADER * 4, shape=(int(header[2]),))
+
+
+class Stream:
+    """The shards of one language and split, read as one long sequence of token ids."""
+
+    def __init__(self, paths: list[Path]):
+        self.shards = [open_shard(path) for path in paths]
+        self.starts = np.cumsum([0] + [len(shard) for shard in self.shards])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def read(self, begin: int, length: int) -> np.ndarray:
+        """Tokens [begin, begin + length), across shard borders: (length,) uint16."""
+        if not 0 <= begin <= begin + length <= len(self):
+            raise IndexError(f"[{begin}, {begin + length}) is not inside a stream of {len(self)} tokens")
+        parts = []
+        shard = int(np.searchsorted(self.starts, begin, side="right")) - 1
+        while length > 0:
+            part = self.shards[shard][begin - self.starts[shard] :][:length]
+            parts.append(part)
+            begin, length, shard = begin + len(part), length - len(part), shard + 1
+        return np.concatenate(parts) if parts else np.empty(0, np.uint16)
+
+
+class Dataset:
+    """A prepared folder: what `meta.json` says, and the streams it names.
+
+    Raises:
+        UserError: the folder was not prepared, or by a version that wrote another format.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.meta = read_json(folder / "meta.json", "the description of prepared data (python data.py --help)")
+        if self.meta.get("format") != FORMAT:
+            raise UserError(
+                f"{folder / 'meta.json'} has format {self.meta.get('format')}, expected {FORMAT}; prepare the data again"
+            )
+        self.languages: dict[str, dict] = self.meta["languages"]
+        self.fingerprint: str = self.meta["fingerprint"]
+
+    def stream(self, language: str, split: str) -> Stream:
+        """The token stream of a language's "train" or "test" split."""
+        return Stream([self.folder / shard["file"] for shard in self.languages[language][split]["shards"]])
+
+    def tokenizer(self, language: str) -> sentencepiece.SentencePieceProcessor:
+        """The language's SentencePiece model."""
+        return sentencepiece.SentencePieceProcessor(model_file=str(self.folder / self.languages[language]["tokenizer"]["file"]))

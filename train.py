@@ -1,0 +1,356 @@
+"""Train one model on one mixture of languages: a run of Table 1, on one CPU or on many GPUs under torchrun.
+
+    torchrun --standalone train.py --ratio 0.9
+
+A run is a folder, out/NAME: `config.json` holds every setting that decides its result, `metrics.jsonl` the losses,
+`checkpoint.pt` what is needed to continue, and at the end `model.pt` the weights and `result.json` the facts. The same
+command continues a run that was stopped and does nothing to one that is finished.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from checkpoint import Checkpoint, forget_metrics_after, save_weights
+from common import Progress, UserError, count, read_json, run_script, write_json
+from mixture import Mixture, cloned_languages, joint_vocabulary, stages_from_ratios
+from model import GPT, SIZES
+from process import Process, StopSignal, bf16_helps
+from shards import Dataset
+
+DEFAULT_DATA = Path("data/pydocs")
+PAPER_TOKENS = 1.2e9  # the paper's standard run
+
+
+class Recipe(NamedTuple):
+    """How a size is trained unless flags say otherwise; all but nano's are the paper's."""
+
+    length: int = 512  # tokens of a sequence
+    batch: int = 128  # sequences of a step
+    learning_rate: float = 6e-4  # at its peak
+    warmup: int = 500  # steps
+
+
+RECIPES = dict.fromkeys(SIZES, Recipe()) | {"nano": Recipe(128, 32, 2e-3, 20), "medium": Recipe(batch=256)}
+
+HELP = """\
+Train a GPT on languages of unequal size. L1 and L2 are clones: the same English, read through two vocabularies.
+
+  torchrun --standalone train.py --ratio 0.9            90% EN1, 10% EN2, on the text of data/pydocs
+  torchrun --standalone train.py --ratio 0.5            the balanced run to compare it with
+  torchrun --standalone train.py --ratio 1              monolingual
+  torchrun --standalone train.py --ratio 0.9,0.1        90% EN1 in the first half, 10% in the second
+  torchrun --standalone --nproc-per-node 8 train.py ... the same run on eight GPUs: same batches, same losses
+
+Then: python evaluate.py out/NAME
+"""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line, and refuse values that no data could make right."""
+    parser = argparse.ArgumentParser(description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_argument_group("the experiment")
+    what.add_argument(
+        "--ratio", default="0.5", help="share of L1, 0 to 1; several, with commas, are stages of equal length (0.5)"
+    )
+    what.add_argument("--clones", type=int, default=2, help="number of languages; those after the first share the rest (2)")
+    what.add_argument("--data", type=Path, default=DEFAULT_DATA, help="a folder that data.py prepared (%(default)s)")
+    what.add_argument("--size", choices=SIZES, help="of the model (nano on a CPU, small on a GPU)")
+    what.add_argument("--tokens", type=float, help="to train on, all languages together (one pass over the text, 1.2e9 at most)")
+    what.add_argument("--seed", type=int, default=0, help="of weights, windows and languages (%(default)s)")
+    what.add_argument("--out", type=Path, help="folder of the run (out/ and a name made of the settings)")
+    how = parser.add_argument_group("the optimisation; defaults depend on --size and are the paper's from mini on")
+    how.add_argument("--length", type=int, help="tokens of a sequence")
+    how.add_argument("--batch", type=int, help="sequences of a step, on all processes together")
+    how.add_argument("--learning-rate", type=float, help="at its peak; it falls to a hundredth along a cosine")
+    how.add_argument("--warmup", type=int, help="steps of linear warm-up")
+    machine = parser.add_argument_group("the machine; none of these changes what is computed, up to rounding")
+    machine.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
+    machine.add_argument("--precision", choices=["bf16", "fp32"], help="of matrix products (bf16 where the processor has it)")
+    machine.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="use torch.compile (yes)")
+    machine.add_argument("--micro-batch", type=int, help="sequences at a time on each process (as many as fit)")
+    machine.add_argument("--log-every", type=int, default=10, help="steps between lines of metrics.jsonl (%(default)s)")
+    machine.add_argument("--save-every", type=int, help="steps between checkpoints (a twentieth of the run)")
+    args = parser.parse_args(arguments)
+    try:
+        args.ratio = [float(ratio) for ratio in args.ratio.split(",")]
+    except ValueError:
+        parser.error(f"--ratio {args.ratio!r}: expected a number from 0 to 1, or several with commas between them, as in 0.9,0.1")
+    if not all(0 <= ratio <= 1 for ratio in args.ratio) or not any(args.ratio):
+        parser.error(f"--ratio {args.ratio}: expected numbers from 0 to 1, not all of them 0")
+    if args.clones < 2:
+        parser.error(f"--clones {args.clones}: expected 2 or more; one language alone is --ratio 1")
+    if args.seed < 0:
+        parser.error(f"--seed {args.seed}: expected 0 or more")
+    for flag in ("tokens", "length", "batch", "learning_rate", "warmup", "micro_batch", "log_every", "save_every"):
+        value = getattr(args, flag)
+        if value is not None and not (0 < value < math.inf):
+            parser.error(f"--{flag.replace('_', '-')} {value:g}: expected a number above 0")
+    return args
+
+
+def open_data(folder: Path) -> Dataset:
+    """Open prepared data; prepare the default corpus first if it is not there. Other processes wait for the first."""
+    if folder == DEFAULT_DATA and not folder.exists():
+        command = [sys.executable, str(Path(__file__).with_name("data.py"))]
+        if subprocess.run(command, stdout=None if os.environ.get("RANK", "0") == "0" else subprocess.DEVNULL).returncode:
+            raise UserError(f"preparing {folder} failed; python data.py says why")
+    return Dataset(folder)
+
+
+def settings(args: argparse.Namespace, dataset: Dataset, process: Process) -> dict:
+    """Everything that decides a run's result, as config.json keeps it.
+
+    Raises:
+        UserError: the data is too small, or a flag does not fit it.
+    """
+    size = args.size or ("small" if process.device.type == "cuda" else "nano")
+    recipe = RECIPES[size]._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
+    source, entry = next(iter(dataset.languages.items()))
+    available = entry["train"]["tokens"]
+    if available <= recipe.length:
+        raise UserError(f"{dataset.folder} has {available} training tokens, expected more than one sequence of {recipe.length}")
+    tokens = args.tokens or min(PAPER_TOKENS, available)
+    steps = int(tokens / (recipe.batch * recipe.length) + 0.5)
+    if steps < 1:
+        raise UserError(f"--tokens {tokens:g} is less than one step of {recipe.batch} x {recipe.length} tokens")
+    clones = 1 if all(ratio == 1 for ratio in args.ratio) else args.clones
+    return {
+        "data": str(dataset.folder),
+        "fingerprint": dataset.fingerprint,
+        "source": source,
+        "clones": clones,
+        "ratio": args.ratio,
+        "size": size,
+        "tokens": steps * recipe.batch * recipe.length,
+        "steps": steps,
+        **recipe._asdict(),
+        "seed": args.seed,
+        "precision": args.precision or ("bf16" if bf16_helps(process.device) else "fp32"),
+    }
+
+
+def run_folder(args: argparse.Namespace, config: dict) -> Path:
+    """Where the run lives: --out, or a name that says what it is.
+
+    Raises:
+        UserError: the folder holds a run with other settings; each one that differs is named.
+    """
+    ratio = "-".join(f"{100 * ratio:g}" for ratio in config["ratio"])
+    clones = f"-{config['clones']}clones" if config["clones"] > 2 else ""
+    name = f"{Path(config['data']).name}-{config['size']}-{ratio}{clones}-{count(config['tokens'])}-seed{config['seed']}"
+    out = args.out or Path("out") / name
+    if (out / "config.json").exists():
+        earlier = read_json(out / "config.json", "the settings of a run")
+        differing = [key for key in config | earlier if earlier.get(key) != config.get(key)]
+        if differing:
+            listed = ", ".join(f"{key} {earlier.get(key)} there and {config.get(key)} here" for key in differing)
+            raise UserError(f"{out} holds a run with other settings: {listed}; give the same ones or another --out")
+    return out
+
+
+def build_mixture(dataset: Dataset, config: dict) -> Mixture:
+    """The sequences of the run that `config` describes."""
+    languages = cloned_languages(config["source"], dataset.languages[config["source"]]["vocab_size"], config["clones"])
+    stages = stages_from_ratios(config["ratio"], config["clones"])
+    stream, total = dataset.stream(config["source"], "train"), config["steps"] * config["batch"]
+    return Mixture(stream, languages, stages, config["seed"], total, config["length"])
+
+
+def learning_rate(step: int, config: dict) -> float:
+    """Linear warm-up, then a cosine from the peak to a hundredth of it at the last step."""
+    peak, warmup = config["learning_rate"], config["warmup"]
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, config["steps"] - 1 - warmup)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def mixed_precision(config: dict, device: torch.device):
+    """The context in which matrix products run in the run's precision; weights and sums stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config["precision"] == "bf16")
+
+
+def compile_if_possible(model: GPT, inputs: Tensor, targets: Tensor, config: dict, process: Process) -> Callable:
+    """The model under torch.compile if that works on this machine, else the model as it is and a line that says so."""
+    process.say("compiling the model, up to a minute the first time ...")
+    compiled = torch.compile(model, dynamic=False)
+    try:
+        with mixed_precision(config, process.device):
+            loss = compiled(inputs, targets).mean()
+        loss.backward()
+    except Exception as error:  # whatever is missing here (a C++ compiler, headers, a Triton) must not cost the run
+        process.say(f"torch.compile does not work here, going on without: {str(error).strip().splitlines()[0][:160]}")
+        compiled = model
+    model.zero_grad(set_to_none=True)
+    return compiled
+
+
+def micro_batch_size(args: argparse.Namespace, config: dict, vocabulary: int, process: Process) -> int:
+    """Sequences that a process works on at a time.
+
+    Raises:
+        UserError: batch, processes and --micro-batch do not divide.
+    """
+    if config["batch"] % process.world:
+        raise UserError(f"--batch {config['batch']} does not divide among {process.world} processes")
+    local = config["batch"] // process.world
+    if args.micro_batch:
+        if local % args.micro_batch:
+            raise UserError(f"--micro-batch {args.micro_batch} does not divide the {local} sequences of each process")
+        return args.micro_batch
+    # The logits and their gradient are what is large: 12 bytes for each token and each id of the joint vocabulary.
+    fitting = 6e9 / (12 * config["length"] * vocabulary)
+    return max(size for size in range(1, local + 1) if local % size == 0 and (size <= fitting or size == 1))
+
+
+class LanguageLosses:
+    """Adds up the losses of each language between two lines of the log, on the device, so that no step waits for it."""
+
+    def __init__(self, names: list[str], process: Process):
+        self.names, self.process = names, process
+        self.sums = torch.zeros(len(names), 2, dtype=torch.float64, device=process.device)  # nats, targets
+
+    def add(self, chosen: np.ndarray, losses: Tensor) -> None:
+        """Count the (n, length) losses of n sequences towards their (n,) languages."""
+        nats = losses.double().sum(1)
+        rows = torch.stack([nats, torch.full_like(nats, losses.shape[1])], dim=1)
+        self.sums.index_add_(0, torch.from_numpy(chosen).to(rows.device), rows)
+
+    def take(self, step: int) -> dict[str, float]:
+        """Mean loss of each language that occurred since the last call, over all processes.
+
+        Raises:
+            UserError: a loss is not finite; what was learned is lost.
+        """
+        sums = self.process.total(self.sums).tolist()
+        self.sums.zero_()
+        means = {name: nats / targets for name, (nats, targets) in zip(self.names, sums, strict=True) if targets}
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise UserError(
+                    f"the loss of {name} is {mean} at step {step}; a lower --learning-rate may help, in another --out"
+                )
+        return means
+
+
+def train(args: argparse.Namespace, config: dict, mixture: Mixture, out: Path, process: Process) -> dict:
+    """Run the steps that are not done yet; returns what result.json says of the training."""
+    torch.manual_seed(config["seed"])
+    model = GPT(SIZES[config["size"]], joint_vocabulary(mixture.languages), config["length"]).to(process.device)
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), eps=1e-8, fused=True)
+    checkpoint = Checkpoint(out, model, optimizer)
+    begin, steps = checkpoint.restore(process.device), config["steps"]
+    micro = micro_batch_size(args, config, model.vocabulary, process)
+    parts = config["batch"] // process.world // micro
+
+    def batch(step: int, part: int) -> tuple[Tensor, Tensor, np.ndarray]:
+        first = step * config["batch"] + (process.rank * parts + part) * micro
+        windows, chosen = mixture.batch(np.arange(first, first + micro))
+        windows = torch.from_numpy(windows).to(process.device)
+        return windows[:, :-1], windows[:, 1:], chosen
+
+    if process.rank == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "config.json", config)
+        forget_metrics_after(out / "metrics.jsonl", begin)
+    process.say(f"continuing after step {begin} of {steps}" if begin else f"writing to {out}")
+    forward = compile_if_possible(model, *batch(begin, 0)[:2], config, process) if args.compile and begin < steps else model
+    compiled = forward is not model
+    if process.world > 1:
+        forward = DistributedDataParallel(forward)
+    losses, stop = LanguageLosses([language.name for language in mixture.languages], process), StopSignal(process)
+    step_tokens, save_every, note = config["batch"] * config["length"], args.save_every or max(1, steps // 20), ""
+    progress = Progress("training", config["tokens"], "tokens", begin * step_tokens, quiet=process.rank > 0)
+
+    for step in range(begin, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        for part in range(parts):
+            inputs, targets, chosen = batch(step, part)
+            exchange = part == parts - 1  # gradients are exchanged between processes once a step, with its last part
+            with contextlib.nullcontext() if exchange or process.world == 1 else forward.no_sync():
+                with mixed_precision(config, process.device):
+                    loss = forward(inputs, targets)
+                (loss.mean() / parts).backward()
+            losses.add(chosen, loss.detach())
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+        done, stopping = step + 1, stop.requested()
+        saving = stopping or done % save_every == 0 or done == steps
+        if saving or done % args.log_every == 0:
+            means = losses.take(done)
+            note = "loss " + " ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + " | "
+            if process.rank == 0:
+                line = {"step": done, "tokens": done * step_tokens, "learning_rate": learning_rate(step, config), "loss": means,
+                        "tokens_per_second": round(progress.rate(done * step_tokens))}  # fmt: skip
+                with open(out / "metrics.jsonl", "a") as file:
+                    file.write(json.dumps(line) + "\n")
+        if saving and process.rank == 0:
+            checkpoint.save(done)
+        progress.update(done * step_tokens, note)
+        if stopping and done < steps:
+            process.say(f"\nstopped after step {done} of {steps}, saved in {out}; the same command continues")
+            sys.exit(128 + stop.number)
+
+    progress.close(config["tokens"], note)
+    if process.rank == 0:
+        save_weights(out / "model.pt", model.state_dict())
+    speed = round(progress.rate(config["tokens"]))
+    return {
+        "non_embedding_params": model.non_embedding_params(),
+        "vocabulary": model.vocabulary,
+        "compiled": compiled,
+        "tokens_per_second": speed,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Start or continue the run that the command line names, unless it is finished."""
+    args = parse_arguments(arguments)
+    process = Process.current(args.device)
+    dataset = open_data(args.data)
+    config = settings(args, dataset, process)
+    out = run_folder(args, config)
+    mixture = build_mixture(dataset, config)
+    if (out / "result.json").exists():
+        return process.say(f"{out} is finished; next: python evaluate.py {out}")
+    names = ", ".join(language.name for language in mixture.languages)
+    process.say(
+        f"{config['size']} model, {names} at p({mixture.languages[0].name}) = {' then '.join(f'{r:g}' for r in config['ratio'])}, "
+        f"{count(config['tokens'])} tokens in {config['steps']} steps = {mixture.total / mixture.windows:.2g} passes over "
+        f"{dataset.folder}, {config['precision']} on {process.device_name()}"
+        + f", {process.world} processes"
+        * (process.world > 1)
+    )
+    with process.group():
+        facts = train(args, config, mixture, out, process)
+    if process.rank == 0:
+        seen = mixture.tokens_seen(mixture.total)
+        languages = [
+            {"name": language.name, "source": language.source, "tokens": tokens}
+            for language, tokens in zip(mixture.languages, seen, strict=True)
+        ]
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        facts |= {"device": process.device_name(), "processes": process.world, "torch": torch.__version__, "date": date}
+        write_json(out / "result.json", config | facts | {"languages": languages})
+        (out / "checkpoint.pt").unlink()
+        print(f"finished; next: python evaluate.py {out}")
+
+
+if __name__ == "__main__":
+    run_script(main)
