@@ -1,6 +1,5 @@
-"""A run's state on disk: a checkpoint that is never half-written, and metrics without repeated steps."""
+"""Weights and optimiser state on disk: never half-written, never executed when read."""
 
-import json
 import os
 import pickle
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import UserError, write_atomic
+from common import UserError
 
 
 def save_weights(path: Path, state: dict) -> None:
@@ -61,17 +60,3 @@ class Checkpoint:
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             why = str(error).strip().splitlines()[0]
             raise UserError(f"{self.path} belongs to another run ({why}); remove it to start from the beginning") from None
-
-
-def forget_metrics_after(path: Path, step: int) -> None:
-    """Remove what a stopped run logged after its last checkpoint: those steps are about to be repeated."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            break  # a line that the stop cut short; nothing follows it
-    write_atomic(path, "".join(kept))

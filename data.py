@@ -104,7 +104,7 @@ def write_split(folder: Path, prefix: str, documents: list[Document], tokenizer,
     return {"documents": len(documents), "tokens": tokens, "bytes": size, "shards": shards}
 
 
-def write_language(folder: Path, name: str, train: list[Document], test: list[Document], vocab_size: int, offset: int) -> dict:
+def write_language(folder: Path, name: str, train: list[Document], test: list[Document], *, vocab_size: int, offset: int) -> dict:
     """Train the language's tokeniser on its training text, write its shards; returns its entry of meta.json."""
     print(f"{name}: training a tokeniser of {vocab_size} pieces on {len(train)} documents", flush=True)
     model = train_tokenizer(train, vocab_size)
@@ -134,7 +134,7 @@ def prepare(folder: Path, recipe: dict, texts: dict[str, Iterable[Document]]) ->
     try:
         languages, size = {}, recipe["vocab_size"]
         for position, (name, (train, test)) in enumerate(splits.items()):
-            languages[name] = write_language(unfinished, name, train, test, size, position * size)
+            languages[name] = write_language(unfinished, name, train, test, vocab_size=size, offset=position * size)
             languages[name]["dropped"] = dropped[name]
         hashes = [part["sha256"] for language in languages.values() for part in files_of(language)]
         meta = {

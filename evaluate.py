@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{out.name} is evaluated already: {known} (--again repeats it)")
             continue
         for language, entry in zip(run.languages, run.result["languages"], strict=True):
-            entry |= perplexity(run, language)
+            entry.update(perplexity(run, language))
         write_json(out / "result.json", run.result)
 
 

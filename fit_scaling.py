@@ -3,8 +3,12 @@
     python fit_scaling.py out/demo
 
 Monolingual runs give the law 1 / PPL = c - a * x^-b, with x = training tokens / 1.2 billion (appendix B of the paper).
-Inverted, it says how many tokens a monolingual model needs for a perplexity (MLTE); read forwards, which perplexity it
-reaches on so many tokens (MLPE). Token efficiency, TEff = MLTE / tokens of the language seen, is what one token was
+At the paper's scale b is positive, and 1 / c is the perplexity that no amount of text improves on. Models that have seen
+little text improve faster than that: there b comes out negative, the same formula bends the other way, and it has no
+asymptote. Both are one family, with c + a * log(x) between them, and the runs decide.
+
+Inverted, the law says how many tokens a monolingual model needs for a perplexity (MLTE); read forwards, which perplexity
+it reaches on so many tokens (MLPE). Token efficiency, TEff = MLTE / tokens of the language seen, is what one token was
 worth: above 1, the other languages helped; below 1, they were in the way.
 """
 
@@ -21,7 +25,8 @@ from scipy.optimize import minimize_scalar
 from common import UserError, count, read_json, run_script, write_atomic
 
 REFERENCE_TOKENS = 1.2e9  # x = 1 in the law: the paper's standard run
-EXPONENTS = np.geomspace(1e-3, 10, 400)  # where the best b is looked for before it is refined
+SMALLEST_EXPONENT = 1e-3  # below it the law is a logarithm to all intents, and a and c would grow without bound
+EXPONENTS = np.arange(-3, 10.001, 0.02)  # where the best b is looked for before it is refined
 
 
 class Law(NamedTuple):
@@ -39,9 +44,14 @@ class Law(NamedTuple):
         return 1 / inverse if inverse > 0 else math.inf
 
     def tokens(self, perplexity: float) -> float:
-        """MLTE: tokens that a monolingual model needs for `perplexity`; infinite beyond the law's asymptote 1 / c."""
+        """MLTE: tokens that a monolingual model needs for `perplexity`.
+
+        Infinite beyond the asymptote 1 / c if b > 0; 0 if b < 0 and the law expects less even of an untrained model.
+        """
         gap = self.c - 1 / perplexity
-        return REFERENCE_TOKENS * (self.a / gap) ** (1 / self.b) if gap > 0 else math.inf
+        if gap * self.a <= 0:
+            return math.inf if self.b > 0 else 0.0
+        return REFERENCE_TOKENS * (self.a / gap) ** (1 / self.b)
 
     def covers(self, tokens: float) -> bool:
         """Whether `tokens` lies within the fitted range, give or take a twentieth."""
@@ -49,7 +59,7 @@ class Law(NamedTuple):
 
 
 def fit_law(tokens: list[float], perplexities: list[float]) -> Law:
-    """Least squares on 1 / PPL. For a given b the law is linear in a and c, so that only b is searched for.
+    """Least squares on 1 / PPL. For a given b the law is a straight line in a bent x, so that only b is searched for.
 
     Raises:
         UserError: fewer than three different numbers of tokens, or perplexity does not fall with tokens.
@@ -58,23 +68,25 @@ def fit_law(tokens: list[float], perplexities: list[float]) -> Law:
         raise UserError(
             f"the law has three unknowns: found {len(set(tokens))} monolingual sizes of training text, expected 3 or more"
         )
-    x, y = np.asarray(tokens) / REFERENCE_TOKENS, 1 / np.asarray(perplexities)
-    middle = np.exp(np.log(x).mean())  # powers of numbers near 1 keep the equations well conditioned
+    y = 1 / np.asarray(perplexities)
+    log_x = np.log(np.asarray(tokens) / REFERENCE_TOKENS)
+    middle = log_x.mean()  # powers of numbers near 1 keep the equations well conditioned
 
-    def solve(log_b: float) -> tuple[float, float, float]:
-        columns = np.stack([np.ones_like(x), -((x / middle) ** -np.exp(log_b))], axis=1)
-        (c, a), *_ = np.linalg.lstsq(columns, y, rcond=None)
-        return float(((columns @ (c, a) - y) ** 2).sum()), a, c
+    def solve(b: float) -> tuple[float, float, float]:
+        """Squared error of the best line level + slope * bent, where bent = (1 - x^-b) / b, which is log(x) at b = 0."""
+        bent = -np.expm1(-b * (log_x - middle)) / b if b else log_x - middle
+        columns = np.stack([np.ones_like(bent), bent], axis=1)
+        (level, slope), *_ = np.linalg.lstsq(columns, y, rcond=None)
+        return float(((columns @ (level, slope) - y) ** 2).sum()), level, slope
 
-    grid = np.log(EXPONENTS)
-    best = int(np.argmin([solve(log_b)[0] for log_b in grid]))
-    bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    log_b = minimize_scalar(lambda value: solve(value)[0], bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
-    _, a, c = solve(log_b)
-    if a <= 0:
+    best = int(np.argmin([solve(b)[0] for b in EXPONENTS]))
+    bounds = EXPONENTS[max(best - 1, 0)], EXPONENTS[min(best + 1, len(EXPONENTS) - 1)]
+    b = float(minimize_scalar(lambda b: solve(b)[0], bounds=bounds, method="bounded", options={"xatol": 1e-12}).x)
+    b = math.copysign(max(abs(b), SMALLEST_EXPONENT), b)
+    _, level, slope = solve(b)
+    if slope <= 0:
         raise UserError("no law fits: the monolingual perplexities do not fall as training tokens grow")
-    b = float(np.exp(log_b))
-    return Law(float(a * middle**b), b, float(c), float(min(tokens)), float(max(tokens)))
+    return Law(float(slope / b * np.exp(b * middle)), b, float(level + slope / b), float(min(tokens)), float(max(tokens)))
 
 
 class Row(NamedTuple):
@@ -168,10 +180,10 @@ def table(rows: list[Row]) -> str:
 def _cells(row: Row) -> list[str]:
     known = [row.run, row.language, row.share, count(row.seen), f"{row.ppl:.1f}" if row.ppl < 1e6 else f"{row.ppl:.0e}"]
     if row.law is None or not row.seen:
-        return [*known, "–", "–", "–"]
+        return [*known, "-", "-", "-"]
     needed = row.law.tokens(row.ppl)
     if math.isinf(needed):
-        return [*known, f"{row.law.perplexity(row.seen):.1f}", "beyond the law", "–"]
+        return [*known, f"{row.law.perplexity(row.seen):.1f}", "beyond the law", "-"]
     mark = "" if row.law.covers(needed) else "*"
     return [*known, f"{row.law.perplexity(row.seen):.1f}", count(needed) + mark, f"{row.token_efficiency:.2f}" + mark]
 
@@ -214,8 +226,9 @@ def draw(rows: list[Row], path: Path) -> None:
     left.yaxis.set_minor_formatter("")
     left.legend(frameon=False)
     labels = [f"{row.run}: {row.language}" for row in mixed]
-    bars = right.barh(labels, [row.token_efficiency for row in mixed], color=[colours[row.run] for row in mixed])
-    right.bar_label(bars, fmt="%.2f", padding=3)
+    values = [row.token_efficiency if math.isfinite(row.token_efficiency) else 0 for row in mixed]
+    bars = right.barh(labels, values, color=[colours[row.run] for row in mixed])
+    right.bar_label(bars, [f"{value:.2f}" if value else "no value" for value in values], padding=3)
     right.axvline(1, color="0.4", linestyle=":")
     right.invert_yaxis()
     right.margins(x=0.15)

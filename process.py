@@ -1,17 +1,17 @@
-"""This process among the others that torchrun started: its device, what they add up, and when all of them stop."""
+"""This process and its machine: the device, the precision and compiler that help there, the other processes of torchrun."""
 
 import contextlib
 import os
 import platform
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from common import UserError
 
@@ -30,8 +30,8 @@ class Process(NamedTuple):
         Raises:
             UserError: there is no such device, or more processes than GPUs.
         """
-        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        local, local_world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        defaults = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        rank, world, local, local_world = (int(os.environ.get(name, default)) for name, default in defaults.items())
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda: PyTorch finds no CUDA device on this machine")
         if device == "cuda" or (device is None and torch.cuda.is_available()):
@@ -86,13 +86,39 @@ def bf16_helps(device: torch.device) -> bool:
     return any(getattr(torch.cpu, probe, bool)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
+def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which matrix products run in the run's precision; weights and sums stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def compile_if_possible(model: nn.Module, inputs: Tensor, targets: Tensor, precision: str, process: Process) -> Callable:
+    """The model under torch.compile if that works on this machine, else the model as it is and a line that says so."""
+    process.say("compiling the model, up to a minute the first time ...")
+    compiled = torch.compile(model, dynamic=False)
+    try:
+        with mixed_precision(precision, process.device):
+            loss = compiled(inputs, targets).mean()
+        loss.backward()
+    except Exception as error:  # whatever is missing here (a C++ compiler, headers, a Triton) must not cost the run
+        process.say(f"torch.compile does not work here, going on without: {str(error).strip().splitlines()[0][:160]}")
+        compiled = model
+    model.zero_grad(set_to_none=True)
+    return compiled
+
+
 class StopSignal:
-    """Turns the first SIGINT or SIGTERM into a request that the training loop reads between two steps."""
+    """Within it, the first SIGINT or SIGTERM is a request that the training loop reads between two steps."""
 
     def __init__(self, process: Process):
         self.process, self.number = process, 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.receive)
+
+    def __enter__(self) -> "StopSignal":
+        self.former = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.former.items():
+            signal.signal(number, handler)
 
     def receive(self, number: int, _frame) -> None:
         """Remember the request; a second one ends the process at once."""

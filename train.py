@@ -9,7 +9,6 @@ command continues a run that was stopped and does nothing to one that is finishe
 
 import argparse
 import contextlib
-import json
 import math
 import os
 import subprocess
@@ -24,11 +23,12 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from checkpoint import Checkpoint, forget_metrics_after, save_weights
+from checkpoint import Checkpoint, save_weights
 from common import Progress, UserError, count, read_json, run_script, write_json
+from metrics import LanguageLosses, append_metrics, forget_metrics_after
 from mixture import Mixture, cloned_languages, joint_vocabulary, stages_from_ratios
 from model import GPT, SIZES
-from process import Process, StopSignal, bf16_helps
+from process import Process, StopSignal, bf16_helps, compile_if_possible, mixed_precision
 from shards import Dataset
 
 DEFAULT_DATA = Path("data/pydocs")
@@ -44,7 +44,7 @@ class Recipe(NamedTuple):
     warmup: int = 500  # steps
 
 
-RECIPES = dict.fromkeys(SIZES, Recipe()) | {"nano": Recipe(128, 32, 2e-3, 20), "medium": Recipe(batch=256)}
+RECIPES = dict.fromkeys(SIZES, Recipe()) | {"nano": Recipe(128, 8, 2e-3, 40), "medium": Recipe(batch=256)}
 
 HELP = """\
 Train a GPT on languages of unequal size. L1 and L2 are clones: the same English, read through two vocabularies.
@@ -106,7 +106,8 @@ def open_data(folder: Path) -> Dataset:
     """Open prepared data; prepare the default corpus first if it is not there. Other processes wait for the first."""
     if folder == DEFAULT_DATA and not folder.exists():
         command = [sys.executable, str(Path(__file__).with_name("data.py"))]
-        if subprocess.run(command, stdout=None if os.environ.get("RANK", "0") == "0" else subprocess.DEVNULL).returncode:
+        silent = None if os.environ.get("RANK", "0") == "0" else subprocess.DEVNULL
+        if subprocess.run(command, stdout=silent, check=False).returncode:
             raise UserError(f"preparing {folder} failed; python data.py says why")
     return Dataset(folder)
 
@@ -153,6 +154,8 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
     clones = f"-{config['clones']}clones" if config["clones"] > 2 else ""
     name = f"{Path(config['data']).name}-{config['size']}-{ratio}{clones}-{count(config['tokens'])}-seed{config['seed']}"
     out = args.out or Path("out") / name
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file, expected a folder or a new name")
     if (out / "config.json").exists():
         earlier = read_json(out / "config.json", "the settings of a run")
         differing = [key for key in config | earlier if earlier.get(key) != config.get(key)]
@@ -179,26 +182,6 @@ def learning_rate(step: int, config: dict) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-def mixed_precision(config: dict, device: torch.device):
-    """The context in which matrix products run in the run's precision; weights and sums stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config["precision"] == "bf16")
-
-
-def compile_if_possible(model: GPT, inputs: Tensor, targets: Tensor, config: dict, process: Process) -> Callable:
-    """The model under torch.compile if that works on this machine, else the model as it is and a line that says so."""
-    process.say("compiling the model, up to a minute the first time ...")
-    compiled = torch.compile(model, dynamic=False)
-    try:
-        with mixed_precision(config, process.device):
-            loss = compiled(inputs, targets).mean()
-        loss.backward()
-    except Exception as error:  # whatever is missing here (a C++ compiler, headers, a Triton) must not cost the run
-        process.say(f"torch.compile does not work here, going on without: {str(error).strip().splitlines()[0][:160]}")
-        compiled = model
-    model.zero_grad(set_to_none=True)
-    return compiled
-
-
 def micro_batch_size(args: argparse.Namespace, config: dict, vocabulary: int, process: Process) -> int:
     """Sequences that a process works on at a time.
 
@@ -217,34 +200,39 @@ def micro_batch_size(args: argparse.Namespace, config: dict, vocabulary: int, pr
     return max(size for size in range(1, local + 1) if local % size == 0 and (size <= fitting or size == 1))
 
 
-class LanguageLosses:
-    """Adds up the losses of each language between two lines of the log, on the device, so that no step waits for it."""
+class Steps:
+    """How a run is cut into steps, parts and sequences; this process's share of them, as tensors on its device."""
 
-    def __init__(self, names: list[str], process: Process):
-        self.names, self.process = names, process
-        self.sums = torch.zeros(len(names), 2, dtype=torch.float64, device=process.device)  # nats, targets
+    def __init__(self, mixture: Mixture, config: dict, micro: int, process: Process):
+        self.mixture, self.batch, self.micro, self.process = mixture, config["batch"], micro, process
+        self.parts = config["batch"] // process.world // micro
+        self.tokens = config["batch"] * config["length"]  # of a step, on all processes together
 
-    def add(self, chosen: np.ndarray, losses: Tensor) -> None:
-        """Count the (n, length) losses of n sequences towards their (n,) languages."""
-        nats = losses.double().sum(1)
-        rows = torch.stack([nats, torch.full_like(nats, losses.shape[1])], dim=1)
-        self.sums.index_add_(0, torch.from_numpy(chosen).to(rows.device), rows)
+    def part(self, step: int, part: int) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Inputs and targets, (micro, length) each, and the (micro,) languages they are in."""
+        first = step * self.batch + (self.process.rank * self.parts + part) * self.micro
+        windows, languages = self.mixture.batch(np.arange(first, first + self.micro))
+        windows = torch.from_numpy(windows).to(self.process.device)
+        return windows[:, :-1], windows[:, 1:], languages
 
-    def take(self, step: int) -> dict[str, float]:
-        """Mean loss of each language that occurred since the last call, over all processes.
 
-        Raises:
-            UserError: a loss is not finite; what was learned is lost.
-        """
-        sums = self.process.total(self.sums).tolist()
-        self.sums.zero_()
-        means = {name: nats / targets for name, (nats, targets) in zip(self.names, sums, strict=True) if targets}
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise UserError(
-                    f"the loss of {name} is {mean} at step {step}; a lower --learning-rate may help, in another --out"
-                )
-        return means
+def train_step(
+    step: int, steps: Steps, *, forward: Callable, optimizer: torch.optim.Optimizer, config: dict, losses: LanguageLosses
+) -> None:
+    """One step of Adam on one batch of all processes together."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, config)
+    for part in range(steps.parts):
+        inputs, targets, languages = steps.part(step, part)
+        # Processes exchange gradients once a step, while the backward pass of its last part still runs.
+        waiting = steps.process.world > 1 and part + 1 < steps.parts
+        with forward.no_sync() if waiting else contextlib.nullcontext():
+            with mixed_precision(config["precision"], inputs.device):
+                loss = forward(inputs, targets)
+            (loss.mean() / steps.parts).backward()
+        losses.add(languages, loss.detach())
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def train(args: argparse.Namespace, config: dict, mixture: Mixture, out: Path, process: Process) -> dict:
@@ -252,71 +240,62 @@ def train(args: argparse.Namespace, config: dict, mixture: Mixture, out: Path, p
     torch.manual_seed(config["seed"])
     model = GPT(SIZES[config["size"]], joint_vocabulary(mixture.languages), config["length"]).to(process.device)
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), eps=1e-8, fused=True)
-    checkpoint = Checkpoint(out, model, optimizer)
-    begin, steps = checkpoint.restore(process.device), config["steps"]
-    micro = micro_batch_size(args, config, model.vocabulary, process)
-    parts = config["batch"] // process.world // micro
-
-    def batch(step: int, part: int) -> tuple[Tensor, Tensor, np.ndarray]:
-        first = step * config["batch"] + (process.rank * parts + part) * micro
-        windows, chosen = mixture.batch(np.arange(first, first + micro))
-        windows = torch.from_numpy(windows).to(process.device)
-        return windows[:, :-1], windows[:, 1:], chosen
-
-    if process.rank == 0:
+    checkpoint, main_process, last = Checkpoint(out, model, optimizer), process.rank == 0, config["steps"]
+    begin = checkpoint.restore(process.device)
+    steps = Steps(mixture, config, micro_batch_size(args, config, model.vocabulary, process), process)
+    if main_process:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "config.json", config)
         forget_metrics_after(out / "metrics.jsonl", begin)
-    process.say(f"continuing after step {begin} of {steps}" if begin else f"writing to {out}")
-    forward = compile_if_possible(model, *batch(begin, 0)[:2], config, process) if args.compile and begin < steps else model
-    compiled = forward is not model
-    if process.world > 1:
-        forward = DistributedDataParallel(forward)
-    losses, stop = LanguageLosses([language.name for language in mixture.languages], process), StopSignal(process)
-    step_tokens, save_every, note = config["batch"] * config["length"], args.save_every or max(1, steps // 20), ""
-    progress = Progress("training", config["tokens"], "tokens", begin * step_tokens, quiet=process.rank > 0)
-
-    for step in range(begin, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
-        for part in range(parts):
-            inputs, targets, chosen = batch(step, part)
-            exchange = part == parts - 1  # gradients are exchanged between processes once a step, with its last part
-            with contextlib.nullcontext() if exchange or process.world == 1 else forward.no_sync():
-                with mixed_precision(config, process.device):
-                    loss = forward(inputs, targets)
-                (loss.mean() / parts).backward()
-            losses.add(chosen, loss.detach())
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-        done, stopping = step + 1, stop.requested()
-        saving = stopping or done % save_every == 0 or done == steps
-        if saving or done % args.log_every == 0:
-            means = losses.take(done)
-            note = "loss " + " ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + " | "
-            if process.rank == 0:
-                line = {"step": done, "tokens": done * step_tokens, "learning_rate": learning_rate(step, config), "loss": means,
-                        "tokens_per_second": round(progress.rate(done * step_tokens))}  # fmt: skip
-                with open(out / "metrics.jsonl", "a") as file:
-                    file.write(json.dumps(line) + "\n")
-        if saving and process.rank == 0:
-            checkpoint.save(done)
-        progress.update(done * step_tokens, note)
-        if stopping and done < steps:
-            process.say(f"\nstopped after step {done} of {steps}, saved in {out}; the same command continues")
-            sys.exit(128 + stop.number)
-
-    progress.close(config["tokens"], note)
-    if process.rank == 0:
-        save_weights(out / "model.pt", model.state_dict())
-    speed = round(progress.rate(config["tokens"]))
-    return {
+    process.say(f"continuing {out} after step {begin} of {last}" if begin else f"writing to {out}")
+    compiling = args.compile and begin < last
+    forward = compile_if_possible(model, *steps.part(begin, 0)[:2], config["precision"], process) if compiling else model
+    facts = {
         "non_embedding_params": model.non_embedding_params(),
         "vocabulary": model.vocabulary,
-        "compiled": compiled,
-        "tokens_per_second": speed,
+        "compiled": forward is not model,
     }
+    if process.world > 1:
+        forward = DistributedDataParallel(forward)
+
+    losses, note = LanguageLosses([language.name for language in mixture.languages], process), ""
+    save_every = args.save_every or max(1, last // 20)
+    progress = Progress("training", config["tokens"], "tokens", begin * steps.tokens, quiet=not main_process)
+    with StopSignal(process) as stop:
+        for done in range(begin + 1, last + 1):
+            train_step(done - 1, steps, forward=forward, optimizer=optimizer, config=config, losses=losses)
+            stopping = stop.requested()
+            saving = stopping or done % save_every == 0 or done == last
+            if saving or done % args.log_every == 0:
+                means = losses.take(done)  # raises before a checkpoint could be overwritten by weights that are not finite
+                note = "loss " + " ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + " | "
+                if main_process:
+                    speed = {"tokens_per_second": round(progress.rate(done * steps.tokens))}
+                    reached = {"step": done, "tokens": done * steps.tokens, "learning_rate": learning_rate(done - 1, config)}
+                    append_metrics(out / "metrics.jsonl", reached | {"loss": means} | speed)
+            if saving and main_process:
+                checkpoint.save(done)
+            progress.update(done * steps.tokens, note)
+            if stopping and done < last:
+                process.say(f"\nstopped after step {done} of {last}, saved in {out}; the same command continues")
+                sys.exit(128 + stop.number)
+    progress.close(config["tokens"], note)
+    if main_process:
+        save_weights(out / "model.pt", model.state_dict())
+    return facts | {"tokens_per_second": round(progress.rate(config["tokens"]))}
+
+
+def introduction(config: dict, mixture: Mixture, process: Process) -> str:
+    """What is about to be trained, in three lines."""
+    shares = " and ".join(f"{language.name} {'→'.join(f'{100 * p:.3g}' for p in mixture.stages[:, i])}%"
+                          for i, language in enumerate(mixture.languages))  # fmt: skip
+    processes = f", {process.world} processes" if process.world > 1 else ""
+    passes = f"{mixture.total / mixture.windows:.2g} passes over {config['data']}"
+    return (
+        f"model: {config['size']}; languages: {shares}\n"
+        f"text: {count(config['tokens'])} tokens in {config['steps']} steps, {passes}\n"
+        f"machine: {process.device_name()}, {config['precision']}{processes}"
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -329,14 +308,7 @@ def main(arguments: list[str] | None = None) -> None:
     mixture = build_mixture(dataset, config)
     if (out / "result.json").exists():
         return process.say(f"{out} is finished; next: python evaluate.py {out}")
-    names = ", ".join(language.name for language in mixture.languages)
-    process.say(
-        f"{config['size']} model, {names} at p({mixture.languages[0].name}) = {' then '.join(f'{r:g}' for r in config['ratio'])}, "
-        f"{count(config['tokens'])} tokens in {config['steps']} steps = {mixture.total / mixture.windows:.2g} passes over "
-        f"{dataset.folder}, {config['precision']} on {process.device_name()}"
-        + f", {process.world} processes"
-        * (process.world > 1)
-    )
+    process.say(introduction(config, mixture, process))
     with process.group():
         facts = train(args, config, mixture, out, process)
     if process.rank == 0:

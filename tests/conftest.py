@@ -1,0 +1,59 @@
+"""What tests share: a small prepared folder of real English, and a way to run a script's main as its command would."""
+
+import pydoc_data.topics
+from pathlib import Path
+
+import pytest
+import torch
+
+import data
+from common import run_script
+from corpus import Document
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[Document]:
+    """The help topics of Python: about 150 documents, 700 kB of English."""
+    return [Document(name, text) for name, text in sorted(pydoc_data.topics.topics.items())]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory, documents) -> Path:
+    """A folder as data.py makes it, with 512 pieces. Tests read it and must not change it."""
+    folder = tmp_path_factory.mktemp("data") / "topics"
+    data.prepare(folder, {"source": "topics", "vocab_size": 512, "test_fraction": 0.05, "seed": 0}, {"en": documents})
+    return folder
+
+
+@pytest.fixture
+def command(capsys):
+    """Call `command(main, *arguments)` as the shell would: returns (exit code, standard output, standard error)."""
+
+    def call(main, *arguments) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = 0
+        try:
+            run_script(lambda: main([str(argument) for argument in arguments]))
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def tiny(prepared):
+    """Flags of a run of eight steps that takes a second: fp32, eager."""
+    return ["--data", prepared, "--size", "nano", "--length", 32, "--batch", 8, "--tokens", 8 * 8 * 32, "--warmup", 2,
+            "--log-every", 1, "--no-compile", "--precision", "fp32", "--device", "cpu"]  # fmt: skip
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes: what 'nothing was written' is checked with."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two weight files hold the same tensors, bit for bit."""
+    first, second = (torch.load(path, weights_only=True) for path in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
