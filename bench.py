@@ -6,7 +6,6 @@ Speeds of one machine say little about another; the ratios are what carries over
 so that a machine that slows down slows them all, and the median round counts.
 """
 
-import argparse
 import itertools
 import json
 import statistics
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from common import run_script, write_atomic
+from common import Parser, run_script, write_atomic
 from kernels import attention
 from model import GPT, SIZES
 from process import Process, bf16_helps, mixed_precision
@@ -80,7 +79,7 @@ def time_rounds(variants: dict, rounds: int, seconds: float) -> dict[str, float]
 
 def main(arguments: list[str] | None = None) -> None:
     """Time the variants and print them with their ratio to the first."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--size", choices=SIZES, help="(nano on a CPU, small on a GPU)")
     parser.add_argument("--vocabulary", type=int, default=4096, help="ids of all languages together (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each variant (%(default)s)")

@@ -1,5 +1,6 @@
 """What every script shares: one-sentence errors, files that are never half-written, and a line that says how far it is."""
 
+import argparse
 import errno
 import json
 import math
@@ -7,10 +8,26 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 
 class UserError(Exception):
     """Something the user gave cannot be used. The message names the file or flag, what was found and what was expected."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose description is printed as written, and whose errors are one sentence, without a usage line."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse a command line.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message.removeprefix('argument ')} ({self.prog} --help explains)")
 
 
 # Conditions of the machine, not mistakes of the program: they get a sentence, not a traceback.

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from common import Progress, UserError, count, run_script, write_json
+from common import Parser, Progress, UserError, count, run_script, write_json
 from corpus import Document, clean_documents, read_pydocs, read_text, split_documents
 from shards import FORMAT, Dataset, write_shard
 
@@ -213,7 +213,7 @@ HELP = """Turn text into what train.py reads: data/NAME with a tokeniser, token 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line, and refuse what no text could make right."""
-    parser = argparse.ArgumentParser(description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(HELP)
     parser.add_argument(
         "--corpus", choices=["pydocs"], help="a corpus that is fetched for you (default: pydocs, unless --text is given)"
     )

@@ -8,7 +8,6 @@ softmax runs over the whole joint vocabulary: a model that answers in the wrong 
 on the same text, each through its own table. Arithmetic is float32 whatever the training used.
 """
 
-import argparse
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from checkpoint import load_weights
-from common import Progress, UserError, read_json, run_script, write_json
+from common import Parser, Progress, UserError, read_json, run_script, write_json
 from mixture import Language, joint_vocabulary
 from model import GPT, SIZES
 from process import Process
@@ -130,7 +129,7 @@ def is_evaluated(result: dict) -> bool:
 
 def main(arguments: list[str] | None = None) -> None:
     """Evaluate each run that the command line names and merge what is found into its result.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
     parser.add_argument("--again", action="store_true", help="evaluate also what is evaluated already")

@@ -12,7 +12,6 @@ it reaches on so many tokens (MLPE). Token efficiency, TEff = MLTE / tokens of t
 worth: above 1, the other languages helped; below 1, they were in the way.
 """
 
-import argparse
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -22,7 +21,7 @@ import matplotlib
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from common import UserError, count, read_json, run_script, write_atomic
+from common import Parser, UserError, count, read_json, run_script, write_atomic
 
 REFERENCE_TOKENS = 1.2e9  # x = 1 in the law: the paper's standard run
 SMALLEST_EXPONENT = 1e-3  # below it the law is a logarithm to all intents, and a and c would grow without bound
@@ -241,7 +240,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Fit, print and draw what the runs below the given folders say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="folders that hold evaluated runs")
     parser.add_argument("--out", type=Path, help="where table.md and figure.png go (default: the first folder)")
     args = parser.parse_args(arguments)

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from checkpoint import Checkpoint, save_weights
-from common import Progress, UserError, count, read_json, run_script, write_json
+from common import Parser, Progress, UserError, count, read_json, run_script, write_json
 from metrics import LanguageLosses, append_metrics, forget_metrics_after
 from mixture import Mixture, cloned_languages, joint_vocabulary, stages_from_ratios
 from model import GPT, SIZES
@@ -61,7 +61,7 @@ Then: python evaluate.py out/NAME
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line, and refuse values that no data could make right."""
-    parser = argparse.ArgumentParser(description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(HELP)
     what = parser.add_argument_group("the experiment")
     what.add_argument(
         "--ratio", default="0.5", help="share of L1, 0 to 1; several, with commas, are stages of equal length (0.5)"

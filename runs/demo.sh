@@ -6,12 +6,14 @@
 #
 #   bash runs/demo.sh            # seed 0, results in out/demo
 #   SEED=1 bash runs/demo.sh     # another seed, results in out/demo-seed1
-#   GPUS=4 bash runs/demo.sh     # processes for torchrun
+#   GPUS=4 bash runs/demo.sh     # four processes under torchrun
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 SEED=${SEED:-0}
 GPUS=${GPUS:-1}
+LAUNCH=python # one process needs no launcher
+[ "$GPUS" = 1 ] || LAUNCH="torchrun --standalone --nproc-per-node $GPUS"
 OUT=out/demo
 [ "$SEED" = 0 ] || OUT=out/demo-seed$SEED
 
@@ -44,7 +46,7 @@ while read -r name ratio thousands; do
         echo "== $number of 6: $name is done already"
     else
         echo "== $number of 6: $name, p(EN1) = $ratio, $thousands thousand tokens ($((100 * behind / total))% done, $(time_left))"
-        torchrun --standalone --nproc-per-node "$GPUS" train.py --data data/pydocs --size nano \
+        $LAUNCH train.py --data data/pydocs --size nano \
             --ratio "$ratio" --tokens "${thousands}e3" --seed "$SEED" --out "$run"
         python evaluate.py "$run"
         trained=$((trained + thousands))
