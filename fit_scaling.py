@@ -190,7 +190,7 @@ def _cells(row: Row) -> list[str]:
 def describe(laws: dict[tuple[str, str, str], Law]) -> str:
     """The fitted laws in words, and what the table's columns mean."""
     lines = [
-        f"Law of {size}, {source}: 1/PPL = {law.c:.4g} - {law.a:.4g} * (tokens / 1.2e9)^-{law.b:.4g}, "
+        f"Law of {size}, {source}: 1/PPL = {law.c:.4g} {'-+'[law.a < 0]} {abs(law.a):.4g} * (tokens / 1.2e9)^{-law.b:.4g}, "
         f"fitted on monolingual runs of {count(law.fewest)} to {count(law.most)} tokens."
         for (_, size, source), law in laws.items()
     ]

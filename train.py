@@ -44,7 +44,7 @@ class Recipe(NamedTuple):
     warmup: int = 500  # steps
 
 
-RECIPES = dict.fromkeys(SIZES, Recipe()) | {"nano": Recipe(128, 8, 2e-3, 40), "medium": Recipe(batch=256)}
+RECIPES = dict.fromkeys(SIZES, Recipe()) | {"nano": Recipe(128, 32, 2e-3, 20), "medium": Recipe(batch=256)}
 
 HELP = """\
 Train a GPT on languages of unequal size. L1 and L2 are clones: the same English, read through two vocabularies.
