@@ -17,15 +17,33 @@ MAGIC, VERSION, HEADER = 20240520, 1, 256
 FORMAT = 1  # of meta.json; raised when folders prepared by older code can no longer be read
 
 
-def write_shard(path: Path, tokens: np.ndarray, offset: int, vocab_size: int) -> None:
-    """Write (n,) uint16 ids below `vocab_size`. `offset` is the id of the language's piece 0 when vocabularies are disjoint."""
-    header = np.zeros(HEADER, dtype="<i4")
-    header[:5] = MAGIC, VERSION, len(tokens), offset, vocab_size
-    with open(path, "wb") as file:
-        file.write(header.tobytes())
-        file.write(tokens.astype("<u2", casting="same_kind").tobytes())
-        file.flush()
-        os.fsync(file.fileno())
+class ShardWriter:
+    """Appends (n,) uint16 ids to a shard that stands at `path` only once it is closed, complete and on the disk.
+
+    `offset` is the joint id of the language's piece 0 when vocabularies are disjoint, `vocab_size` its number of pieces.
+    """
+
+    def __init__(self, path: Path, offset: int, vocab_size: int):
+        self.path, self.offset, self.vocab_size, self.tokens = path, offset, vocab_size, 0
+        self.file = open(path.with_name(path.name + ".tmp"), "wb")
+        self.file.write(bytes(HEADER * 4))  # the magic comes last: what is cut short is no shard
+
+    def add(self, ids: np.ndarray) -> None:
+        """Append ids."""
+        self.file.write(ids.astype("<u2", casting="same_kind").tobytes())
+        self.tokens += len(ids)
+
+    def close(self) -> Path:
+        """Complete the shard; returns its path."""
+        header = np.zeros(HEADER, dtype="<i4")
+        header[:5] = MAGIC, VERSION, self.tokens, self.offset, self.vocab_size
+        self.file.seek(0)
+        self.file.write(header.tobytes())
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.replace(self.file.name, self.path)
+        return self.path
 
 
 def open_shard(path: Path) -> np.ndarray:
@@ -97,3 +115,8 @@ class Dataset:
     def tokenizer(self, language: str) -> sentencepiece.SentencePieceProcessor:
         """The language's SentencePiece model."""
         return sentencepiece.SentencePieceProcessor(model_file=str(self.folder / self.languages[language]["tokenizer"]["file"]))
+
+
+def files_of(language: dict) -> list[dict]:
+    """The files of a language's entry in meta.json, each with its `file` and `sha256`."""
+    return [language["tokenizer"], *language["train"]["shards"], *language["test"]["shards"]]
