@@ -10,21 +10,28 @@ This file is the command; `corpus.py` reads text, `prepare.py` turns it into sha
 
 import argparse
 import fcntl
-import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import Parser, UserError, count, file_hash, run_script, write_json
-from corpus import MemorySource, TextSource, open_source, pydocs_items
+from common import Parser, UserError, count, file_hash, run_script
+from corpus import MemorySource, Source, open_source
+from downloads import fetch_books, fetch_eltec, fetch_europarl
 from prepare import Rules, prepare
+from pydocs import read_pydocs
 from shards import Dataset, files_of
 from tokenizer import reuse_tokenizer
 
 DATA = Path("data")
 DOWNLOADS = DATA / "downloads"
+CORPORA: dict[str, Callable[[argparse.Namespace], dict[str, Source]]] = {
+    "pydocs": lambda args: {"en": MemorySource(read_pydocs())},
+    "eltec": lambda args: fetch_eltec(DOWNLOADS),
+    "books": lambda args: fetch_books(DOWNLOADS, args.max_tokens or 1.3e9),
+}
+
 
 def verify(folder: Path) -> None:
     """Compare every file of a prepared folder with the hash in its meta.json.
@@ -104,13 +111,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line, and refuse what no text could make right."""
     parser = Parser(HELP)
     what = parser.add_argument_group("the text")
-    what.add_argument("--corpus", choices=CORPORA, help="one that is found or fetched for you (pydocs, unless --text is given)")
+    what.add_argument(
+        "--corpus", choices=[*CORPORA, "europarl"], help="one that is found or fetched for you (pydocs, unless --text is given)"
+    )
     what.add_argument("--text", action="append", metavar="LANG=PATH", help="a file or a folder; once a language")
     what.add_argument("--max-tokens", type=float, help="of each language to fetch, with --corpus books (1.3e9)")
     what.add_argument("--name", help="the folder below data/ (the corpus)")
     how = parser.add_argument_group("how it is prepared")
     how.add_argument("--vocab-size", type=int, metavar="N", help="pieces of each tokeniser (2048 for pydocs, else 16384)")
-    how.add_argument("--tokenizer", action="append", metavar="LANG=FILE", help="a SentencePiece model to use instead of training one")
+    how.add_argument(
+        "--tokenizer", action="append", metavar="LANG=FILE", help="a SentencePiece model to use instead of training one"
+    )
     how.add_argument("--test-fraction", type=float, default=0.02, metavar="F", help="of documents, held out (%(default)s)")
     how.add_argument("--seed", type=int, default=0, help="of the choice of test documents (%(default)s)")
     how.add_argument("--shard-tokens", type=int, default=100_000_000, metavar="N", help="in a file, about (%(default)s)")
@@ -122,6 +133,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.text and args.corpus:
         parser.error("--text and --corpus exclude each other")
+    if args.corpus == "europarl" and not args.name:
+        parser.error("--corpus europarl is parallel text: it needs --name, a prepared folder that it is added to")
     if (args.text or args.parallel) and not args.name:
         parser.error("--text and --parallel need --name, the folder below data/")
     if args.name and not re.fullmatch(r"\w[\w.-]*", args.name):
@@ -152,11 +165,6 @@ def by_language(parser: Parser, flag: str, values: list[str]) -> dict[str, Path]
     return paths
 
 
-def pydocs(_args: argparse.Namespace) -> dict[str, TextSource]:
-    """The documentation inside this Python installation."""
-    return {"en": MemorySource(pydocs_items())}
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Prepare, describe or verify a folder, as the command line says."""
     args = parse_arguments(arguments)
@@ -164,6 +172,8 @@ def main(arguments: list[str] | None = None) -> None:
         return verify(args.verify)
     if args.describe:
         return describe(args.describe)
+    if args.corpus == "europarl":
+        args.parallel = fetch_europarl(DOWNLOADS)
     if args.parallel:
         return add_parallel(DATA / args.name, args.parallel)
     return prepare_once(args)

@@ -27,7 +27,7 @@ import numpy as np
 import sentencepiece
 
 from common import Progress, UserError, count, file_hash, read_json, write_atomic, write_json
-from corpus import SHORTEST, Item, TextSource, clean, load
+from corpus import SHORTEST, Item, Source, clean, load
 from shards import FORMAT, ShardWriter, files_of
 from tokenizer import train_tokenizer
 from workers import workers
@@ -54,7 +54,7 @@ def batches_of(items: Iterable[Item]) -> Iterator[list[Item]]:
     batch, size = [], 0
     for item in items:
         batch.append(item)
-        size += item.size
+        size += len(item.content) if item.content is not None else item.size
         if size >= BATCH_BYTES or len(batch) >= BATCH_ITEMS:
             yield batch
             batch, size = [], 0
@@ -88,7 +88,7 @@ def inspect_batch(batch: tuple[list[Item], float, int]) -> list[Seen]:
     return seen
 
 
-def survey(folder: Path, language: str, source: TextSource, rules: Rules) -> dict:
+def survey(folder: Path, language: str, source: Source, rules: Rules) -> dict:
     """Decide on every document and write the sample; what is returned stands in `survey_LANGUAGE.json` as well.
 
     A document's side follows from a hash of (seed, name), so that it keeps it when others are added. Should no document
@@ -223,9 +223,9 @@ class SplitWriter:
         self.writer = None
 
 
-def write_split(writer: SplitWriter, source: TextSource, documents: bytes, split: str, model: bytes, size: int) -> int:
+def write_split(writer: SplitWriter, source: Source, *, decisions: bytes, split: str, model: bytes, size: int) -> int:
     """Tokenise the documents of a split into `writer`; returns their number of tokens. `size` is their bytes, for progress."""
-    wanted = (item for item, decision in zip(source, documents, strict=True) if decision == SPLITS[split])
+    wanted = (item for item, decision in zip(source, decisions, strict=True) if decision == SPLITS[split])
     progress = Progress(f"{writer.prefix}: tokenising", size / 1e6, "MB")
     done = 0
     with workers(size, load_worker_tokenizer, model) as call:
@@ -243,7 +243,7 @@ def write_split(writer: SplitWriter, source: TextSource, documents: bytes, split
 # --- a whole folder -------------------------------------------------------------------------------------------------
 
 
-def prepare_language(folder: Path, name: str, source: TextSource, rules: Rules, model: bytes | None, offset: int) -> dict:
+def prepare_language(folder: Path, name: str, source: Source, rules: Rules, *, model: bytes | None, offset: int) -> dict:
     """Survey, tokeniser and shards of one language in the unfinished `folder`; returns its entry of meta.json."""
     found = survey(folder, name, source, rules)
     model_path, sample = folder / f"{name}.model", folder / f"sample_{name}.txt"
@@ -268,12 +268,13 @@ def prepare_language(folder: Path, name: str, source: TextSource, rules: Rules, 
             folder, f"{name}_{split}", vocab_size=tokenizer.vocab_size(), offset=offset, shard_tokens=rules.shard_tokens
         )
         totals = found["splits"][split]
-        tokens = write_split(writer, source, bytes.fromhex(found["decisions"]), split, model, totals["bytes"])
+        decisions = bytes.fromhex(found["decisions"])
+        tokens = write_split(writer, source, decisions=decisions, split=split, model=model, size=totals["bytes"])
         entry[split] = totals | {"tokens": tokens, "shards": writer.shards}
     return entry
 
 
-def prepare(folder: Path, recipe: dict, sources: dict[str, TextSource], rules: Rules, models: dict[str, bytes]) -> None:
+def prepare(folder: Path, recipe: dict, sources: dict[str, Source], rules: Rules, models: dict[str, bytes]) -> None:
     """Prepare `folder` from a text a language. What an earlier start with the same recipe left unfinished is completed.
 
     Args:
@@ -284,7 +285,7 @@ def prepare(folder: Path, recipe: dict, sources: dict[str, TextSource], rules: R
         UserError: a text cannot be used; nothing is left behind.
     """
     unfinished = folder.with_name(folder.name + ".unfinished")
-    wanted = recipe | {"listing": {name: listing(source) for name, source in sources.items()}}
+    wanted = recipe | {"text": {name: source.fingerprint() for name, source in sources.items()}}
     if unfinished.exists() and not same_recipe(unfinished / "recipe.json", wanted):
         shutil.rmtree(unfinished)
     if unfinished.exists():
@@ -294,7 +295,7 @@ def prepare(folder: Path, recipe: dict, sources: dict[str, TextSource], rules: R
     try:
         languages, offset = {}, 0
         for name, source in sources.items():
-            languages[name] = prepare_language(unfinished, name, source, rules, models.get(name), offset)
+            languages[name] = prepare_language(unfinished, name, source, rules, model=models.get(name), offset=offset)
             offset += languages[name]["vocab_size"]
     except UserError:
         shutil.rmtree(unfinished)
@@ -314,15 +315,6 @@ def prepare(folder: Path, recipe: dict, sources: dict[str, TextSource], rules: R
         for path in unfinished.glob(pattern):
             path.unlink()
     os.rename(unfinished, folder)
-
-
-def listing(source: TextSource) -> str:
-    """A hash of the files a source reads, with their sizes and times: unfinished work on other text is not continued."""
-    facts = []
-    for path in source.files:
-        status = path.stat()
-        facts.append(f"{path} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
 def same_recipe(path: Path, recipe: dict) -> bool:

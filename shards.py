@@ -25,7 +25,7 @@ class ShardWriter:
 
     def __init__(self, path: Path, offset: int, vocab_size: int):
         self.path, self.offset, self.vocab_size, self.tokens = path, offset, vocab_size, 0
-        self.file = open(path.with_name(path.name + ".tmp"), "wb")
+        self.file = open(path.with_name(path.name + ".tmp"), "wb")  # noqa: SIM115
         self.file.write(bytes(HEADER * 4))  # the magic comes last: what is cut short is no shard
 
     def add(self, ids: np.ndarray) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import sentencepiece
 
 from common import UserError
-from workers import cpu_cores
 
 PAD, UNKNOWN, END_OF_DOCUMENT = 0, 1, 2  # the first pieces of every tokeniser trained here; 0 is padding in every language
 
@@ -21,20 +20,21 @@ def train_tokenizer(sample: Path, vocab_size: int) -> bytes:
     """
     model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(sample),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            pad_id=PAD, unk_id=UNKNOWN, eos_id=END_OF_DOCUMENT, bos_id=-1, eos_piece="<eod>",
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            max_sentence_length=1 << 20,
-            num_threads=cpu_cores(),
-            minloglevel=2,
-        )  # fmt: skip
+        with open(sample, encoding="utf-8") as lines:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=(line.rstrip("\n") for line in lines),
+                model_writer=model,
+                model_type="bpe",
+                vocab_size=vocab_size,
+                pad_id=PAD, unk_id=UNKNOWN, eos_id=END_OF_DOCUMENT, bos_id=-1, eos_piece="<eod>",
+                byte_fallback=True,
+                normalization_rule_name="identity",
+                remove_extra_whitespaces=False,
+                allow_whitespace_only_pieces=True,
+                max_sentence_length=1 << 20,
+                num_threads=16,  # whatever the machine has: the model file names it, and must not depend on the machine
+                minloglevel=2,
+            )  # fmt: skip
     except RuntimeError as error:
         raise UserError(f"--vocab-size {vocab_size} does not fit this text: {str(error).rpartition(') ')[2]}") from None
     return model.getvalue()

@@ -59,7 +59,11 @@ def test_every_document_is_in_one_split(undisturbed, documents):
     assert all(shard["tokens"] < 20_000 + 80_000 for shard in entry["train"]["shards"])
     for split in ("train", "test"):
         stream = Dataset(undisturbed).stream("en", split)
-        assert (stream.read(0, len(stream)) == 2).sum() == entry[split]["documents"] == sum(s["documents"] for s in entry[split]["shards"])
+        assert (
+            (stream.read(0, len(stream)) == 2).sum()
+            == entry[split]["documents"]
+            == sum(s["documents"] for s in entry[split]["shards"])
+        )
 
 
 def test_only_what_is_needed_stays(undisturbed):
@@ -75,30 +79,31 @@ def test_one_core_and_many_give_the_same_bytes(undisturbed, text, tmp_path, monk
     assert shards(tmp_path / "x") == shards(undisturbed)
 
 
-def test_a_preparation_killed_ten_times_gives_the_same_bytes(undisturbed, text, tmp_path):
+def test_a_preparation_killed_ten_times_gives_the_same_bytes(documents, tmp_path):
+    text = tmp_path / "text.jsonl"  # large enough that worker processes are started
+    text.write_text(
+        "".join(json.dumps({"text": f"Copy {i}. {document.text}"}) + "\n" for i in range(8) for document in documents)
+    )
     command = [sys.executable, str(ROOT / "data.py"), "--text", f"en={text}", "--name", "x", "--vocab-size", "512"]
     command += ["--test-fraction", "0.1", "--shard-tokens", "20000"]
     begin = time.monotonic()
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     needed = time.monotonic() - begin
-    assert shards(tmp_path / "data" / "x") == shards(undisturbed)
+    assert len(shards(tmp_path / "data" / "x")) > 50
     (tmp_path / "again").mkdir()
     chance, kills = random.Random(0), 0
     while kills < 10:
         process = subprocess.Popen(command, cwd=tmp_path / "again", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            process.wait(chance.uniform(0.3, 0.95) * needed)
-            break  # it was faster than ever before
+            process.wait(chance.uniform(0.2, 0.8) * needed)
+            break  # what was done before let it finish
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             kills += 1
-        assert not (tmp_path / "again" / "data" / "x").exists() or kills >= 10
-        with pytest.raises((UserError, AssertionError)):
-            Dataset(tmp_path / "again" / "data" / "x.unfinished")
-            raise AssertionError
+        assert not (tmp_path / "again" / "data" / "x.unfinished" / "meta.json").exists()
     subprocess.run(command, cwd=tmp_path / "again", check=True, capture_output=True)
-    assert shards(tmp_path / "again" / "data" / "x") == shards(undisturbed)
+    assert shards(tmp_path / "again" / "data" / "x") == shards(tmp_path / "data" / "x")
     assert not (tmp_path / "again" / "data" / "x.unfinished").exists()
 
 
@@ -133,8 +138,12 @@ def test_other_text_is_not_mixed_into_unfinished_work(undisturbed, text, tmp_pat
     copy.mkdir()
     for name, content in tree(text).items():
         (copy / name).write_bytes(content)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "write_split", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(prepare, "write_split", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare.prepare(tmp_path / "x", {}, {"en": open_source(copy)}, RULES, {})
     assert (tmp_path / "x.unfinished" / "survey_en.json").exists()
@@ -161,10 +170,16 @@ def test_a_tokeniser_can_be_reused(undisturbed, text, tmp_path, monkeypatch, com
     arguments = ["--text", f"en={text}", "--name", "x", "--tokenizer", f"en={model}", "--test-fraction", "0.1"]
     assert command(data.main, *arguments)[0] == 0
     assert (tmp_path / "data" / "x" / "en.model").read_bytes() == model.read_bytes()
-    assert Dataset(tmp_path / "data" / "x").stream("en", "test").read(0, 500).tolist() == Dataset(undisturbed).stream("en", "test").read(0, 500).tolist()
+    assert (
+        Dataset(tmp_path / "data" / "x").stream("en", "test").read(0, 500).tolist()
+        == Dataset(undisturbed).stream("en", "test").read(0, 500).tolist()
+    )
 
 
-GOOD = [f"Sentence {i} of a text that is long enough to be kept, with words such as {'alpha beta gamma delta'[i % 9:]}.\n" * 30 for i in range(8)]
+GOOD = [
+    f"Sentence {i} of a text that is long enough to be kept, with words such as {'alpha beta gamma delta'[i % 9 :]}.\n" * 30
+    for i in range(8)
+]
 
 
 def damage(chance: random.Random, folder: Path) -> None:
