@@ -28,7 +28,7 @@ import sentencepiece
 
 from common import Progress, UserError, count, file_hash, read_json, write_atomic, write_json
 from corpus import SHORTEST, Item, Source, clean, load
-from shards import FORMAT, ShardWriter, files_of
+from shards import FORMAT, UNFINISHED, ShardWriter, files_of
 from tokenizer import train_tokenizer
 from workers import workers
 
@@ -36,6 +36,7 @@ BATCH_BYTES, BATCH_ITEMS = 1_000_000, 256  # of what a worker process gets at a 
 TOKENIZER_SAMPLE = 50_000_000  # bytes of text that a tokeniser is trained on at most, drawn from the whole corpus
 DROPPED_SHORT, DROPPED_COPY, TRAIN, TEST = range(4)
 REASONS = {DROPPED_SHORT: "too short", DROPPED_COPY: "copy of another"}
+WORKING_FILES = ("recipe.json", "survey_*", "sample_*", "*.journal", "*.tmp")
 SPLITS = {"train": TRAIN, "test": TEST}
 
 
@@ -284,7 +285,7 @@ def prepare(folder: Path, recipe: dict, sources: dict[str, Source], rules: Rules
     Raises:
         UserError: a text cannot be used; nothing is left behind.
     """
-    unfinished = folder.with_name(folder.name + ".unfinished")
+    unfinished = folder.with_name(folder.name + UNFINISHED)
     wanted = recipe | {"text": {name: source.fingerprint() for name, source in sources.items()}}
     if unfinished.exists() and not same_recipe(unfinished / "recipe.json", wanted):
         shutil.rmtree(unfinished)
@@ -311,10 +312,10 @@ def prepare(folder: Path, recipe: dict, sources: dict[str, Source], rules: Rules
         "languages": languages,
     }
     write_json(unfinished / "meta.json", meta)
-    for pattern in ("survey_*", "sample_*", "*.journal", "recipe.json", "*.tmp"):
-        for path in unfinished.glob(pattern):
-            path.unlink()
     os.rename(unfinished, folder)
+    for pattern in WORKING_FILES:
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def same_recipe(path: Path, recipe: dict) -> bool:

@@ -14,6 +14,7 @@ import sentencepiece
 from common import UserError, read_json
 
 MAGIC, VERSION, HEADER = 20240520, 1, 256
+UNFINISHED = ".unfinished"  # ends the name of a folder that is being prepared
 FORMAT = 1  # of meta.json; raised when folders prepared by older code can no longer be read
 
 
@@ -99,6 +100,8 @@ class Dataset:
     """
 
     def __init__(self, folder: Path):
+        if folder.name.endswith(UNFINISHED):
+            raise UserError(f"{folder} is a preparation that was stopped; its data.py command, given again, completes it")
         self.folder = folder
         self.meta = read_json(folder / "meta.json", "the description of prepared data (python data.py --help)")
         if self.meta.get("format") != FORMAT:

@@ -101,7 +101,8 @@ def test_a_preparation_killed_ten_times_gives_the_same_bytes(documents, tmp_path
             process.kill()
             process.wait()
             kills += 1
-        assert not (tmp_path / "again" / "data" / "x.unfinished" / "meta.json").exists()
+        with pytest.raises(UserError):
+            Dataset(tmp_path / "again" / "data" / "x.unfinished")
     subprocess.run(command, cwd=tmp_path / "again", check=True, capture_output=True)
     assert shards(tmp_path / "again" / "data" / "x") == shards(tmp_path / "data" / "x")
     assert not (tmp_path / "again" / "data" / "x.unfinished").exists()
