@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixture import PAD, Mixture, cloned_languages, joint_vocabulary, permute, random_bits, stages_from_ratios
+from languages import cloned_languages
+from mixture import Mixture, stages_from_ratios
 from shards import Stream, write_shard
+from shuffle import permute, random_bits
 
 KEYS = st.integers(0, 2**32)
 
@@ -19,24 +21,9 @@ def stream(tmp_path_factory):
 
 
 def make(stream, ratios=(0.9,), clones=2, seed=0, total=4096, length=16) -> Mixture:
-    return Mixture(stream, cloned_languages("en", 512, clones), stages_from_ratios(list(ratios), clones), seed, total, length)
-
-
-@given(st.integers(1, 12), st.integers(2, 3000))
-def test_clones_differ_by_multiples_of_the_vocabulary(clones, vocab_size):
-    languages = cloned_languages("en", vocab_size, clones)
-    assert [language.name for language in languages] == [f"EN{i + 1}" for i in range(clones)]
-    for i, language in enumerate(languages):
-        assert len(set(language.table.tolist())) == vocab_size  # injective: no two pieces of a language become one
-        assert (language.table[1:] - languages[0].table[1:] == i * vocab_size).all()
-        assert language.table[PAD] == PAD
-    pieces = np.concatenate([language.table[1:] for language in languages])
-    assert len(np.unique(pieces)) == len(pieces)  # no piece of one language is a piece of another
-    assert joint_vocabulary(languages) == clones * vocab_size
-
-
-def test_ten_clones_of_a_real_vocabulary_need_more_than_sixteen_bits():
-    assert cloned_languages("en", 16384, 10)[9].table[16383] == 163839
+    return Mixture(
+        {"en": stream}, cloned_languages("en", 512, clones), stages_from_ratios(list(ratios), clones), seed, total, length
+    )
 
 
 @given(st.integers(1, 5000), KEYS)
@@ -80,8 +67,8 @@ def test_stages_switch_at_the_exact_sequence(stream, stages, per_stage, seed):
 @given(KEYS)
 def test_every_window_is_read_once_an_epoch(stream, seed):
     mixture = make(stream, seed=seed, total=3000)
-    read = mixture.window(np.arange(3 * mixture.windows)).reshape(3, -1)
-    assert (np.sort(read, axis=1) == np.arange(mixture.windows)).all()
+    read = mixture.window(np.arange(3 * mixture.windows["en"])).reshape(3, -1)
+    assert (np.sort(read, axis=1) == np.arange(mixture.windows["en"])).all()
     assert not np.array_equal(read[0], read[1])
 
 

@@ -227,7 +227,7 @@ def test_other_settings_are_named_and_change_nothing(reference, tiny, command):
     before = tree(reference)
     code, _, error = command(train.main, *tiny, "--ratio", 0.6, "--seed", 3, "--out", reference)
     assert code == 2
-    assert "ratio [0.7] there and [0.6] here" in error
+    assert "stages [[0.7, 0.3]] there and [[0.6, 0.4]] here" in error
     assert "seed 0 there and 3 here" in error
     assert "batch" not in error
     assert tree(reference) == before
