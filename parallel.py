@@ -51,7 +51,7 @@ def _first(paths: dict[str, Path], lines: tuple[str, ...], *, filled: bool) -> P
 def _open(path: Path) -> IO[bytes]:
     try:
         return OPENERS.get(path.suffix, open)(path, "rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist, expected a text file of parallel lines") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, expected a text file of parallel lines") from None
