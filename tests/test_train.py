@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import same_weights, tree
 
+import evaluate
 import process as process_module
 import train
 from process import Process, compile_if_possible
@@ -142,6 +143,32 @@ def test_stages_change_what_is_trained(tmp_path, tiny, command):
     assert [list(loss) for loss in losses(tmp_path / "run")] == [["EN1"]] * 4 + [["EN2"]] * 4
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert [language["tokens"] for language in result["languages"]] == [1024, 1024]
+
+
+REAL = [
+    # flags, names, least and most ids of the joint vocabulary
+    (["--languages", "en", "xx", "--ratio", 0.6], ["EN", "XX"], (1024, 1024)),
+    (["--languages", "en", "xx", "--vocab", "anchored", "--ratio", "0.9,0.1"], ["EN", "XX"], (513, 767)),
+    (["--languages", "xx", "en", "yy", "--mix", "0.5,0.2,0.3/0.2,0.5,0.3"], ["XX", "EN", "YY"], (1536, 1536)),
+    (["--clones", 3, "--anchors", 0.2, "--mix", "0.5,0.2,0.3"], ["EN1", "EN2", "EN3"], (1434, 1536)),
+]
+
+
+@pytest.mark.parametrize(("flags", "names", "vocabulary"), REAL)
+def test_real_languages_and_partial_clones_are_trained_and_scored(tmp_path, tiny, babel, command, flags, names, vocabulary):
+    code, out, error = command(train.main, *tiny, "--data", babel, *flags, "--out", tmp_path / "run")
+    assert (code, error) == (0, "")
+    assert "passes over" in out
+    assert command(evaluate.main, tmp_path / "run")[0] == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [language["name"] for language in result["languages"]] == names
+    assert [language["source"] for language in result["languages"]] == result["sources"]
+    assert sum(language["tokens"] for language in result["languages"]) == result["tokens"] == 2048
+    assert vocabulary[0] <= result["vocabulary"] <= vocabulary[1]
+    assert all(1 < language["ppl"] < 2 * result["vocabulary"] for language in result["languages"])
+    test = json.loads((babel / "meta.json").read_text())["languages"]
+    for language in result["languages"]:  # each on the held-out text of its own source
+        assert language["scored_tokens"] == test[language["source"]]["test"]["tokens"] - 1 - 24
 
 
 def test_bf16_follows_fp32(reference, tmp_path, tiny, command):
