@@ -54,12 +54,9 @@ def _check_languages(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"--clones {args.clones}: expected 2 or more; one language alone is --ratio 1")
     if args.anchors is not None and not 0 <= args.anchors <= 1:
         parser.error(f"--anchors {args.anchors:g}: expected a number from 0 to 1")
-    for flag, unwanted, meant in (
-        ("--clones", several and args.clones is not None, "copies of one language"),
-        ("--anchors", several and args.anchors is not None, "clones of one language; for real ones, --vocab anchored"),
-    ):
-        if unwanted:
-            parser.error(f"{flag} is for {meant}, but --languages names {len(names)}: {' '.join(names)}")
+    for flag in ("clones", "anchors"):
+        if several and getattr(args, flag) is not None:
+            parser.error(f"--{flag} is for copies of one language, but --languages names {len(names)}: {' '.join(names)}")
     if args.vocab and not several:
         parser.error(f"--vocab {args.vocab} is for two or more --languages, found {' '.join(names) or 'none'}")
     _check_monolingual(parser, args, several)
@@ -112,7 +109,7 @@ def mixture_settings(args: argparse.Namespace, dataset: Dataset) -> dict:
     for number, stage in enumerate(args.mix or [], 1):
         if len(stage) != len(sources):
             languages = f"{len(sources)} clones of {names[0]}" if vocab == "cloned" else " ".join(sources)
-            raise UserError(f"--mix has {len(stage)} shares in stage {number}, expected {len(sources)}, for {languages}")
+            raise UserError(f"--mix: shares found in stage {number}: {len(stage)}, expected {len(sources)}, for {languages}")
     stages = args.mix or stages_from_ratios(args.ratio, len(sources)).tolist()
     return {"sources": sources, "vocab": vocab, "anchors": args.anchors or 0.0, "stages": stages}
 
