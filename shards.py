@@ -2,7 +2,7 @@
 
 A shard is 256 little-endian int32 of header, then uint16 tokens, as llm.c and modded-nanogpt read and write it: magic,
 version, token count. Two header fields that are free there tell where the language's ids begin in the disjoint joint
-vocabulary and how many pieces it has. Shards hold a language's own ids; `mixture.py` maps them to joint ones.
+vocabulary and how many pieces it has. Shards hold a language's own ids; `languages.py` maps them to joint ones.
 """
 
 import os

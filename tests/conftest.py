@@ -36,6 +36,15 @@ def prepared(tmp_path_factory, documents) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def babel(tmp_path_factory, documents) -> Path:
+    """Three "languages", en, xx and yy: every third help topic each, with tokenisers of their own. Read only."""
+    folder = tmp_path_factory.mktemp("data") / "babel"
+    texts = {name: documents[first::3] for first, name in enumerate(("en", "xx", "yy"))}
+    data.prepare(folder, {"source": "topics", "vocab_size": 512, "test_fraction": 0.1, "seed": 0}, texts)
+    return folder
+
+
 @pytest.fixture
 def command(capsys):
     """Call `command(main, *arguments)` as the shell would: returns (exit code, standard output, standard error)."""
