@@ -10,15 +10,18 @@ This file is the command; `corpus.py` reads text, `prepare.py` turns it into sha
 
 import argparse
 import fcntl
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import Parser, UserError, count, file_hash, run_script
+from common import Parser, UserError, count, file_hash, run_script, write_atomic
 from corpus import MemorySource, Source, open_source
 from downloads import fetch_books, fetch_eltec, fetch_europarl
+from languages import shared_pieces
+from parallel import pack, read_parallel
 from prepare import Rules, prepare
 from pydocs import read_pydocs
 from shards import Dataset, files_of
@@ -105,6 +108,30 @@ Turn text into what train.py reads: data/NAME with tokenisers, token shards and 
 
 A preparation that was stopped is completed by the same command.
 """
+
+
+def add_parallel(folder: Path, paths: dict[str, Path]) -> None:
+    """Pack aligned lines, tokenised as `folder` has it, into `parallel_EN_FR.json` there (see parallel.py).
+
+    Raises:
+        UserError: the folder lacks a language, the files are not aligned, or too little is left to pack.
+    """
+    dataset = Dataset(folder)
+    for name in paths:
+        if name not in dataset.languages:
+            raise UserError(f"--parallel {name}: {folder} does not have it, expected {' or '.join(dataset.languages)}")
+    tokenizers = [dataset.tokenizer(name) for name in paths]
+    lines = read_parallel(paths)
+    packed = pack([tokenizer.encode(line) for tokenizer, line in zip(tokenizers, pair, strict=True)] for pair in lines)
+    if not packed.pairs:
+        raise UserError(f"{' and '.join(map(str, paths.values()))} give no pair of 128 to 512 tokens a side")
+    path = folder / f"parallel_{'_'.join(paths)}.json"
+    content = {"source": {name: str(file) for name, file in paths.items()}, "skipped": packed.skipped, "dropped": packed.dropped}
+    pairs = [dict(zip(paths, (side.tolist() for side in pair), strict=True)) for pair in packed.pairs]
+    write_atomic(path, json.dumps(content | {"pairs": pairs}))
+    mean = ", ".join(f"{name} {sum(len(pair[name]) for pair in pairs) / len(pairs):.0f}" for name in paths)
+    left_out = f"{packed.skipped} lines too long, {packed.dropped} pairs too short"
+    print(f"{path}: {len(pairs)} pairs, tokens on average {mean}; {left_out}")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

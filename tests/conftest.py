@@ -41,7 +41,9 @@ def babel(tmp_path_factory, documents) -> Path:
     """Three "languages", en, xx and yy: every third help topic each, with tokenisers of their own. Read only."""
     folder = tmp_path_factory.mktemp("data") / "babel"
     texts = {name: documents[first::3] for first, name in enumerate(("en", "xx", "yy"))}
-    data.prepare(folder, {"source": "topics", "vocab_size": 512, "test_fraction": 0.1, "seed": 0}, texts)
+    rules = Rules(vocab_size=512, test_fraction=0.1, seed=0, drop_copies=True, shard_tokens=10**8)
+    sources = {name: MemorySource(part) for name, part in texts.items()}
+    prepare(folder, {"source": "topics", **rules._asdict()}, sources, rules, {})
     return folder
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from languages import cloned_languages, disjoint_languages
 from mixture import BLOCK, Mixture, stages_from_ratios
-from shards import Stream, write_shard
+from shards import Stream
 from shuffle import permute, random_bits
 
 KEYS = st.integers(0, 2**32)
@@ -20,7 +21,7 @@ KEYS = st.integers(0, 2**32)
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory):
     path = tmp_path_factory.mktemp("stream") / "x.bin"
-    write_shard(path, np.random.default_rng(0).integers(1, 512, 10_007).astype(np.uint16), 0, 512)
+    write_shard(path, np.random.default_rng(0).integers(1, 512, 10_007).astype(np.uint16))
     return Stream([path])
 
 
@@ -267,7 +268,7 @@ def private_bytes() -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_reading_a_large_shard_takes_no_private_memory(tmp_path, stream):
     size = 32 << 20  # tokens: 64 MB
-    write_shard(tmp_path / "large", np.ones(size, np.uint16), 0, 512)
+    write_shard(tmp_path / "large", np.ones(size, np.uint16))
     make(stream).batch(np.arange(64))  # what the first batch of all needs does not count
     before = private_bytes()
     large = Stream([tmp_path / "large"])
