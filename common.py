@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import hashlib
 import json
 import math
 import os
@@ -31,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
 
 # Conditions of the machine, not mistakes of the program: they get a sentence, not a traceback.
-MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG}
 
 
 def run_script(main) -> None:
@@ -92,6 +93,15 @@ def read_json(path: Path, what: str) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read as {what}: it is not a JSON object")
     return content
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def count(number: float) -> str:

@@ -5,166 +5,35 @@
     data/NAME/en_train_000.bin   its token stream, documents one after the other, each closed by <eod>
     data/NAME/en_test_000.bin    the same for the documents held out
 
-The shards' format is described where they are read, in `shards.py`.
+This file is the command; `corpus.py` reads text, `prepare.py` turns it into shards, `shards.py` says what a shard is.
 """
 
 import argparse
 import fcntl
-import hashlib
-import io
+import json
 import os
-import platform
 import re
-import shlex
-import shutil
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 
-import numpy as np
-import sentencepiece
+from common import Parser, UserError, count, file_hash, run_script, write_atomic
+from corpus import MemorySource, Source, open_source
+from downloads import fetch_books, fetch_eltec, fetch_europarl
+from languages import shared_pieces
+from parallel import pack, read_parallel
+from prepare import Rules, prepare
+from pydocs import read_pydocs
+from shards import Dataset, files_of
+from tokenizer import reuse_tokenizer
 
-from common import Parser, Progress, UserError, count, run_script, write_json
-from corpus import Document, clean_documents, read_pydocs, read_text, split_documents
-from shards import FORMAT, Dataset, write_shard
-
-SHARD_TOKENS = 100_000_000
-PAD, UNKNOWN, END_OF_DOCUMENT = 0, 1, 2  # the first pieces of every tokeniser; 0 is padding in every language
-
-
-# --- preparing ------------------------------------------------------------------------------------------------------
-
-
-def train_tokenizer(documents: Iterable[Document], vocab_size: int) -> bytes:
-    """A SentencePiece BPE model that no text is unknown to and that gives every text back to the letter.
-
-    Raises:
-        UserError: the text is too small for so many pieces.
-    """
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(line for document in documents for line in document.text.split("\n") if line),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            pad_id=PAD, unk_id=UNKNOWN, eos_id=END_OF_DOCUMENT, bos_id=-1, eos_piece="<eod>",
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            max_sentence_length=1 << 20,
-            num_threads=len(os.sched_getaffinity(0)),
-            minloglevel=2,
-        )  # fmt: skip
-    except RuntimeError as error:
-        raise UserError(f"--vocab-size {vocab_size} does not fit this text: {str(error).rpartition(') ')[2]}") from None
-    return model.getvalue()
-
-
-def encode(tokenizer: sentencepiece.SentencePieceProcessor, documents: list[Document]) -> Iterator[np.ndarray]:
-    """Each document's ids with the end-of-document piece behind them, some megabytes of text at a time on all cores."""
-    batch, size = [], 0
-    for i, document in enumerate(documents):
-        batch.append(document.text)
-        size += len(document.text)
-        if size > 4_000_000 or i + 1 == len(documents):
-            for ids in tokenizer.encode(batch, num_threads=len(os.sched_getaffinity(0))):
-                yield np.array([*ids, END_OF_DOCUMENT], dtype=np.uint16)
-            batch, size = [], 0
-
-
-def write_split(folder: Path, prefix: str, documents: list[Document], tokenizer, offset: int) -> dict:
-    """Tokenise documents into shards `prefix_000.bin` ...; returns what meta.json says of them."""
-    size = sum(len(document.text.encode()) for document in documents)
-    progress = Progress(f"tokenising {prefix}", size / 1e6, "MB")
-    shards: list[dict] = []
-
-    def write(tokens: list[np.ndarray]) -> None:
-        path = folder / f"{prefix}_{len(shards):03d}.bin"
-        write_shard(path, np.concatenate(tokens), offset, tokenizer.vocab_size())
-        shards.append({"file": path.name, "tokens": sum(map(len, tokens)), "sha256": file_hash(path)})
-
-    held, held_tokens, done = [], 0, 0
-    for document, ids in zip(documents, encode(tokenizer, documents), strict=True):
-        held.append(ids)
-        held_tokens += len(ids)
-        done += len(document.text.encode())
-        progress.update(done / 1e6)
-        if held_tokens >= SHARD_TOKENS:
-            write(held)
-            held, held_tokens = [], 0
-    if held:
-        write(held)
-    tokens = sum(shard["tokens"] for shard in shards)
-    progress.close(size / 1e6, f"{len(documents)} documents, {count(tokens)} tokens | ")
-    return {"documents": len(documents), "tokens": tokens, "bytes": size, "shards": shards}
-
-
-def write_language(folder: Path, name: str, train: list[Document], test: list[Document], *, vocab_size: int, offset: int) -> dict:
-    """Train the language's tokeniser on its training text, write its shards; returns its entry of meta.json."""
-    print(f"{name}: training a tokeniser of {vocab_size} pieces on {len(train)} documents", flush=True)
-    model = train_tokenizer(train, vocab_size)
-    (folder / f"{name}.model").write_bytes(model)
-    tokenizer = sentencepiece.SentencePieceProcessor(model_proto=model)
-    return {
-        "vocab_size": vocab_size,
-        "offset": offset,
-        "tokenizer": {"file": f"{name}.model", "sha256": file_hash(folder / f"{name}.model")},
-        "train": write_split(folder, f"{name}_train", train, tokenizer, offset),
-        "test": write_split(folder, f"{name}_test", test, tokenizer, offset),
-    }
-
-
-def prepare(folder: Path, recipe: dict, texts: dict[str, Iterable[Document]]) -> None:
-    """Prepare `folder` from each language's documents. Nothing stands at `folder` before all of it is written."""
-    splits, dropped = {}, {}
-    for name, documents in texts.items():
-        reasons: Counter = Counter()
-        kept = list(clean_documents(documents, reasons))
-        print(f"{name}: {len(kept)} documents" + "".join(f", {n} dropped ({why})" for why, n in reasons.items()), flush=True)
-        splits[name] = split_documents(kept, recipe["test_fraction"], recipe["seed"])
-        dropped[name] = dict(reasons)
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # what a killed preparation left
-    unfinished.mkdir(parents=True)
-    try:
-        languages, size = {}, recipe["vocab_size"]
-        for position, (name, (train, test)) in enumerate(splits.items()):
-            languages[name] = write_language(unfinished, name, train, test, vocab_size=size, offset=position * size)
-            languages[name]["dropped"] = dropped[name]
-        hashes = [part["sha256"] for language in languages.values() for part in files_of(language)]
-        meta = {
-            "format": FORMAT,
-            "fingerprint": hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16],
-            "recipe": recipe,
-            "command": shlex.join(["python", *sys.argv]),
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "python": platform.python_version(),
-            "languages": languages,
-        }
-        write_json(unfinished / "meta.json", meta)
-        os.rename(unfinished, folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def files_of(language: dict) -> list[dict]:
-    """The files of a language's entry in meta.json, each with its `file` and `sha256`."""
-    return [language["tokenizer"], *language["train"]["shards"], *language["test"]["shards"]]
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+DATA = Path("data")
+DOWNLOADS = DATA / "downloads"
+CORPORA: dict[str, Callable[[argparse.Namespace], dict[str, Source]]] = {
+    "pydocs": lambda args: {"en": MemorySource(read_pydocs())},
+    "eltec": lambda args: fetch_eltec(DOWNLOADS),
+    "books": lambda args: fetch_books(DOWNLOADS, args.max_tokens or 1.3e9),
+}
 
 
 def verify(folder: Path) -> None:
@@ -201,80 +70,175 @@ def exclusive(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def describe(folder: Path) -> None:
+    """Print what a prepared folder holds: languages, sizes, fertility, and the pieces each pair of languages shares."""
+    dataset = Dataset(folder)
+    print(f"{folder}: {dataset.meta['recipe']['source']}, prepared {dataset.meta['date']}, fingerprint {dataset.fingerprint}")
+    print("| language | split | documents | tokens | words | bytes | tokens per word | bytes per token |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name, language in dataset.languages.items():
+        for split in ("train", "test"):
+            part = language[split]
+            sizes = " | ".join(count(part[key]) for key in ("tokens", "words", "bytes"))
+            fertility = f"{part['tokens'] / max(1, part['words']):.2f} | {part['bytes'] / max(1, part['tokens']):.2f}"
+            print(f"| {name} | {split} | {part['documents']} | {sizes} | {fertility} |")
+    for name, language in dataset.languages.items():
+        dropped = ", ".join(f"{n} {reason}" for reason, n in language["dropped"].items()) or "none"
+        print(f"{name}: {language['vocab_size']} pieces; documents dropped: {dropped}")
+    for (one, other), shared in shared_pieces(dataset).items():
+        fewer = min(dataset.languages[name]["vocab_size"] for name in (one, other))
+        print(f"{one} and {other} share {shared} pieces, {shared / fewer:.1%} of the smaller vocabulary")
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
-HELP = """Turn text into what train.py reads: data/NAME with a tokeniser, token shards and meta.json.
+HELP = """\
+Turn text into what train.py reads: data/NAME with tokenisers, token shards and meta.json.
 
   python data.py                                      data/pydocs: the docstrings of your Python installation, 17 MB
-  python data.py --name novels --text en=DIR          data/novels: the .txt files below DIR, one document each
+  python data.py --corpus eltec                       data/eltec: 100 English and 100 French novels (downloads)
+  python data.py --corpus books --max-tokens 1.3e9    the paper's scale, from the Hugging Face hub (pip install datasets)
+  python data.py --name novels --text en=DIR --text fr=DIR
+                                                      your own: .txt (a document each) and .jsonl (a line each, field
+                                                      "text") files below DIR, also .gz and .xz, and .parquet
+  python data.py --describe data/novels               languages, tokens, fertility, shared pieces
   python data.py --verify data/novels                 compare every file with the hash it was written with
+  python data.py --name novels --parallel en=FILE fr=FILE
+                                                      add aligned lines, packed as in the paper, for align.py
+
+A preparation that was stopped is completed by the same command.
 """
+
+
+def add_parallel(folder: Path, paths: dict[str, Path]) -> None:
+    """Pack aligned lines, tokenised as `folder` has it, into `parallel_EN_FR.json` there (see parallel.py).
+
+    Raises:
+        UserError: the folder lacks a language, the files are not aligned, or too little is left to pack.
+    """
+    dataset = Dataset(folder)
+    for name in paths:
+        if name not in dataset.languages:
+            raise UserError(f"--parallel {name}: {folder} does not have it, expected {' or '.join(dataset.languages)}")
+    tokenizers = [dataset.tokenizer(name) for name in paths]
+    lines = read_parallel(paths)
+    packed = pack([tokenizer.encode(line) for tokenizer, line in zip(tokenizers, pair, strict=True)] for pair in lines)
+    if not packed.pairs:
+        raise UserError(f"{' and '.join(map(str, paths.values()))} give no pair of 128 to 512 tokens a side")
+    path = folder / f"parallel_{'_'.join(paths)}.json"
+    content = {"source": {name: str(file) for name, file in paths.items()}, "skipped": packed.skipped, "dropped": packed.dropped}
+    pairs = [dict(zip(paths, (side.tolist() for side in pair), strict=True)) for pair in packed.pairs]
+    write_atomic(path, json.dumps(content | {"pairs": pairs}))
+    mean = ", ".join(f"{name} {sum(len(pair[name]) for pair in pairs) / len(pairs):.0f}" for name in paths)
+    left_out = f"{packed.skipped} lines too long, {packed.dropped} pairs too short"
+    print(f"{path}: {len(pairs)} pairs, tokens on average {mean}; {left_out}")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line, and refuse what no text could make right."""
     parser = Parser(HELP)
-    parser.add_argument(
-        "--corpus", choices=["pydocs"], help="a corpus that is fetched for you (default: pydocs, unless --text is given)"
+    what = parser.add_argument_group("the text")
+    what.add_argument(
+        "--corpus", choices=[*CORPORA, "europarl"], help="one that is found or fetched for you (pydocs, unless --text is given)"
     )
-    parser.add_argument("--text", action="append", metavar="LANG=PATH", help="a .txt file or a folder of them; once a language")
-    parser.add_argument("--name", help="the folder below data/ to write (default: the corpus)")
-    parser.add_argument(
-        "--vocab-size",
-        type=int,
-        metavar="N",
-        help="pieces of each tokeniser, 512 to 65536 (default: 2048 for pydocs, else 16384)",
+    what.add_argument("--text", action="append", metavar="LANG=PATH", help="a file or a folder; once a language")
+    what.add_argument("--max-tokens", type=float, help="of each language to fetch, with --corpus books (1.3e9)")
+    what.add_argument("--name", help="the folder below data/ (the corpus)")
+    how = parser.add_argument_group("how it is prepared")
+    how.add_argument("--vocab-size", type=int, metavar="N", help="pieces of each tokeniser (2048 for pydocs, else 16384)")
+    how.add_argument(
+        "--tokenizer", action="append", metavar="LANG=FILE", help="a SentencePiece model to use instead of training one"
     )
-    parser.add_argument(
-        "--test-fraction",
-        type=float,
-        default=0.02,
-        metavar="F",
-        help="share of the text held out, by document (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the order of documents and the split (default: %(default)s)")
-    parser.add_argument("--verify", type=Path, metavar="DIR", help="check a prepared folder instead")
+    how.add_argument("--test-fraction", type=float, default=0.02, metavar="F", help="of documents, held out (%(default)s)")
+    how.add_argument("--seed", type=int, default=0, help="of the choice of test documents (%(default)s)")
+    how.add_argument("--shard-tokens", type=int, default=100_000_000, metavar="N", help="in a file, about (%(default)s)")
+    how.add_argument("--keep-copies", action="store_true", help="keep documents that are equal to an earlier one")
+    other = parser.add_argument_group("instead of preparing")
+    other.add_argument("--describe", type=Path, metavar="DIR", help="print what a prepared folder holds")
+    other.add_argument("--verify", type=Path, metavar="DIR", help="check a prepared folder against its hashes")
+    other.add_argument("--parallel", nargs=2, metavar="LANG=FILE", help="add two files of aligned lines to the folder --name")
     args = parser.parse_args(arguments)
     if args.text and args.corpus:
         parser.error("--text and --corpus exclude each other")
-    if args.text and not args.name:
-        parser.error("--text needs --name, the folder below data/ to write")
-    if args.name and not re.fullmatch(r"[\w][\w.-]*", args.name):
+    if args.corpus == "europarl" and not args.name:
+        parser.error("--corpus europarl is parallel text: it needs --name, a prepared folder that it is added to")
+    if (args.text or args.parallel) and not args.name:
+        parser.error("--text and --parallel need --name, the folder below data/")
+    if args.name and not re.fullmatch(r"\w[\w.-]*", args.name):
         parser.error(f"--name {args.name!r}: expected letters, digits, '.', '_' and '-' only")
     if args.vocab_size is not None and not 512 <= args.vocab_size <= 65536:
         parser.error(f"--vocab-size {args.vocab_size}: expected 512 to 65536, the most that uint16 shards hold")
     if not 0 < args.test_fraction < 1:
         parser.error(f"--test-fraction {args.test_fraction}: expected a number between 0 and 1")
-    for text in args.text or []:
-        if not re.fullmatch(r"[A-Za-z]\w*=.+", text):
-            parser.error(f"--text {text!r}: expected LANG=PATH, as in en=novels/en")
-    names = [text.partition("=")[0] for text in args.text or []]
-    if len(set(names)) < len(names):
-        parser.error(f"--text names the language {max(names, key=names.count)!r} more than once")
+    if args.shard_tokens < 1:
+        parser.error(f"--shard-tokens {args.shard_tokens}: expected a number above 0")
+    if args.max_tokens is not None and not (args.corpus == "books" and 0 < args.max_tokens < 1e15):
+        parser.error(f"--max-tokens {args.max_tokens:g}: expected a number above 0, and --corpus books")
+    for flag in ("text", "tokenizer", "parallel"):
+        setattr(args, flag, by_language(parser, flag, getattr(args, flag) or []))
     return args
 
 
+def by_language(parser: Parser, flag: str, values: list[str]) -> dict[str, Path]:
+    """['en=DIR', 'fr=DIR'] -> {'en': DIR, 'fr': DIR}, in this order."""
+    paths: dict[str, Path] = {}
+    for value in values:
+        if not re.fullmatch(r"[A-Za-z]\w*=.+", value):
+            parser.error(f"--{flag} {value!r}: expected LANG=PATH, as in en=novels/en")
+        name, _, path = value.partition("=")
+        if name in paths:
+            parser.error(f"--{flag} names the language {name!r} more than once")
+        paths[name] = Path(path)
+    return paths
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Prepare or verify a folder, as the command line says."""
+    """Prepare, describe or verify a folder, as the command line says."""
     args = parse_arguments(arguments)
     if args.verify:
         return verify(args.verify)
-    if args.text:
-        texts = {name: read_text(Path(path)) for name, _, path in (text.partition("=") for text in args.text)}
-        source, vocab_size = " ".join(args.text), args.vocab_size or 16384
-    else:
-        texts, source, vocab_size = {"en": read_pydocs()}, "pydocs", args.vocab_size or 2048
-    recipe = {"source": source, "vocab_size": vocab_size, "test_fraction": args.test_fraction, "seed": args.seed}
-    folder = Path("data") / (args.name or "pydocs")
-    with exclusive(folder.parent):
+    if args.describe:
+        return describe(args.describe)
+    if args.corpus == "europarl":
+        args.parallel = fetch_europarl(DOWNLOADS)
+    if args.parallel:
+        return add_parallel(DATA / args.name, args.parallel)
+    return prepare_once(args)
+
+
+def prepare_once(args: argparse.Namespace) -> None:
+    """Prepare the folder that the command line describes, unless it is there already.
+
+    Raises:
+        UserError: the folder is there, prepared in another way.
+    """
+    corpus = args.corpus or "pydocs"
+    folder = DATA / (args.name or corpus)
+    recipe = {
+        "source": " ".join(f"{name}={path}" for name, path in args.text.items()) or corpus,
+        "vocab_size": args.vocab_size or (2048 if corpus == "pydocs" and not args.text else 16384),
+        "test_fraction": args.test_fraction,
+        "seed": args.seed,
+        "drop_copies": not args.keep_copies,
+        "shard_tokens": args.shard_tokens,
+        "tokenizers": {name: str(path) for name, path in args.tokenizer.items()},
+        "max_tokens": args.max_tokens,
+    }
+    with exclusive(DATA):
         if not folder.exists():
-            prepare(folder, recipe, texts)
+            sources = {name: open_source(path) for name, path in args.text.items()} or CORPORA[corpus](args)
+            models = {name: reuse_tokenizer(path) for name, path in args.tokenizer.items()}
+            if unknown := models.keys() - sources.keys():
+                raise UserError(f"--tokenizer names {', '.join(unknown)}, expected languages of the text: {', '.join(sources)}")
+            rules = Rules(*(recipe[field] for field in Rules._fields))
+            prepare(folder, recipe, sources, rules, models)
         earlier = Dataset(folder).meta["recipe"]
-    differing = [key for key in recipe if earlier.get(key) != recipe[key]]
-    if differing:
+    if differing := [key for key in recipe if earlier.get(key) != recipe[key]]:
         was = ", ".join(f"{key} {earlier.get(key)!r} instead of {recipe[key]!r}" for key in differing)
         raise UserError(f"{folder} exists and was prepared with {was}; choose another --name or remove it")
-    print(f"{folder} is ready; next: torchrun --standalone train.py --data {folder} --ratio 0.9")
+    names = " ".join(Dataset(folder).languages)
+    next_run = f"--languages {names} --ratio 0.9" if " " in names else "--ratio 0.9"
+    print(f"{folder} is ready; next: torchrun --standalone train.py --data {folder} {next_run}")
 
 
 if __name__ == "__main__":

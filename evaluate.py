@@ -18,11 +18,11 @@ import torch.nn.functional as F
 
 from checkpoint import load_weights
 from common import Parser, Progress, UserError, read_json, run_script, write_json
-from mixture import Language, joint_vocabulary
+from experiment import build_mixture
+from languages import Language, joint_vocabulary
 from model import GPT, SIZES
 from process import Process
 from shards import Dataset
-from train import build_mixture
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}  # tokens that go through the model at a time
 

@@ -145,8 +145,7 @@ def fit_laws(results: list[dict]) -> dict[tuple[str, str, str], Law]:
 
 def share(result: dict, position: int) -> str:
     """p(language) over the stages of the run, as in '90→10%'."""
-    others = max(1, result["clones"] - 1)
-    return "→".join(f"{100 * (ratio if position == 0 else (1 - ratio) / others):.3g}" for ratio in result["ratio"]) + "%"
+    return "→".join(f"{100 * stage[position]:.3g}" for stage in result["stages"]) + "%"
 
 
 def rows_of(results: list[dict], laws: dict[tuple[str, str, str], Law]) -> list[Row]:

@@ -54,6 +54,8 @@ class Process(NamedTuple):
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
         try:
             yield
+            if self.world > 1:
+                dist.barrier()  # gloo can abort a process that leaves while another still talks to it
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()

@@ -2,7 +2,7 @@
 
 A shard is 256 little-endian int32 of header, then uint16 tokens, as llm.c and modded-nanogpt read and write it: magic,
 version, token count. Two header fields that are free there tell where the language's ids begin in the disjoint joint
-vocabulary and how many pieces it has. Shards hold a language's own ids; `mixture.py` maps them to joint ones.
+vocabulary and how many pieces it has. Shards hold a language's own ids; `languages.py` maps them to joint ones.
 """
 
 import os
@@ -14,18 +14,37 @@ import sentencepiece
 from common import UserError, read_json
 
 MAGIC, VERSION, HEADER = 20240520, 1, 256
+UNFINISHED = ".unfinished"  # ends the name of a folder that is being prepared
 FORMAT = 1  # of meta.json; raised when folders prepared by older code can no longer be read
 
 
-def write_shard(path: Path, tokens: np.ndarray, offset: int, vocab_size: int) -> None:
-    """Write (n,) uint16 ids below `vocab_size`. `offset` is the id of the language's piece 0 when vocabularies are disjoint."""
-    header = np.zeros(HEADER, dtype="<i4")
-    header[:5] = MAGIC, VERSION, len(tokens), offset, vocab_size
-    with open(path, "wb") as file:
-        file.write(header.tobytes())
-        file.write(tokens.astype("<u2", casting="same_kind").tobytes())
-        file.flush()
-        os.fsync(file.fileno())
+class ShardWriter:
+    """Appends (n,) uint16 ids to a shard that stands at `path` only once it is closed, complete and on the disk.
+
+    `offset` is the joint id of the language's piece 0 when vocabularies are disjoint, `vocab_size` its number of pieces.
+    """
+
+    def __init__(self, path: Path, offset: int, vocab_size: int):
+        self.path, self.offset, self.vocab_size, self.tokens = path, offset, vocab_size, 0
+        self.file = open(path.with_name(path.name + ".tmp"), "wb")  # noqa: SIM115
+        self.file.write(bytes(HEADER * 4))  # the magic comes last: what is cut short is no shard
+
+    def add(self, ids: np.ndarray) -> None:
+        """Append ids."""
+        self.file.write(ids.astype("<u2", casting="same_kind").tobytes())
+        self.tokens += len(ids)
+
+    def close(self) -> Path:
+        """Complete the shard; returns its path."""
+        header = np.zeros(HEADER, dtype="<i4")
+        header[:5] = MAGIC, VERSION, self.tokens, self.offset, self.vocab_size
+        self.file.seek(0)
+        self.file.write(header.tobytes())
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.replace(self.file.name, self.path)
+        return self.path
 
 
 def open_shard(path: Path) -> np.ndarray:
@@ -81,6 +100,8 @@ class Dataset:
     """
 
     def __init__(self, folder: Path):
+        if folder.name.endswith(UNFINISHED):
+            raise UserError(f"{folder} is a preparation that was stopped; its data.py command, given again, completes it")
         self.folder = folder
         self.meta = read_json(folder / "meta.json", "the description of prepared data (python data.py --help)")
         if self.meta.get("format") != FORMAT:
@@ -97,3 +118,8 @@ class Dataset:
     def tokenizer(self, language: str) -> sentencepiece.SentencePieceProcessor:
         """The language's SentencePiece model."""
         return sentencepiece.SentencePieceProcessor(model_file=str(self.folder / self.languages[language]["tokenizer"]["file"]))
+
+
+def files_of(language: dict) -> list[dict]:
+    """The files of a language's entry in meta.json, each with its `file` and `sha256`."""
+    return [language["tokenizer"], *language["train"]["shards"], *language["test"]["shards"]]

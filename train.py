@@ -25,8 +25,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from checkpoint import Checkpoint, save_weights
 from common import Parser, Progress, UserError, count, read_json, run_script, write_json
+from experiment import add_flags, build_mixture, check_flags, mixture_settings, one_pass, run_name
+from languages import joint_vocabulary
 from metrics import LanguageLosses, append_metrics, forget_metrics_after
-from mixture import Mixture, cloned_languages, joint_vocabulary, stages_from_ratios
+from mixture import Mixture
 from model import GPT, SIZES
 from process import Process, StopSignal, bf16_helps, compile_if_possible, mixed_precision
 from shards import Dataset
@@ -47,12 +49,15 @@ class Recipe(NamedTuple):
 RECIPES = dict.fromkeys(SIZES, Recipe()) | {"nano": Recipe(128, 32, 2e-3, 20), "medium": Recipe(batch=256)}
 
 HELP = """\
-Train a GPT on languages of unequal size. L1 and L2 are clones: the same English, read through two vocabularies.
+Train a GPT on languages of unequal size. L1 and L2 are clones, the same English read through two vocabularies, unless
+--languages names real ones.
 
   torchrun --standalone train.py --ratio 0.9            90% EN1, 10% EN2, on the text of data/pydocs
   torchrun --standalone train.py --ratio 0.5            the balanced run to compare it with
   torchrun --standalone train.py --ratio 1              monolingual
   torchrun --standalone train.py --ratio 0.9,0.1        90% EN1 in the first half, 10% in the second
+  torchrun --standalone train.py --data data/novels --languages en fr --vocab anchored --ratio 0.9
+  torchrun --standalone train.py --data data/novels --languages en fr de --mix 0.8,0.1,0.1/0.1,0.1,0.8
   torchrun --standalone --nproc-per-node 8 train.py ... the same run on eight GPUs: same batches, same losses
 
 Then: python evaluate.py out/NAME
@@ -63,13 +68,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line, and refuse values that no data could make right."""
     parser = Parser(HELP)
     what = parser.add_argument_group("the experiment")
-    what.add_argument(
-        "--ratio", default="0.5", help="share of L1, 0 to 1; several, with commas, are stages of equal length (0.5)"
-    )
-    what.add_argument("--clones", type=int, default=2, help="number of languages; those after the first share the rest (2)")
+    add_flags(what)
     what.add_argument("--data", type=Path, default=DEFAULT_DATA, help="a folder that data.py prepared (%(default)s)")
     what.add_argument("--size", choices=SIZES, help="of the model (nano on a CPU, small on a GPU)")
-    what.add_argument("--tokens", type=float, help="to train on, all languages together (one pass over the text, 1.2e9 at most)")
+    what.add_argument("--tokens", type=float, help="of all languages together (no text is read twice, 1.2e9 at most)")
     what.add_argument("--seed", type=int, default=0, help="of weights, windows and languages (%(default)s)")
     what.add_argument("--out", type=Path, help="folder of the run (out/ and a name made of the settings)")
     how = parser.add_argument_group("the optimisation; defaults depend on --size and are the paper's from mini on")
@@ -85,14 +87,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     machine.add_argument("--log-every", type=int, default=10, help="steps between lines of metrics.jsonl (%(default)s)")
     machine.add_argument("--save-every", type=int, help="steps between checkpoints (a twentieth of the run)")
     args = parser.parse_args(arguments)
-    try:
-        args.ratio = [float(ratio) for ratio in args.ratio.split(",")]
-    except ValueError:
-        parser.error(f"--ratio {args.ratio!r}: expected a number from 0 to 1, or several with commas between them, as in 0.9,0.1")
-    if not all(0 <= ratio <= 1 for ratio in args.ratio) or not any(args.ratio):
-        parser.error(f"--ratio {args.ratio}: expected numbers from 0 to 1, not all of them 0")
-    if args.clones < 2:
-        parser.error(f"--clones {args.clones}: expected 2 or more; one language alone is --ratio 1")
+    check_flags(parser, args)
     if args.seed < 0:
         parser.error(f"--seed {args.seed}: expected 0 or more")
     for flag in ("tokens", "length", "batch", "learning_rate", "warmup", "micro_batch", "log_every", "save_every"):
@@ -120,21 +115,16 @@ def settings(args: argparse.Namespace, dataset: Dataset, process: Process) -> di
     """
     size = args.size or ("small" if process.device.type == "cuda" else "nano")
     recipe = RECIPES[size]._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
-    source, entry = next(iter(dataset.languages.items()))
-    available = entry["train"]["tokens"]
-    if available <= recipe.length:
-        raise UserError(f"{dataset.folder} has {available} training tokens, expected more than one sequence of {recipe.length}")
-    tokens = args.tokens or min(PAPER_TOKENS, available)
+    chosen = mixture_settings(args, dataset)
+    longest = one_pass(chosen, dataset, recipe.length)
+    tokens = args.tokens or min(PAPER_TOKENS, longest)
     steps = int(tokens / (recipe.batch * recipe.length) + 0.5)
     if steps < 1:
         raise UserError(f"--tokens {tokens:g} is less than one step of {recipe.batch} x {recipe.length} tokens")
-    clones = 1 if all(ratio == 1 for ratio in args.ratio) else args.clones
     return {
         "data": str(dataset.folder),
         "fingerprint": dataset.fingerprint,
-        "source": source,
-        "clones": clones,
-        "ratio": args.ratio,
+        **chosen,
         "size": size,
         "tokens": steps * recipe.batch * recipe.length,
         "steps": steps,
@@ -144,16 +134,13 @@ def settings(args: argparse.Namespace, dataset: Dataset, process: Process) -> di
     }
 
 
-def run_folder(args: argparse.Namespace, config: dict) -> Path:
+def run_folder(args: argparse.Namespace, config: dict, dataset: Dataset) -> Path:
     """Where the run lives: --out, or a name that says what it is.
 
     Raises:
         UserError: the folder holds a run with other settings; each one that differs is named.
     """
-    ratio = "-".join(f"{100 * ratio:g}" for ratio in config["ratio"])
-    clones = f"-{config['clones']}clones" if config["clones"] > 2 else ""
-    name = f"{Path(config['data']).name}-{config['size']}-{ratio}{clones}-{count(config['tokens'])}-seed{config['seed']}"
-    out = args.out or Path("out") / name
+    out = args.out or Path("out") / run_name(config, dataset)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file, expected a folder or a new name")
     if (out / "config.json").exists():
@@ -163,14 +150,6 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
             listed = ", ".join(f"{key} {earlier.get(key)} there and {config.get(key)} here" for key in differing)
             raise UserError(f"{out} holds a run with other settings: {listed}; give the same ones or another --out")
     return out
-
-
-def build_mixture(dataset: Dataset, config: dict) -> Mixture:
-    """The sequences of the run that `config` describes."""
-    languages = cloned_languages(config["source"], dataset.languages[config["source"]]["vocab_size"], config["clones"])
-    stages = stages_from_ratios(config["ratio"], config["clones"])
-    stream, total = dataset.stream(config["source"], "train"), config["steps"] * config["batch"]
-    return Mixture(stream, languages, stages, config["seed"], total, config["length"])
 
 
 def learning_rate(step: int, config: dict) -> float:
@@ -290,10 +269,12 @@ def introduction(config: dict, mixture: Mixture, process: Process) -> str:
     shares = " and ".join(f"{language.name} {'→'.join(f'{100 * p:.3g}' for p in mixture.stages[:, i])}%"
                           for i, language in enumerate(mixture.languages))  # fmt: skip
     processes = f", {process.world} processes" if process.world > 1 else ""
-    passes = f"{mixture.total / mixture.windows:.2g} passes over {config['data']}"
+    passes = sorted(mixture.passes().items(), key=lambda item: -item[1])
+    (source, most), *others = [(source, f"{times:.2g}") for source, times in passes]
+    read = ", ".join([f"{most} passes over {source}", *(f"{times} over {other}" for other, times in others)])
     return (
         f"model: {config['size']}; languages: {shares}\n"
-        f"text: {count(config['tokens'])} tokens in {config['steps']} steps, {passes}\n"
+        f"text: {count(config['tokens'])} tokens in {config['steps']} steps of {config['data']}: {read}\n"
         f"machine: {process.device_name()}, {config['precision']}{processes}"
     )
 
@@ -304,7 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
     process = Process.current(args.device)
     dataset = open_data(args.data)
     config = settings(args, dataset, process)
-    out = run_folder(args, config)
+    out = run_folder(args, config, dataset)
     mixture = build_mixture(dataset, config)
     if (out / "result.json").exists():
         return process.say(f"{out} is finished; next: python evaluate.py {out}")

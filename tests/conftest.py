@@ -2,13 +2,23 @@
 
 import pydoc_data.topics
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
-import data
 from common import run_script
-from corpus import Document
+from corpus import MemorySource
+from prepare import Rules, prepare
+from shards import ShardWriter
+
+
+class Document(NamedTuple):
+    """A named text."""
+
+    name: str
+    text: str
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +31,19 @@ def documents() -> list[Document]:
 def prepared(tmp_path_factory, documents) -> Path:
     """A folder as data.py makes it, with 512 pieces. Tests read it and must not change it."""
     folder = tmp_path_factory.mktemp("data") / "topics"
-    data.prepare(folder, {"source": "topics", "vocab_size": 512, "test_fraction": 0.05, "seed": 0}, {"en": documents})
+    rules = Rules(vocab_size=512, test_fraction=0.05, seed=0, drop_copies=True, shard_tokens=10**8)
+    prepare(folder, {"source": "topics", **rules._asdict()}, {"en": MemorySource(documents)}, rules, {})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def babel(tmp_path_factory, documents) -> Path:
+    """Three "languages", en, xx and yy: every third help topic each, with tokenisers of their own. Read only."""
+    folder = tmp_path_factory.mktemp("data") / "babel"
+    texts = {name: documents[first::3] for first, name in enumerate(("en", "xx", "yy"))}
+    rules = Rules(vocab_size=512, test_fraction=0.1, seed=0, drop_copies=True, shard_tokens=10**8)
+    sources = {name: MemorySource(part) for name, part in texts.items()}
+    prepare(folder, {"source": "topics", **rules._asdict()}, sources, rules, {})
     return folder
 
 
@@ -57,3 +79,10 @@ def same_weights(one: Path, other: Path) -> bool:
     """Whether two weight files hold the same tensors, bit for bit."""
     first, second = (torch.load(path, weights_only=True) for path in (one, other))
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def write_shard(path: Path, tokens: np.ndarray, offset: int = 0, vocab_size: int = 512) -> None:
+    """A shard with these tokens."""
+    writer = ShardWriter(path, offset, vocab_size)
+    writer.add(tokens)
+    writer.close()

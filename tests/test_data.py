@@ -7,16 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sentencepiece
-from conftest import tree
+from conftest import tree, write_shard
 from hypothesis import given
 from hypothesis import strategies as st
 
 import data
 from common import UserError
 from corpus import clean
-from data import END_OF_DOCUMENT, encode, train_tokenizer
-from shards import Dataset, Stream, open_shard, write_shard
+from shards import Dataset, Stream, open_shard
+from tokenizer import END_OF_DOCUMENT
 
 
 def read_independently(path: Path) -> tuple[dict, list[int]]:
@@ -30,7 +29,7 @@ def read_independently(path: Path) -> tuple[dict, list[int]]:
 @given(tokens=st.lists(st.integers(0, 65535), max_size=200))
 def test_shards_are_read_by_an_independent_reader(tmp_path_factory, tokens):
     path = tmp_path_factory.mktemp("shard") / "x.bin"
-    write_shard(path, np.array(tokens, np.uint16), 2048, 512)
+    write_shard(path, np.array(tokens, np.uint16), 2048)
     header, found = read_independently(path)
     assert header == {"magic": 20240520, "version": 1, "offset": 2048, "pieces": 512}
     assert found == tokens
@@ -48,7 +47,7 @@ def test_shards_are_read_by_an_independent_reader(tmp_path_factory, tokens):
 ])  # fmt: skip
 def test_damaged_shards_are_refused(tmp_path, damage, sentence):
     path = tmp_path / "en_train_000.bin"
-    write_shard(path, np.arange(100, dtype=np.uint16), 0, 512)
+    write_shard(path, np.arange(100, dtype=np.uint16))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=sentence) as raised:
         open_shard(path)
@@ -60,7 +59,7 @@ def test_a_stream_reads_across_shards(tmp_path_factory, lengths, draw):
     folder, whole = tmp_path_factory.mktemp("stream"), np.arange(sum(lengths), dtype=np.uint16)
     paths = [folder / f"{i}.bin" for i in range(len(lengths))]
     for path, part in zip(paths, np.split(whole, np.cumsum(lengths)[:-1]), strict=True):
-        write_shard(path, part, 0, 512)
+        write_shard(path, part)
     begin = draw.draw(st.integers(0, len(whole)))
     length = draw.draw(st.integers(0, len(whole) - begin))
     assert np.array_equal(Stream(paths).read(begin, length), whole[begin : begin + length])
@@ -90,8 +89,8 @@ def test_tokens_decode_to_the_text_they_came_from(prepared, documents):
 
 
 @pytest.fixture(scope="module")
-def tokenizer(documents):
-    return sentencepiece.SentencePieceProcessor(model_proto=train_tokenizer(documents, 512))
+def tokenizer(prepared):
+    return Dataset(prepared).tokenizer("en")
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60))
@@ -103,28 +102,6 @@ def test_no_text_is_unknown(tokenizer, text):
 
 def test_special_pieces(tokenizer):
     assert [tokenizer.id_to_piece(i) for i in range(3)] == ["<pad>", "<unk>", "<eod>"]
-
-
-def test_encoding_closes_each_document(tokenizer, documents):
-    encoded = list(encode(tokenizer, documents[:3]))
-    assert [ids[-1] for ids in encoded] == [END_OF_DOCUMENT] * 3
-    assert tokenizer.decode(encoded[1][:-1].tolist()) == documents[1].text
-
-
-def test_preparing_twice_gives_the_same_bytes(tmp_path, prepared, documents):
-    again = tmp_path / "again"
-    data.prepare(again, Dataset(prepared).meta["recipe"], {"en": documents})
-    assert Dataset(again).fingerprint == Dataset(prepared).fingerprint
-    shards = [name for name in tree(again) if name.endswith((".bin", ".model"))]
-    assert len(shards) == 3
-    assert all((again / name).read_bytes() == (prepared / name).read_bytes() for name in shards)
-
-
-def test_an_interrupted_preparation_leaves_nothing(tmp_path, documents, monkeypatch):
-    monkeypatch.setattr(data, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
-        data.prepare(tmp_path / "x", {"source": "", "vocab_size": 512, "test_fraction": 0.1, "seed": 0}, {"en": documents})
-    assert tree(tmp_path) == {}
 
 
 def test_verify_finds_a_changed_byte(prepared, tmp_path, command):
@@ -143,12 +120,19 @@ def test_verify_finds_a_changed_byte(prepared, tmp_path, command):
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--text", "en=missing", "--name", "x"], "missing does not exist"),
-    (["--text", "en=empty", "--name", "x"], "empty holds no .txt file"),
+    (["--text", "en=empty", "--name", "x"], "empty holds no file of a known kind"),
     (["--text", "en=one", "--name", "x"], "at least two"),
     (["--text", "en=few", "--name", "x"], "--vocab-size 16384 does not fit this text"),
+    (["--text", "en=few", "--name", "x", "--tokenizer", "en=few/0.txt"], "is not a SentencePiece model"),
+    (["--text", "en=few", "--name", "x", "--tokenizer", "fr=missing"], "--tokenizer missing: No such file"),
+    (["--max-tokens", "1e6"], "--max-tokens 1e+06: expected a number above 0, and --corpus books"),
+    (["--shard-tokens", "0"], "--shard-tokens 0"),
+    (["--describe", "missing"], "missing/meta.json does not exist"),
+    (["--parallel", "en=few", "fr=few"], "need --name"),
+    (["--corpus", "europarl"], "it needs --name"),
     (["--text", "en", "--name", "x"], "expected LANG=PATH"),
-    (["--text", "en=few", "--text", "en=one", "--name", "x"], "'en' more than once"),
-    (["--text", "en=few"], "--text needs --name"),
+    (["--text", "en=few", "--text", "en=one", "--name", "x"], "more than once"),
+    (["--text", "en=few"], "need --name"),
     (["--text", "en=few", "--corpus", "pydocs"], "exclude each other"),
     (["--text", "en=few", "--name", "../x"], "--name '../x'"),
     (["--vocab-size", "100"], "--vocab-size 100: expected 512 to 65536"),

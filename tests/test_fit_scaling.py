@@ -86,12 +86,13 @@ def test_points_without_a_law_are_refused(tokens, ppls, sentence):
 
 def write_run(folder, name, ratio, tokens, ppls, **changes):
     """A result.json as train.py and evaluate.py leave it."""
-    shares = [np.mean(ratio), 1 - np.mean(ratio)][: len(ppls)]
+    stages = [[share, 1 - share][: len(ppls)] for share in ratio]
+    shares = np.mean(stages, axis=0)
     languages = [
         {"name": f"EN{i + 1}", "source": "en", "tokens": int(tokens * share)} | ({"ppl": ppl} if ppl else {})
         for i, (share, ppl) in enumerate(zip(shares, ppls, strict=True))
     ]
-    result = {"fingerprint": "f", "size": "small", "clones": len(ppls), "ratio": ratio, "tokens": tokens, "languages": languages}
+    result = {"fingerprint": "f", "size": "small", "stages": stages, "tokens": tokens, "languages": languages}
     (folder / name).mkdir(parents=True)
     (folder / name / "result.json").write_text(json.dumps(result | changes))
 

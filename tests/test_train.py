@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import same_weights, tree
 
+import evaluate
 import process as process_module
 import train
 from process import Process, compile_if_possible
@@ -144,6 +145,32 @@ def test_stages_change_what_is_trained(tmp_path, tiny, command):
     assert [language["tokens"] for language in result["languages"]] == [1024, 1024]
 
 
+REAL = [
+    # flags, names, least and most ids of the joint vocabulary
+    (["--languages", "en", "xx", "--ratio", 0.6], ["EN", "XX"], (1024, 1024)),
+    (["--languages", "en", "xx", "--vocab", "anchored", "--ratio", "0.9,0.1"], ["EN", "XX"], (513, 767)),
+    (["--languages", "xx", "en", "yy", "--mix", "0.5,0.2,0.3/0.2,0.5,0.3"], ["XX", "EN", "YY"], (1536, 1536)),
+    (["--clones", 3, "--anchors", 0.2, "--mix", "0.5,0.2,0.3"], ["EN1", "EN2", "EN3"], (1434, 1536)),
+]
+
+
+@pytest.mark.parametrize(("flags", "names", "vocabulary"), REAL)
+def test_real_languages_and_partial_clones_are_trained_and_scored(tmp_path, tiny, babel, command, flags, names, vocabulary):
+    code, out, error = command(train.main, *tiny, "--data", babel, *flags, "--out", tmp_path / "run")
+    assert (code, error) == (0, "")
+    assert "passes over" in out
+    assert command(evaluate.main, tmp_path / "run")[0] == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [language["name"] for language in result["languages"]] == names
+    assert [language["source"] for language in result["languages"]] == result["sources"]
+    assert sum(language["tokens"] for language in result["languages"]) == result["tokens"] == 2048
+    assert vocabulary[0] <= result["vocabulary"] <= vocabulary[1]
+    assert all(1 < language["ppl"] < 2 * result["vocabulary"] for language in result["languages"])
+    test = json.loads((babel / "meta.json").read_text())["languages"]
+    for language in result["languages"]:  # each on the held-out text of its own source
+        assert language["scored_tokens"] == test[language["source"]]["test"]["tokens"] - 1 - 24
+
+
 def test_bf16_follows_fp32(reference, tmp_path, tiny, command):
     command(train.main, *tiny, "--ratio", 0.7, "--precision", "bf16", "--out", tmp_path / "run")
     for ours, theirs in zip(losses(tmp_path / "run"), losses(reference), strict=True):
@@ -227,7 +254,7 @@ def test_other_settings_are_named_and_change_nothing(reference, tiny, command):
     before = tree(reference)
     code, _, error = command(train.main, *tiny, "--ratio", 0.6, "--seed", 3, "--out", reference)
     assert code == 2
-    assert "ratio [0.7] there and [0.6] here" in error
+    assert "stages [[0.7, 0.3]] there and [[0.6, 0.4]] here" in error
     assert "seed 0 there and 3 here" in error
     assert "batch" not in error
     assert tree(reference) == before
