@@ -19,7 +19,7 @@ import torch
 from common import Parser, run_script, write_atomic
 from kernels import attention
 from model import GPT, SIZES
-from process import Process, bf16_helps, mixed_precision
+from process import Process, bf16_helps, compile_if_possible, mixed_precision
 from train import RECIPES
 
 
@@ -47,12 +47,14 @@ def make_step(size: str, vocabulary: int, variant: Variant, process: Process) ->
     model = GPT(SIZES[size], vocabulary, recipe.length).to(process.device)
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
     windows = torch.randint(vocabulary, (batch, recipe.length + 1), device=process.device)
-    forward = torch.compile(model, dynamic=False) if variant.compiled else model
+    attention.PLAIN_UP_TO = variant.plain_up_to
+    inputs, targets = windows[:, :-1], windows[:, 1:]
+    forward = compile_if_possible(model, inputs, targets, variant.precision, process) if variant.compiled else model
 
     def step() -> None:
         attention.PLAIN_UP_TO = variant.plain_up_to
         with mixed_precision(variant.precision, process.device):
-            loss = forward(windows[:, :-1], windows[:, 1:]).mean()
+            loss = forward(inputs, targets).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -2,12 +2,15 @@
 
 import argparse
 import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,7 +35,10 @@ class Parser(argparse.ArgumentParser):
 
 
 # Conditions of the machine, not mistakes of the program: they get a sentence, not a traceback.
-MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG}
+MACHINE_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
 
 
 def run_script(main) -> None:
@@ -41,6 +47,9 @@ def run_script(main) -> None:
         main()
     except UserError as error:
         sys.exit(report(str(error)))
+    except BrokenPipeError:  # whoever read the output has seen enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
             raise
@@ -78,11 +87,11 @@ def write_json(path: Path, content: dict) -> None:
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, what: str) -> dict:
-    """Read a JSON object. `what` says in the error what the file should have been.
+def read_json(path: Path, what: str, keys: Iterable[str] = ()) -> dict:
+    """Read a JSON object that has the given keys. `what` says in the error what the file should have been.
 
     Raises:
-        UserError: the file is missing, or does not hold a JSON object.
+        UserError: the file is missing, does not hold a JSON object, or lacks a key.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -92,6 +101,8 @@ def read_json(path: Path, what: str) -> dict:
         content = None
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read as {what}: it is not a JSON object")
+    if missing := [key for key in keys if key not in content]:
+        raise UserError(f"{path} lacks {', '.join(missing)}: it is damaged, or was written by another version")
     return content
 
 
@@ -107,7 +118,7 @@ def file_hash(path: Path) -> str:
 def count(number: float) -> str:
     """1234567 -> '1.23M': a count at the precision one reads."""
     for scale, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= scale:
+        if abs(number) >= scale * 0.9995:  # 999,936 is 1M to three digits, not 1000k
             return f"{number / scale:.3g}{letter}"
     return f"{number:.0f}"
 
@@ -156,3 +167,29 @@ class Progress:
         seconds = time.monotonic() - self.started
         line = f"{self.label} done | {note}{count(self.rate(done))} {self.unit}/s | {duration(seconds)}"
         print(f"\r{line:<{self.width}}" if self.terminal else line, flush=True)
+
+
+@contextmanager
+def exclusive(folder: Path, waiting: str | None = None) -> Iterator[None]:
+    """Let one process at a time work in `folder`, which is made if need be and removed again if it stays empty.
+
+    Another process says `waiting` and waits for its turn.
+
+    Raises:
+        BlockingIOError: another process is at work and `waiting` is None.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting is None:
+                raise
+            print(waiting, flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            folder.rmdir()

@@ -9,15 +9,12 @@ This file is the command; `corpus.py` reads text, `prepare.py` turns it into sha
 """
 
 import argparse
-import fcntl
 import json
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from common import Parser, UserError, count, file_hash, run_script, write_atomic
+from common import Parser, UserError, count, exclusive, file_hash, run_script, write_atomic
 from corpus import MemorySource, Source, open_source
 from downloads import fetch_books, fetch_eltec, fetch_europarl
 from languages import shared_pieces
@@ -52,22 +49,6 @@ def verify(folder: Path) -> None:
                 raise UserError(f"{path} has changed since it was prepared: its SHA-256 is not the one in meta.json")
         for split in ("train", "test"):
             print(f"{name} {split}: {len(dataset.stream(name, split))} tokens, hashes match")
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Let one process at a time prepare data below `folder`; the others wait here."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that prepares data in {folder}", flush=True)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def describe(folder: Path) -> None:
@@ -186,7 +167,7 @@ def by_language(parser: Parser, flag: str, values: list[str]) -> dict[str, Path]
         if not re.fullmatch(r"[A-Za-z]\w*=.+", value):
             parser.error(f"--{flag} {value!r}: expected LANG=PATH, as in en=novels/en")
         name, _, path = value.partition("=")
-        if name in paths:
+        if name.upper() in map(str.upper, paths):
             parser.error(f"--{flag} names the language {name!r} more than once")
         paths[name] = Path(path)
     return paths
@@ -204,6 +185,11 @@ def main(arguments: list[str] | None = None) -> None:
     if args.parallel:
         return add_parallel(DATA / args.name, args.parallel)
     return prepare_once(args)
+
+
+def is_other_text(meta: dict, name: str, path: Path) -> bool:
+    """Whether the files at `path` are others than those that a folder was prepared from."""
+    return meta["text"].get(name) != open_source(path).fingerprint()
 
 
 def prepare_once(args: argparse.Namespace) -> None:
@@ -224,7 +210,7 @@ def prepare_once(args: argparse.Namespace) -> None:
         "tokenizers": {name: str(path) for name, path in args.tokenizer.items()},
         "max_tokens": args.max_tokens,
     }
-    with exclusive(DATA):
+    with exclusive(DATA, waiting=f"waiting for another process that prepares data in {DATA}"):
         if not folder.exists():
             sources = {name: open_source(path) for name, path in args.text.items()} or CORPORA[corpus](args)
             models = {name: reuse_tokenizer(path) for name, path in args.tokenizer.items()}
@@ -232,7 +218,18 @@ def prepare_once(args: argparse.Namespace) -> None:
                 raise UserError(f"--tokenizer names {', '.join(unknown)}, expected languages of the text: {', '.join(sources)}")
             rules = Rules(*(recipe[field] for field in Rules._fields))
             prepare(folder, recipe, sources, rules, models)
-        earlier = Dataset(folder).meta["recipe"]
+        elif not (folder / "meta.json").exists():
+            raise UserError(f"{folder} exists, but is no prepared data; remove it or choose another --name")
+        meta = Dataset(folder).meta
+    earlier, changed = (
+        meta["recipe"],
+        [name for name, path in args.text.items() if path.exists() and is_other_text(meta, name, path)],
+    )
+    if changed:
+        raise UserError(
+            f"the text of {', '.join(changed)} has changed since {folder} was prepared on {meta['date']}; choose another --name"
+        )
+    earlier = meta["recipe"]
     if differing := [key for key in recipe if earlier.get(key) != recipe[key]]:
         was = ", ".join(f"{key} {earlier.get(key)!r} instead of {recipe[key]!r}" for key in differing)
         raise UserError(f"{folder} exists and was prepared with {was}; choose another --name or remove it")

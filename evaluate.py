@@ -24,7 +24,9 @@ from model import GPT, SIZES
 from process import Process
 from shards import Dataset
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}  # tokens that go through the model at a time
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}  # most tokens that go through the model at a time
+BATCH_LOGITS = 250_000_000  # most logits at a time, a gigabyte
+CONFIG_KEYS = ("data", "fingerprint", "sources", "vocab", "stages", "size", "length", "batch", "steps", "seed")
 
 
 class Run(NamedTuple):
@@ -38,16 +40,16 @@ class Run(NamedTuple):
     model: GPT
 
 
-def load_run(out: Path, device: torch.device) -> Run:
-    """Open `out/NAME` with the data it was trained on.
+def load_run(out: Path, device: torch.device, data: Path | None = None) -> Run:
+    """Open `out/NAME` with the data it was trained on, which lies at `data` if it has moved.
 
     Raises:
         UserError: it is no run, is not finished, or the data has been prepared anew since.
     """
-    config = read_json(out / "config.json", "a run of train.py")
+    config = read_json(out / "config.json", "a run of train.py", CONFIG_KEYS)
     if not (out / "result.json").exists():
         raise UserError(f"{out} is not finished: it has no result.json; start its train.py command again")
-    dataset = Dataset(Path(config["data"]))
+    dataset = Dataset(data or Path(config["data"]))
     if dataset.fingerprint != config["fingerprint"]:
         raise UserError(
             f"{out} was trained on other data: {dataset.folder} has fingerprint {dataset.fingerprint}, "
@@ -55,8 +57,16 @@ def load_run(out: Path, device: torch.device) -> Run:
         )
     languages = build_mixture(dataset, config).languages
     model = GPT(SIZES[config["size"]], joint_vocabulary(languages), config["length"])
-    model.load_state_dict(load_weights(out / "model.pt", torch.device("cpu")))
-    return Run(out, config, read_json(out / "result.json", "the result of a run"), dataset, languages, model.to(device).eval())
+    try:
+        model.load_state_dict(load_weights(out / "model.pt", torch.device("cpu")))
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"{out / 'model.pt'} belongs to another run: {str(error).splitlines()[-1].strip()}") from None
+    return Run(out, config, read_result(out), dataset, languages, model.to(device).eval())
+
+
+def read_result(out: Path) -> dict:
+    """A finished run's result.json."""
+    return read_json(out / "result.json", "the result of a run", ("languages",))
 
 
 def sliding_windows(predictions: int, length: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +100,7 @@ def score(model: GPT, tokens: np.ndarray, stride: int, progress: Progress | None
     device = model.output.weight.device
     starts, counted = sliding_windows(len(tokens) - 1, model.length, stride)
     length = min(model.length, len(tokens) - 1)
-    step = max(1, BATCH_TOKENS[device.type] // length)
+    step = max(1, min(BATCH_TOKENS[device.type] // length, BATCH_LOGITS // (stride * model.vocabulary)))
     scores = []
     for first in range(0, len(starts), step):
         batch = slice(first, first + step)
@@ -117,7 +127,7 @@ def perplexity(run: Run, language: Language) -> dict:
     progress = Progress(f"{run.out.name}: scoring {language.name}", windows, "windows")
     nats = score(run.model, tokens, stride, progress)
     bits_per_byte = nats.mean() / math.log(2) * test["tokens"] / test["bytes"]
-    measured = {"ppl": math.exp(nats.mean()), "bits_per_byte": bits_per_byte, "scored_tokens": len(nats)}
+    measured = {"ppl": math.exp(min(nats.mean(), 700.0)), "bits_per_byte": bits_per_byte, "scored_tokens": len(nats)}
     progress.close(windows, f"PPL {measured['ppl']:.2f}, {bits_per_byte:.3f} bits per byte, {len(nats)} tokens | ")
     return measured
 
@@ -131,16 +141,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Evaluate each run that the command line names and merge what is found into its result.json."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
+    parser.add_argument("--data", type=Path, help="the prepared folder, if it is not where the run found it")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
     parser.add_argument("--again", action="store_true", help="evaluate also what is evaluated already")
     args = parser.parse_args(arguments)
     process = Process.current(args.device)
     for out in args.runs:
-        run = load_run(out, process.device)
-        if is_evaluated(run.result) and not args.again:
-            known = ", ".join(f"{language['name']} PPL {language['ppl']:.2f}" for language in run.result["languages"])
+        if (out / "result.json").exists() and is_evaluated(result := read_result(out)) and not args.again:
+            known = ", ".join(f"{language['name']} PPL {language['ppl']:.2f}" for language in result["languages"])
             print(f"{out.name} is evaluated already: {known} (--again repeats it)")
             continue
+        run = load_run(out, process.device, args.data)
         for language, entry in zip(run.languages, run.result["languages"], strict=True):
             entry.update(perplexity(run, language))
         write_json(out / "result.json", run.result)

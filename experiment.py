@@ -37,7 +37,7 @@ def check_flags(parser: Parser, args: argparse.Namespace) -> None:
     if args.mix is None:
         args.ratio = _numbers(parser, "--ratio", "0.5" if args.ratio is None else args.ratio)
         if not any(args.ratio):
-            parser.error(f"--ratio {args.ratio}: expected numbers from 0 to 1, not all of them 0")
+            parser.error("--ratio 0 trains the other languages alone: expected a share above 0 in some stage, or --ratio 1")
     else:
         args.mix = [_numbers(parser, "--mix", stage) for stage in args.mix.split("/")]
         for number, stage in enumerate(args.mix, 1):
@@ -50,8 +50,8 @@ def _check_languages(parser: Parser, args: argparse.Namespace) -> None:
     names, several = args.languages or [], len(args.languages or []) > 1
     if len(set(names)) < len(names):
         parser.error(f"--languages names {max(names, key=names.count)} more than once; copies of a language are --clones")
-    if args.clones is not None and args.clones < 2:
-        parser.error(f"--clones {args.clones}: expected 2 or more; one language alone is --ratio 1")
+    if args.clones is not None and not 2 <= args.clones <= 1000:
+        parser.error(f"--clones {args.clones}: expected 2 to 1000; one language alone is --ratio 1")
     if args.anchors is not None and not 0 <= args.anchors <= 1:
         parser.error(f"--anchors {args.anchors:g}: expected a number from 0 to 1")
     for flag in ("clones", "anchors"):
@@ -69,7 +69,7 @@ def _numbers(parser: Parser, flag: str, text: str) -> list[float]:
     except ValueError:
         parser.error(f"{flag} {text!r}: expected a number from 0 to 1, or several with commas between them, as in 0.9,0.1")
     if not all(0 <= number <= 1 for number in numbers):
-        parser.error(f"{flag} {numbers}: expected numbers from 0 to 1")
+        parser.error(f"{flag} {text}: expected numbers from 0 to 1")
     return numbers
 
 

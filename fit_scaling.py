@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.ticker import LogLocator
 from scipy.optimize import minimize_scalar
 
 from common import Parser, UserError, count, read_json, run_script, write_atomic
@@ -83,7 +84,7 @@ def fit_law(tokens: list[float], perplexities: list[float]) -> Law:
     b = float(minimize_scalar(lambda b: solve(b)[0], bounds=bounds, method="bounded", options={"xatol": 1e-12}).x)
     b = math.copysign(max(abs(b), SMALLEST_EXPONENT), b)
     _, level, slope = solve(b)
-    if slope <= 0:
+    if not slope > 0:  # also where a perplexity is no number
         raise UserError("no law fits: the monolingual perplexities do not fall as training tokens grow")
     return Law(float(slope / b * np.exp(b * middle)), b, float(level + slope / b), float(min(tokens)), float(max(tokens)))
 
@@ -105,9 +106,13 @@ class Row(NamedTuple):
         return self.law.tokens(self.ppl) / self.seen if self.law and self.seen else math.nan
 
 
-def law_key(result: dict, language: dict) -> tuple[str, str, str]:
-    """Runs share a law if they share text, model size and source language."""
-    return result["fingerprint"], result["size"], language["source"]
+LawKey = tuple  # of values of SHARED, then the source language
+SHARED = ("size", "fingerprint", "length", "batch", "learning_rate", "warmup")
+
+
+def law_key(result: dict, language: dict) -> LawKey:
+    """Runs share a law if they share model size, text, source language, and how they were optimised and measured."""
+    return (*(result[key] for key in SHARED), language["source"])
 
 
 def collect(folders: list[Path]) -> list[dict]:
@@ -121,18 +126,26 @@ def collect(folders: list[Path]) -> list[dict]:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder, expected one that holds runs of train.py")
         for path in sorted(folder.rglob("result.json")):
-            result = read_json(path, "the result of a run") | {"run": path.parent.name}
-            if all("ppl" in language for language in result["languages"]):
-                results.append(result)
-            else:
+            result = read_json(path, "the result of a run", (*SHARED, "stages", "languages", "tokens"))
+            name = path.parent.relative_to(folder).as_posix() if path.parent != folder else folder.name
+            perplexities = [language.get("ppl") for language in result["languages"]]
+            if None in perplexities:
                 print(f"left out: {path.parent} is not evaluated; python evaluate.py {path.parent}")
+            elif not all(map(math.isfinite, perplexities)):
+                raise UserError(f"{path} has a perplexity that is not finite; remove the run, it diverged")
+            else:
+                results.append(result | {"run": name if len(folders) == 1 else f"{folder.name}/{name}"})
     if not results:
         raise UserError(f"{', '.join(map(str, folders))} holds no evaluated run; train.py, then evaluate.py make one")
     return sorted(results, key=lambda result: (len(result["languages"]) > 1, -result["tokens"]))
 
 
-def fit_laws(results: list[dict]) -> dict[tuple[str, str, str], Law]:
-    """The law of each text, size and language that has monolingual runs."""
+def fit_laws(results: list[dict]) -> dict[LawKey, Law]:
+    """The law of each group of monolingual runs that has at least three sizes of training text.
+
+    Raises:
+        UserError: no group has.
+    """
     points = defaultdict(list)
     for result in results:
         if len(result["languages"]) == 1:
@@ -140,7 +153,16 @@ def fit_laws(results: list[dict]) -> dict[tuple[str, str, str], Law]:
             points[law_key(result, language)].append((language["tokens"], language["ppl"]))
     if not points:
         raise UserError("there is no monolingual run (train.py --ratio 1) among the results, expected three or more for the law")
-    return {key: fit_law(*map(list, zip(*pairs, strict=True))) for key, pairs in points.items()}
+    laws, reason = {}, ""
+    for key, pairs in points.items():
+        try:
+            laws[key] = fit_law(*map(list, zip(*pairs, strict=True)))
+        except UserError as error:
+            reason = f"{key[0]} on {key[-1]}: {error}"
+            print(f"no law for {reason}")
+    if not laws:
+        raise UserError(reason)
+    return laws
 
 
 def share(result: dict, position: int) -> str:
@@ -148,7 +170,7 @@ def share(result: dict, position: int) -> str:
     return "→".join(f"{100 * stage[position]:.3g}" for stage in result["stages"]) + "%"
 
 
-def rows_of(results: list[dict], laws: dict[tuple[str, str, str], Law]) -> list[Row]:
+def rows_of(results: list[dict], laws: dict[LawKey, Law]) -> list[Row]:
     """One row a language and run."""
     return [
         Row(result["run"], len(result["languages"]) == 1, share(result, position), language["name"], language["tokens"],
@@ -186,12 +208,12 @@ def _cells(row: Row) -> list[str]:
     return [*known, f"{row.law.perplexity(row.seen):.1f}", count(needed) + mark, f"{row.token_efficiency:.2f}" + mark]
 
 
-def describe(laws: dict[tuple[str, str, str], Law]) -> str:
+def describe(laws: dict[LawKey, Law]) -> str:
     """The fitted laws in words, and what the table's columns mean."""
     lines = [
         f"Law of {size}, {source}: 1/PPL = {law.c:.4g} {'-+'[law.a < 0]} {abs(law.a):.4g} * (tokens / 1.2e9)^{-law.b:.4g}, "
         f"fitted on monolingual runs of {count(law.fewest)} to {count(law.most)} tokens."
-        for (_, size, source), law in laws.items()
+        for (size, *_, source), law in laws.items()
     ]
     lines += [
         "MLPE: perplexity of a monolingual model on as many tokens of the language. MLTE: tokens it needs for this",
@@ -206,27 +228,16 @@ def draw(rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(3, 2), layout="constrained")
-    for law in {row.law for row in rows if row.law}:
-        curve = np.geomspace(law.fewest, law.most, 100)
-        left.plot(curve, [law.perplexity(tokens) for tokens in curve], color="0.6", zorder=1, label="monolingual law (MLPE)")
     mixed = [row for row in rows if not row.monolingual]
-    colours = {run: f"C{i}" for i, run in enumerate(dict.fromkeys(row.run for row in mixed))}
-    for row in rows:
-        colour = colours.get(row.run, "black")
-        left.scatter(row.seen, row.ppl, color=colour, marker="o" if row.monolingual else "D", zorder=2)
-        if not row.monolingual:
-            left.annotate(f" {row.language} {row.share}", (row.seen, row.ppl), color=colour, va="center", fontsize=9)
-    left.set(xscale="log", yscale="log", xlabel="training tokens of the language", ylabel="test perplexity", title="Perplexity")
-    ticks = [tick for tick in (10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320) if min(r.ppl for r in rows) * 0.9 < tick]
-    left.set_yticks([tick for tick in ticks if tick < 1.1 * max(row.ppl for row in rows)], minor=False)
-    left.yaxis.set_major_formatter("{x:g}")
-    left.yaxis.set_minor_formatter("")
-    left.legend(frameon=False)
-    labels = [f"{row.run}: {row.language}" for row in mixed]
-    values = [row.token_efficiency if math.isfinite(row.token_efficiency) else 0 for row in mixed]
-    bars = right.barh(labels, values, color=[colours[row.run] for row in mixed])
-    right.bar_label(bars, [f"{value:.2f}" if value else "no value" for value in values], padding=3)
+    height = max(4.2, 0.32 * len(mixed) + 1.2)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, height), width_ratios=(3, 2), layout="constrained")
+    colours = {run: f"C{i % 10}" for i, run in enumerate(dict.fromkeys(row.run for row in mixed))}
+    draw_perplexities(left, rows, colours)
+    values = [row.token_efficiency if math.isfinite(row.token_efficiency) else math.nan for row in mixed]
+    positions = range(len(mixed))
+    bars = right.barh(positions, np.nan_to_num(values), color=[colours[row.run] for row in mixed])
+    right.bar_label(bars, ["no value" if math.isnan(value) else f"{value:.2f}" for value in values], padding=3)
+    right.set_yticks(positions, [f"{row.run}: {row.language}" for row in mixed])
     right.axvline(1, color="0.4", linestyle=":")
     right.invert_yaxis()
     right.margins(x=0.15)
@@ -235,6 +246,31 @@ def draw(rows: list[Row], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def draw_perplexities(axes, rows: list[Row], colours: dict[str, str]) -> None:
+    """Perplexity against tokens seen, both logarithmic, and each law over its range."""
+    for law in dict.fromkeys(row.law for row in rows if row.law):
+        curve = np.geomspace(law.fewest, law.most, 100)
+        axes.plot(curve, [law.perplexity(tokens) for tokens in curve], color="0.6", zorder=1)
+    labels: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.seen and row.ppl < 1e6:  # a language that was never learned would squeeze all others together
+            axes.scatter(row.seen, row.ppl, color=colours.get(row.run, "black"), marker="o" if row.monolingual else "D", zorder=2)
+            if not row.monolingual:
+                labels[row.run, row.share].append(row)
+    for (run, share_), equals in labels.items():  # languages of one share lie on each other: one label for all
+        names = equals[0].language if len(equals) == 1 else f"{equals[0].language}-{equals[-1].language}"
+        axes.annotate(f"  {names} {share_}", (equals[0].seen, equals[0].ppl), color=colours[run], va="center", fontsize=9)
+    axes.plot([], [], color="0.6", marker="o", markerfacecolor="black", markeredgecolor="black", label="monolingual, and its law")
+    axes.plot([], [], color="0.3", marker="D", linestyle="", label="one language of several")
+    axes.legend(frameon=False)
+    axes.set(xscale="log", yscale="log", xlabel="training tokens of the language", ylabel="test perplexity", title="Perplexity")
+    axes.margins(x=0.12)
+    for axis in (axes.yaxis, axes.xaxis):
+        axis.set_major_formatter("{x:g}" if axis is axes.yaxis else lambda x, _: count(x))
+        axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        axis.set_minor_formatter("{x:g}" if axis is axes.yaxis else lambda x, _: count(x))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from common import UserError
 from shards import Dataset
 from shuffle import permute
+from tokenizer import PAD
 
-PAD = 0  # the padding piece of every tokeniser; it is the same id in every language
 ANCHORS = 2  # sets the shuffle that chooses anchors apart from those that the mixture draws under the same seed
 
 

@@ -57,6 +57,6 @@ def forget_metrics_after(path: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except ValueError:
+        except (ValueError, KeyError, TypeError):
             break  # a line that the stop cut short; nothing follows it
     write_atomic(path, "".join(kept))

@@ -6,9 +6,9 @@ Two ideas answer for every experiment:
   the id in the joint vocabulary. Clones of a language read one stream: sequence n has the same text whatever clone it is
   in. Real languages each read their own, from its beginning to its end before any of it is read again.
 * The mixture is a pure function of (seed, sequence number). Nothing is drawn one after the other, so a run is the same
-  on one process or eight, a resumed run continues as if never stopped, and a shorter run at the same seed reads a
-  prefix of a longer one. Two runs of clones that differ in their ratio alone read the same windows in the same order: in
-  the one with the larger share, a language has all the sequences it has in the other, and more.
+  on one process or eight, a resumed run continues as if never stopped, and a shorter run of one stage reads a prefix of
+  a longer one at the same seed. Two runs of clones that differ in their ratio alone read the same windows in the same
+  order: in the one with the larger share, a language has all the sequences it has in the other, and more.
 """
 
 from dataclasses import dataclass

@@ -306,6 +306,7 @@ def prepare(folder: Path, recipe: dict, sources: dict[str, Source], rules: Rules
         "format": FORMAT,
         "fingerprint": hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16],
         "recipe": recipe,
+        "text": wanted["text"],
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),

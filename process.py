@@ -101,8 +101,11 @@ def compile_if_possible(model: nn.Module, inputs: Tensor, targets: Tensor, preci
         with mixed_precision(precision, process.device):
             loss = compiled(inputs, targets).mean()
         loss.backward()
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever is missing here (a C++ compiler, headers, a Triton) must not cost the run
-        process.say(f"torch.compile does not work here, going on without: {str(error).strip().splitlines()[0][:160]}")
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:160]
+        process.say(f"torch.compile does not work here, going on without it ({type(error).__name__}: {reason})")
         compiled = model
     model.zero_grad(set_to_none=True)
     return compiled

@@ -15,6 +15,7 @@ from common import UserError, read_json
 
 MAGIC, VERSION, HEADER = 20240520, 1, 256
 UNFINISHED = ".unfinished"  # ends the name of a folder that is being prepared
+META_KEYS = ("format", "recipe", "languages", "fingerprint")
 FORMAT = 1  # of meta.json; raised when folders prepared by older code can no longer be read
 
 
@@ -103,7 +104,7 @@ class Dataset:
         if folder.name.endswith(UNFINISHED):
             raise UserError(f"{folder} is a preparation that was stopped; its data.py command, given again, completes it")
         self.folder = folder
-        self.meta = read_json(folder / "meta.json", "the description of prepared data (python data.py --help)")
+        self.meta = read_json(folder / "meta.json", "prepared data (python data.py --help)", META_KEYS)
         if self.meta.get("format") != FORMAT:
             raise UserError(
                 f"{folder / 'meta.json'} has format {self.meta.get('format')}, expected {FORMAT}; prepare the data again"

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from checkpoint import Checkpoint, save_weights
-from common import Parser, Progress, UserError, count, read_json, run_script, write_json
+from common import Parser, Progress, UserError, count, exclusive, read_json, run_script, write_json
 from experiment import add_flags, build_mixture, check_flags, mixture_settings, one_pass, run_name
 from languages import joint_vocabulary
 from metrics import LanguageLosses, append_metrics, forget_metrics_after
@@ -70,7 +70,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     what = parser.add_argument_group("the experiment")
     add_flags(what)
     what.add_argument("--data", type=Path, default=DEFAULT_DATA, help="a folder that data.py prepared (%(default)s)")
-    what.add_argument("--size", choices=SIZES, help="of the model (nano on a CPU, small on a GPU)")
+    what.add_argument("--size", choices=SIZES, default="nano", help="of the model; from mini on the paper's (%(default)s)")
     what.add_argument("--tokens", type=float, help="of all languages together (no text is read twice, 1.2e9 at most)")
     what.add_argument("--seed", type=int, default=0, help="of weights, windows and languages (%(default)s)")
     what.add_argument("--out", type=Path, help="folder of the run (out/ and a name made of the settings)")
@@ -88,12 +88,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     machine.add_argument("--save-every", type=int, help="steps between checkpoints (a twentieth of the run)")
     args = parser.parse_args(arguments)
     check_flags(parser, args)
-    if args.seed < 0:
-        parser.error(f"--seed {args.seed}: expected 0 or more")
+    if not 0 <= args.seed < 2**63:
+        parser.error(f"--seed {args.seed}: expected 0 to {2**63 - 1}")
     for flag in ("tokens", "length", "batch", "learning_rate", "warmup", "micro_batch", "log_every", "save_every"):
         value = getattr(args, flag)
-        if value is not None and not (0 < value < math.inf):
-            parser.error(f"--{flag.replace('_', '-')} {value:g}: expected a number above 0")
+        if value is not None and not (0 < value < 1e15):
+            parser.error(f"--{flag.replace('_', '-')} {value:g}: expected a number above 0 and below 1e15")
     return args
 
 
@@ -113,8 +113,7 @@ def settings(args: argparse.Namespace, dataset: Dataset, process: Process) -> di
     Raises:
         UserError: the data is too small, or a flag does not fit it.
     """
-    size = args.size or ("small" if process.device.type == "cuda" else "nano")
-    recipe = RECIPES[size]._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
+    recipe = RECIPES[args.size]._replace(**{key: getattr(args, key) for key in Recipe._fields if getattr(args, key) is not None})
     chosen = mixture_settings(args, dataset)
     longest = one_pass(chosen, dataset, recipe.length)
     tokens = args.tokens or min(PAPER_TOKENS, longest)
@@ -125,7 +124,7 @@ def settings(args: argparse.Namespace, dataset: Dataset, process: Process) -> di
         "data": str(dataset.folder),
         "fingerprint": dataset.fingerprint,
         **chosen,
-        "size": size,
+        "size": args.size,
         "tokens": steps * recipe.batch * recipe.length,
         "steps": steps,
         **recipe._asdict(),
@@ -145,10 +144,15 @@ def run_folder(args: argparse.Namespace, config: dict, dataset: Dataset) -> Path
         raise UserError(f"--out {out} is a file, expected a folder or a new name")
     if (out / "config.json").exists():
         earlier = read_json(out / "config.json", "the settings of a run")
-        differing = [key for key in config | earlier if earlier.get(key) != config.get(key)]
+        if args.precision is None:  # what another machine chose by itself holds on this one
+            config["precision"] = earlier.get("precision")
+        # The fingerprint says whether it is the same data, wherever it lies.
+        differing = [key for key in config | earlier if key != "data" and earlier.get(key) != config.get(key)]
         if differing:
             listed = ", ".join(f"{key} {earlier.get(key)} there and {config.get(key)} here" for key in differing)
             raise UserError(f"{out} holds a run with other settings: {listed}; give the same ones or another --out")
+    elif out.is_dir() and any(out.iterdir()):
+        raise UserError(f"--out {out} is a folder with other things in it, expected that of a run, an empty one or a new name")
     return out
 
 
@@ -174,9 +178,11 @@ def micro_batch_size(args: argparse.Namespace, config: dict, vocabulary: int, pr
         if local % args.micro_batch:
             raise UserError(f"--micro-batch {args.micro_batch} does not divide the {local} sequences of each process")
         return args.micro_batch
-    # The logits and their gradient are what is large: 12 bytes for each token and each id of the joint vocabulary.
-    fitting = 6e9 / (12 * config["length"] * vocabulary)
-    return max(size for size in range(1, local + 1) if local % size == 0 and (size <= fitting or size == 1))
+    # A token costs its logits with their gradient, and what each layer keeps for the backward pass. Both are rough.
+    size = SIZES[config["size"]]
+    needed = config["length"] * (12 * vocabulary + 34 * size.width * size.layers)
+    free = torch.cuda.mem_get_info(process.device)[0] / 2 if process.device.type == "cuda" else 6e9
+    return max(n for n in range(1, local + 1) if local % n == 0 and (n * needed <= free or n == 1))
 
 
 class Steps:
@@ -214,16 +220,16 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
 
 
-def train(args: argparse.Namespace, config: dict, mixture: Mixture, out: Path, process: Process) -> dict:
+def train(args: argparse.Namespace, config: dict, steps: Steps, out: Path, process: Process) -> dict:
     """Run the steps that are not done yet; returns what result.json says of the training."""
     torch.manual_seed(config["seed"])
-    model = GPT(SIZES[config["size"]], joint_vocabulary(mixture.languages), config["length"]).to(process.device)
+    model = GPT(SIZES[config["size"]], joint_vocabulary(steps.mixture.languages), config["length"]).to(process.device)
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), eps=1e-8, fused=True)
-    checkpoint, main_process, last = Checkpoint(out, model, optimizer), process.rank == 0, config["steps"]
+    checkpoint, main_process, last = Checkpoint(out, config, model, optimizer), process.rank == 0, config["steps"]
     begin = checkpoint.restore(process.device)
-    steps = Steps(mixture, config, micro_batch_size(args, config, model.vocabulary, process), process)
+    if process.total(torch.tensor([begin], device=process.device)).item() != begin * process.world:
+        raise UserError(f"processes find different checkpoints in {out}: all machines need to see the same folder")
     if main_process:
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / "config.json", config)
         forget_metrics_after(out / "metrics.jsonl", begin)
     process.say(f"continuing {out} after step {begin} of {last}" if begin else f"writing to {out}")
@@ -237,13 +243,14 @@ def train(args: argparse.Namespace, config: dict, mixture: Mixture, out: Path, p
     if process.world > 1:
         forward = DistributedDataParallel(forward)
 
-    losses, note = LanguageLosses([language.name for language in mixture.languages], process), ""
+    losses, note = LanguageLosses([language.name for language in steps.mixture.languages], process), ""
     save_every = args.save_every or max(1, last // 20)
     progress = Progress("training", config["tokens"], "tokens", begin * steps.tokens, quiet=not main_process)
     with StopSignal(process) as stop:
         for done in range(begin + 1, last + 1):
             train_step(done - 1, steps, forward=forward, optimizer=optimizer, config=config, losses=losses)
-            stopping = stop.requested()
+            # Asking all processes costs a wait: with several, it is done with the log.
+            stopping = (process.world == 1 or done % args.log_every == 0) and stop.requested()
             saving = stopping or done % save_every == 0 or done == last
             if saving or done % args.log_every == 0:
                 means = losses.take(done)  # raises before a checkpoint could be overwritten by weights that are not finite
@@ -259,6 +266,8 @@ def train(args: argparse.Namespace, config: dict, mixture: Mixture, out: Path, p
                 process.say(f"\nstopped after step {done} of {last}, saved in {out}; the same command continues")
                 sys.exit(128 + stop.number)
     progress.close(config["tokens"], note)
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise UserError(f"the weights of {out} are not finite after its last step; start again with a lower --learning-rate")
     if main_process:
         save_weights(out / "model.pt", model.state_dict())
     return facts | {"tokens_per_second": round(progress.rate(config["tokens"]))}
@@ -272,10 +281,12 @@ def introduction(config: dict, mixture: Mixture, process: Process) -> str:
     passes = sorted(mixture.passes().items(), key=lambda item: -item[1])
     (source, most), *others = [(source, f"{times:.2g}") for source, times in passes]
     read = ", ".join([f"{most} passes over {source}", *(f"{times} over {other}" for other, times in others)])
+    never = config["warmup"] >= config["steps"]
+    warning = f"\nwarning: {config['warmup']} steps of --warmup leave none of {config['steps']} to learn in" if never else ""
     return (
         f"model: {config['size']}; languages: {shares}\n"
         f"text: {count(config['tokens'])} tokens in {config['steps']} steps of {config['data']}: {read}\n"
-        f"machine: {process.device_name()}, {config['precision']}{processes}"
+        f"machine: {process.device_name()}, {config['precision']}{processes}{warning}"
     )
 
 
@@ -290,8 +301,15 @@ def main(arguments: list[str] | None = None) -> None:
     if (out / "result.json").exists():
         return process.say(f"{out} is finished; next: python evaluate.py {out}")
     process.say(introduction(config, mixture, process))
-    with process.group():
-        facts = train(args, config, mixture, out, process)
+    micro = micro_batch_size(args, config, joint_vocabulary(mixture.languages), process)
+    steps = Steps(mixture, config, micro, process)
+    try:
+        with exclusive(out) if process.rank == 0 else contextlib.nullcontext(), process.group():
+            facts = train(args, config, steps, out, process)
+    except BlockingIOError:
+        raise UserError(f"another process is training in {out}; wait for it or choose another --out") from None
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"out of memory; a smaller --micro-batch takes less ({str(error).splitlines()[0]})") from None
     if process.rank == 0:
         seen = mixture.tokens_seen(mixture.total)
         languages = [
@@ -301,7 +319,7 @@ def main(arguments: list[str] | None = None) -> None:
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         facts |= {"device": process.device_name(), "processes": process.world, "torch": torch.__version__, "date": date}
         write_json(out / "result.json", config | facts | {"languages": languages})
-        (out / "checkpoint.pt").unlink()
+        (out / "checkpoint.pt").unlink(missing_ok=True)
         print(f"finished; next: python evaluate.py {out}")
 
 

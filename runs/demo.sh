@@ -9,6 +9,7 @@
 #   GPUS=4 bash runs/demo.sh     # four processes under torchrun
 set -euo pipefail
 cd "$(dirname "$0")/.."
+[ ! -d .venv ] || PATH="$PWD/.venv/bin:$PATH" # the environment that make creates
 
 SEED=${SEED:-0}
 GPUS=${GPUS:-1}
@@ -47,8 +48,8 @@ while read -r name ratio thousands; do
     else
         echo "== $number of 6: $name, p(EN1) = $ratio, $thousands thousand tokens ($((100 * behind / total))% done, $(time_left))"
         $LAUNCH train.py --data data/pydocs --size nano \
-            --ratio "$ratio" --tokens "${thousands}e3" --seed "$SEED" --out "$run"
-        python evaluate.py "$run"
+            --ratio "$ratio" --tokens "${thousands}e3" --seed "$SEED" --out "$run" </dev/null
+        python evaluate.py "$run" </dev/null
         trained=$((trained + thousands))
     fi
     behind=$((behind + thousands))

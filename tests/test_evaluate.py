@@ -123,6 +123,9 @@ def test_a_clone_with_copied_rows_has_the_same_perplexity_twice(trained):
     (lambda run: (run / "result.json").unlink(), "is not finished"),
     (lambda run: (run / "model.pt").write_bytes((run / "model.pt").read_bytes()[:-999]), "model.pt is damaged"),
     (lambda run: (run / "config.json").write_text("[]"), "config.json cannot be read"),
+    (lambda run: (run / "config.json").write_text('{"data": "x"}'), "config.json lacks fingerprint, sources"),
+    (lambda run: (run / "result.json").write_text("{}"), "result.json lacks languages"),
+    (lambda run: torch.save({"output.weight": torch.zeros(1)}, run / "model.pt"), "model.pt belongs to another run"),
     (lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace('print": "', 'print": "0')),
      "was trained on other data"),
 ])  # fmt: skip
@@ -133,7 +136,7 @@ def test_unusable_runs_are_named(trained, tmp_path, command, spoil, sentence):
         (run / name).write_bytes(content)
     spoil(run)
     before = tree(run)
-    code, _, error = command(evaluate.main, run)
+    code, _, error = command(evaluate.main, run, "--again")
     assert code == 2
     assert sentence in error
     assert "Traceback" not in error

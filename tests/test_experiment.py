@@ -95,7 +95,7 @@ def test_the_introduction_says_how_often_each_text_is_read(babel):
     ("--ratio 0.5 --mix 0.5,0.5", "--ratio and --mix exclude each other"),
     ("--mix 0.5,0.4", "--mix: the shares of stage 1 add up to 0.9, expected 1"),
     ("--mix 0.5,0.5/0.5,0.500002", "--mix: the shares of stage 2 add up to 1.000002, expected 1"),
-    ("--mix 1.5,-0.5", "--mix [1.5, -0.5]: expected numbers from 0 to 1"),
+    ("--mix 1.5,-0.5", "--mix 1.5,-0.5: expected numbers from 0 to 1"),
     ("--mix 0.5,half", "--mix '0.5,half': expected a number from 0 to 1"),
     ("--mix 0.5,0.5/", "--mix '': expected a number from 0 to 1"),
     ("--mix 0.5,0.3,0.2", "--mix: shares found in stage 1: 3, expected 2, for 2 clones of en"),

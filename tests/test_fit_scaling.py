@@ -92,7 +92,17 @@ def write_run(folder, name, ratio, tokens, ppls, **changes):
         {"name": f"EN{i + 1}", "source": "en", "tokens": int(tokens * share)} | ({"ppl": ppl} if ppl else {})
         for i, (share, ppl) in enumerate(zip(shares, ppls, strict=True))
     ]
-    result = {"fingerprint": "f", "size": "small", "stages": stages, "tokens": tokens, "languages": languages}
+    result = {
+        "fingerprint": "f",
+        "size": "small",
+        "length": 512,
+        "batch": 128,
+        "learning_rate": 6e-4,
+        "warmup": 500,
+        "stages": stages,
+        "tokens": tokens,
+        "languages": languages,
+    }
     (folder / name).mkdir(parents=True)
     (folder / name / "result.json").write_text(json.dumps(result | changes))
 
