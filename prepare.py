@@ -29,7 +29,7 @@ import sentencepiece
 from common import Progress, UserError, count, file_hash, read_json, write_atomic, write_json
 from corpus import SHORTEST, Item, Source, clean, load
 from shards import FORMAT, UNFINISHED, ShardWriter, files_of
-from tokenizer import train_tokenizer
+from tokenizer import encode_document, train_tokenizer
 from workers import workers
 
 BATCH_BYTES, BATCH_ITEMS = 1_000_000, 256  # of what a worker process gets at a time
@@ -174,7 +174,7 @@ def tokenise_batch(items: list[Item]) -> list[tuple[np.ndarray, int]]:
     results = []
     for item in items:
         text = clean(load(item))
-        ids = worker_tokenizer.encode(text, out_type=int)
+        ids = encode_document(worker_tokenizer, text)
         results.append((np.array([*ids, worker_tokenizer.eos_id()], dtype=np.uint16), len(text.encode())))
     return results
 

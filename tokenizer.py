@@ -1,6 +1,7 @@
 """The tokeniser of a language: SentencePiece BPE, as in the paper, with bytes for what its pieces do not cover."""
 
 import io
+import re
 from pathlib import Path
 
 import sentencepiece
@@ -8,6 +9,9 @@ import sentencepiece
 from common import UserError
 
 PAD, UNKNOWN, END_OF_DOCUMENT = 0, 1, 2  # the first pieces of every tokeniser trained here; 0 is padding in every language
+PART = 50_000  # characters that are encoded at a time
+# U+2581 is how SentencePiece writes a space: next to one, a piece of several spaces could reach across the cut.
+SPACE_BETWEEN_WORDS = re.compile("(?<=[^\\s\u2581]) (?=[^\\s\u2581])")
 
 
 def train_tokenizer(sample: Path, vocab_size: int) -> bytes:
@@ -38,6 +42,20 @@ def train_tokenizer(sample: Path, vocab_size: int) -> bytes:
     except RuntimeError as error:
         raise UserError(f"--vocab-size {vocab_size} does not fit this text: {str(error).rpartition(') ')[2]}") from None
     return model.getvalue()
+
+
+def encode_document(tokenizer: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
+    """The ids of a text, as encoding it at once would give them, in memory that does not grow with it.
+
+    SentencePiece needs some hundred bytes for each character that it is given. No piece reaches across a space between
+    words, and a text is encoded as if a space stood before it: cut at such a space, without it, the parts give what the
+    whole would.
+    """
+    parts, begin = [], 0
+    while len(text) - begin > PART and (space := SPACE_BETWEEN_WORDS.search(text, begin + PART)):
+        parts.append(text[begin : space.start()])
+        begin = space.end()
+    return [token for part in tokenizer.encode([*parts, text[begin:]], num_threads=1) for token in part]
 
 
 def reuse_tokenizer(path: Path) -> bytes:

@@ -15,7 +15,7 @@ import data
 from common import UserError
 from corpus import clean
 from shards import Dataset, Stream, open_shard
-from tokenizer import END_OF_DOCUMENT
+from tokenizer import END_OF_DOCUMENT, encode_document
 
 
 def read_independently(path: Path) -> tuple[dict, list[int]]:
@@ -98,6 +98,18 @@ def test_no_text_is_unknown(tokenizer, text):
     ids = tokenizer.encode(text)
     assert tokenizer.unk_id() not in ids
     assert tokenizer.decode(ids) == text
+
+
+@given(
+    text=st.lists(st.sampled_from([" ", "  ", "\n", "\n    ", "word", "the ", "é", "\u2581", "\u00a0", "1.", "🙂", "of"])).map(
+        "".join
+    )
+)
+def test_a_text_encoded_in_parts_gives_the_same_ids(tokenizer, text):
+    for part in (1, 3, 10):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tokenizer.PART", part)
+            assert encode_document(tokenizer, text) == tokenizer.encode(text)
 
 
 def test_special_pieces(tokenizer):
