@@ -221,14 +221,9 @@ def prepare_once(args: argparse.Namespace) -> None:
         elif not (folder / "meta.json").exists():
             raise UserError(f"{folder} exists, but is no prepared data; remove it or choose another --name")
         meta = Dataset(folder).meta
-    earlier, changed = (
-        meta["recipe"],
-        [name for name, path in args.text.items() if path.exists() and is_other_text(meta, name, path)],
-    )
-    if changed:
-        raise UserError(
-            f"the text of {', '.join(changed)} has changed since {folder} was prepared on {meta['date']}; choose another --name"
-        )
+    if changed := [name for name, path in args.text.items() if path.exists() and is_other_text(meta, name, path)]:
+        when = f"{folder} was prepared on {meta['date']}"
+        raise UserError(f"the text of {', '.join(changed)} has changed since {when}; choose another --name or remove it")
     earlier = meta["recipe"]
     if differing := [key for key in recipe if earlier.get(key) != recipe[key]]:
         was = ", ".join(f"{key} {earlier.get(key)!r} instead of {recipe[key]!r}" for key in differing)

@@ -28,7 +28,7 @@ import sentencepiece
 
 from common import Progress, UserError, count, file_hash, read_json, write_atomic, write_json
 from corpus import SHORTEST, Item, Source, clean, load
-from shards import FORMAT, UNFINISHED, ShardWriter, files_of
+from shards import FORMAT, UNFINISHED, SplitWriter, files_of
 from tokenizer import encode_document, train_tokenizer
 from workers import workers
 
@@ -110,29 +110,20 @@ def survey(folder: Path, language: str, source: Source, rules: Rules) -> dict:
         batches = ((batch, rate, rules.seed) for batch in batches_of(source))
         for (items, _, _), results in call(inspect_batch, batches):
             for item, seen in zip(items, results, strict=True):
-                decision = TRAIN
-                if seen.characters < SHORTEST:
-                    decision = DROPPED_SHORT
-                elif rules.drop_copies and seen.digest in copies:
-                    decision = DROPPED_COPY
-                else:
-                    copies.add(seen.digest)
-                    position = int.from_bytes(hashlib.sha256(f"{rules.seed}/{item.name}".encode()).digest()[:8], "big")
-                    decision = TEST if position < rules.test_fraction * 2**64 else TRAIN
-                    kept = extremes(kept, (position, len(decisions), seen.bytes, seen.words))
-                    if decision == TRAIN:
-                        sample.writelines(line + "\n" for line in seen.sample)
-                    total = totals["test" if decision == TEST else "train"]
-                    total["documents"] += 1
-                    total["bytes"] += seen.bytes
-                    total["words"] += seen.words
+                place = hash_of(item, rules.seed)
+                decision = decide(seen, place, copies, rules)
                 decisions.append(decision)
                 done += item.size
+                if decision in (TRAIN, TEST):
+                    count_in(totals["train" if decision == TRAIN else "test"], seen.bytes, seen.words)
+                    kept = extremes(kept, (place, len(decisions) - 1, seen.bytes, seen.words))
+                if decision == TRAIN:
+                    sample.writelines(line + "\n" for line in seen.sample)
             progress.update(done / 1e6)
-    if sum(total["documents"] for total in totals.values()) < 2:
-        found = sum(total["documents"] for total in totals.values())
+    usable = totals["train"]["documents"] + totals["test"]["documents"]
+    if usable < 2:
         raise UserError(
-            f"{language}: {found} usable document(s) of {len(decisions)}, expected at least two: one to train on, one to test on"
+            f"{language}: {usable} usable document(s) of {len(decisions)}, expected at least two: one to train on, one to test on"
         )
     balance(decisions, totals, kept)
     dropped = {reason: decisions.count(code) for code, reason in REASONS.items() if decisions.count(code)}
@@ -140,6 +131,28 @@ def survey(folder: Path, language: str, source: Source, rules: Rules) -> dict:
     result = {"decisions": decisions.hex(), "splits": totals, "dropped": dropped}
     write_json(path, result)
     return result
+
+
+def hash_of(item: Item, seed: int) -> int:
+    """64 bits that follow from a document's name and the seed: its place in a random order that others do not change."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{item.name}".encode()).digest()[:8], "big")
+
+
+def decide(seen: Seen, place: int, copies: set[bytes], rules: Rules) -> int:
+    """What becomes of a document. `copies` holds the digests of those kept so far, and takes this one in."""
+    if seen.characters < SHORTEST:
+        return DROPPED_SHORT
+    if rules.drop_copies and seen.digest in copies:
+        return DROPPED_COPY
+    copies.add(seen.digest)
+    return TEST if place < rules.test_fraction * 2**64 else TRAIN
+
+
+def count_in(total: dict, size: int, words: int, sign: int = 1) -> None:
+    """Add a document to the totals of a split, or take it out."""
+    total["documents"] += sign
+    total["bytes"] += sign * size
+    total["words"] += sign * words
 
 
 def extremes(kept: list[tuple], candidate: tuple) -> list[tuple]:
@@ -152,10 +165,8 @@ def balance(decisions: bytearray, totals: dict[str, dict], kept: list[tuple]) ->
     for split, other, (_, position, size, words) in (("test", "train", kept[0]), ("train", "test", kept[1])):
         if totals[split]["documents"] == 0:
             decisions[position] = SPLITS[split]
-            for name, sign in ((split, 1), (other, -1)):
-                totals[name]["documents"] += sign
-                totals[name]["bytes"] += sign * size
-                totals[name]["words"] += sign * words
+            count_in(totals[split], size, words)
+            count_in(totals[other], size, words, sign=-1)
 
 
 # --- the second pass ------------------------------------------------------------------------------------------------
@@ -177,51 +188,6 @@ def tokenise_batch(items: list[Item]) -> list[tuple[np.ndarray, int]]:
         ids = encode_document(worker_tokenizer, text)
         results.append((np.array([*ids, worker_tokenizer.eos_id()], dtype=np.uint16), len(text.encode())))
     return results
-
-
-class SplitWriter:
-    """Writes one split's documents into shards of bounded size, and a journal line for each shard that is complete.
-
-    Shards that an earlier start completed are kept; `behind` is the number of documents they hold.
-    """
-
-    def __init__(self, folder: Path, prefix: str, *, vocab_size: int, offset: int, shard_tokens: int):
-        self.folder, self.prefix, self.vocab_size, self.offset = folder, prefix, vocab_size, offset
-        self.shard_tokens = shard_tokens
-        self.journal, self.writer = folder / f"{prefix}.journal", None
-        self.shards = []
-        lines = self.journal.read_text().splitlines(keepends=True) if self.journal.exists() else []
-        for line in lines:
-            shard = json.loads(line) if line.endswith("\n") else {}  # a line that a stop cut short does not count
-            path = folder / shard.get("file", "")
-            if not path.is_file() or file_hash(path) != shard["sha256"]:
-                break
-            self.shards.append(shard)
-        write_atomic(self.journal, "".join(json.dumps(shard) + "\n" for shard in self.shards))
-        self.behind = sum(shard["documents"] for shard in self.shards)
-
-    def add(self, ids: np.ndarray) -> None:
-        """Append one document."""
-        if self.writer is None:
-            path = self.folder / f"{self.prefix}_{len(self.shards):03d}.bin"
-            self.writer, self.documents = ShardWriter(path, self.offset, self.vocab_size), 0
-        self.writer.add(ids)
-        self.documents += 1
-        if self.writer.tokens >= self.shard_tokens:
-            self.close()
-
-    def close(self) -> None:
-        """Complete the shard at hand, if there is one."""
-        if self.writer is None:
-            return
-        path = self.writer.close()
-        shard = {"file": path.name, "tokens": self.writer.tokens, "documents": self.documents, "sha256": file_hash(path)}
-        self.shards.append(shard)
-        with open(self.journal, "a") as file:
-            file.write(json.dumps(shard) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.writer = None
 
 
 def write_split(writer: SplitWriter, source: Source, *, decisions: bytes, split: str, model: bytes, size: int) -> int:

@@ -1,17 +1,18 @@
-"""The prepared folder as training and evaluation read it: shards of token ids, and the `meta.json` that describes them.
+"""The prepared folder: shards of token ids, how they are written and read, and the `meta.json` that describes them.
 
 A shard is 256 little-endian int32 of header, then uint16 tokens, as llm.c and modded-nanogpt read and write it: magic,
 version, token count. Two header fields that are free there tell where the language's ids begin in the disjoint joint
 vocabulary and how many pieces it has. Shards hold a language's own ids; `languages.py` maps them to joint ones.
 """
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 
-from common import UserError, read_json
+from common import UserError, file_hash, read_json, write_atomic
 
 MAGIC, VERSION, HEADER = 20240520, 1, 256
 UNFINISHED = ".unfinished"  # ends the name of a folder that is being prepared
@@ -46,6 +47,51 @@ class ShardWriter:
         self.file.close()
         os.replace(self.file.name, self.path)
         return self.path
+
+
+class SplitWriter:
+    """Writes one split's documents into shards of bounded size, and a journal line for each shard that is complete.
+
+    Shards that an earlier start completed are kept; `behind` is the number of documents they hold.
+    """
+
+    def __init__(self, folder: Path, prefix: str, *, vocab_size: int, offset: int, shard_tokens: int):
+        self.folder, self.prefix, self.vocab_size, self.offset = folder, prefix, vocab_size, offset
+        self.shard_tokens = shard_tokens
+        self.journal, self.writer = folder / f"{prefix}.journal", None
+        self.shards = []
+        lines = self.journal.read_text().splitlines(keepends=True) if self.journal.exists() else []
+        for line in lines:
+            shard = json.loads(line) if line.endswith("\n") else {}  # a line that a stop cut short does not count
+            path = folder / shard.get("file", "")
+            if not path.is_file() or file_hash(path) != shard["sha256"]:
+                break
+            self.shards.append(shard)
+        write_atomic(self.journal, "".join(json.dumps(shard) + "\n" for shard in self.shards))
+        self.behind = sum(shard["documents"] for shard in self.shards)
+
+    def add(self, ids: np.ndarray) -> None:
+        """Append one document."""
+        if self.writer is None:
+            path = self.folder / f"{self.prefix}_{len(self.shards):03d}.bin"
+            self.writer, self.documents = ShardWriter(path, self.offset, self.vocab_size), 0
+        self.writer.add(ids)
+        self.documents += 1
+        if self.writer.tokens >= self.shard_tokens:
+            self.close()
+
+    def close(self) -> None:
+        """Complete the shard at hand, if there is one."""
+        if self.writer is None:
+            return
+        path = self.writer.close()
+        shard = {"file": path.name, "tokens": self.writer.tokens, "documents": self.documents, "sha256": file_hash(path)}
+        self.shards.append(shard)
+        with open(self.journal, "a") as file:
+            file.write(json.dumps(shard) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.writer = None
 
 
 def open_shard(path: Path) -> np.ndarray:

@@ -6,17 +6,20 @@
 #
 #   bash runs/demo.sh            # seed 0, results in out/demo
 #   SEED=1 bash runs/demo.sh     # another seed, results in out/demo-seed1
+#   BATCH=8 bash runs/demo.sh    # four times as many steps on the same tokens, results in out/demo-batch8
 #   GPUS=4 bash runs/demo.sh     # four processes under torchrun
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ ! -d .venv ] || PATH="$PWD/.venv/bin:$PATH" # the environment that make creates
 
 SEED=${SEED:-0}
+BATCH=${BATCH:-32}
 GPUS=${GPUS:-1}
 LAUNCH=python # one process needs no launcher
 [ "$GPUS" = 1 ] || LAUNCH="torchrun --standalone --nproc-per-node $GPUS"
 OUT=out/demo
-[ "$SEED" = 0 ] || OUT=out/demo-seed$SEED
+[ "$BATCH" = 32 ] || OUT=$OUT-batch$BATCH
+[ "$SEED" = 0 ] || OUT=$OUT-seed$SEED
 
 #       name       ratio  thousand tokens
 EXPERIMENTS="
@@ -48,7 +51,7 @@ while read -r name ratio thousands; do
     else
         echo "== $number of 6: $name, p(EN1) = $ratio, $thousands thousand tokens ($((100 * behind / total))% done, $(time_left))"
         $LAUNCH train.py --data data/pydocs --size nano \
-            --ratio "$ratio" --tokens "${thousands}e3" --seed "$SEED" --out "$run" </dev/null
+            --ratio "$ratio" --tokens "${thousands}e3" --batch "$BATCH" --seed "$SEED" --out "$run" </dev/null
         python evaluate.py "$run" </dev/null
         trained=$((trained + thousands))
     fi

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import data
 from common import UserError
 from corpus import clean
+from languages import shared_pieces
 from shards import Dataset, Stream, open_shard
 from tokenizer import END_OF_DOCUMENT, encode_document
 
@@ -33,6 +34,13 @@ def test_shards_are_read_by_an_independent_reader(tmp_path_factory, tokens):
     header, found = read_independently(path)
     assert header == {"magic": 20240520, "version": 1, "offset": 2048, "pieces": 512}
     assert found == tokens
+    assert open_shard(path).tolist() == tokens
+
+
+@given(tokens=st.lists(st.integers(0, 65535), max_size=200), free=st.lists(st.integers(-5, 5), min_size=253, max_size=253))
+def test_shards_written_by_the_same_rules_elsewhere_are_read(tmp_path_factory, tokens, free):
+    path = tmp_path_factory.mktemp("shard") / "x.bin"
+    path.write_bytes(struct.pack("<256i", 20240520, 1, len(tokens), *free) + struct.pack(f"<{len(tokens)}H", *tokens))
     assert open_shard(path).tolist() == tokens
 
 
@@ -130,6 +138,50 @@ def test_verify_finds_a_changed_byte(prepared, tmp_path, command):
     assert str(shard) in error
 
 
+def test_describe_tells_sizes_and_shared_pieces(babel, command):
+    code, out, _ = command(data.main, "--describe", babel)
+    entry = Dataset(babel).languages["xx"]["train"]
+    assert code == 0
+    assert f"| xx | train | {entry['documents']} |" in out
+    assert f"{entry['tokens'] / entry['words']:.2f} | {entry['bytes'] / entry['tokens']:.2f} |" in out
+    for (one, other), shared in shared_pieces(Dataset(babel)).items():
+        assert f"{one} and {other} share {shared} pieces" in out
+
+
+@pytest.fixture
+def with_parallel(babel, tmp_path, monkeypatch):
+    """A place with `data/babel` and two files of aligned lines."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(babel, tmp_path / "data" / "babel")
+    (tmp_path / "xx.txt").write_text("".join(f"Line {i} of a text that is read on this side.\n" for i in range(200)))
+    (tmp_path / "en.txt").write_text("".join(f"And line {i} is what stands on the other side.\n" for i in range(200)))
+    return tmp_path
+
+
+def test_parallel_text_is_packed_into_the_prepared_folder(with_parallel, command):
+    code, out, _ = command(data.main, "--name", "babel", "--parallel", "en=en.txt", "xx=xx.txt")
+    assert code == 0
+    packed = json.loads((with_parallel / "data" / "babel" / "parallel_en_xx.json").read_text())
+    assert f"{len(packed['pairs'])} pairs" in out
+    tokenizer = Dataset(with_parallel / "data" / "babel").tokenizer("xx")
+    assert tokenizer.decode(packed["pairs"][0]["xx"]).startswith("Line 0 of a text that is read on this side. Line 1 of")
+    assert all(128 <= len(side) <= 512 for pair in packed["pairs"] for side in pair.values())
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["en=en.txt", "zz=xx.txt"], "--parallel zz: data/babel does not have it, expected en or xx or yy"),
+    (["en=en.txt", "xx=missing.txt"], "missing.txt does not exist"),
+    (["en=en.txt", "xx=short.txt"], "short.txt has 1 lines"),
+    (["en=short.txt", "xx=short.txt"], "give no pair of 128 to 512 tokens"),
+])  # fmt: skip
+def test_unusable_parallel_text_is_named(with_parallel, command, arguments, sentence):
+    (with_parallel / "short.txt").write_text("One line.\n")
+    before = tree(with_parallel)
+    code, _, error = command(data.main, "--name", "babel", "--parallel", *arguments)
+    assert (code, tree(with_parallel)) == (2, before)
+    assert sentence in error
+
+
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--text", "en=missing", "--name", "x"], "missing does not exist"),
     (["--text", "en=empty", "--name", "x"], "empty holds no file of a known kind"),
@@ -182,3 +234,6 @@ def test_a_folder_prepared_otherwise_is_not_replaced(tmp_path, monkeypatch, comm
     assert code == 2
     assert "seed 0 instead of 7" in error
     assert tree(tmp_path) == before
+    (tmp_path / "text" / "more.txt").write_text("Text that came later.")
+    code, _, error = command(data.main, *arguments)
+    assert (code, "the text of en has changed" in error) == (2, True)

@@ -148,6 +148,26 @@ def test_runs_of_another_size_do_not_share_the_law(paper, command):
     assert [line.split("|")[-2].strip() for line in out.splitlines() if line.startswith("| mini")] == ["-", "-"]
 
 
+def test_one_run_of_another_size_does_not_cost_the_table(paper, command):
+    write_run(paper, "mini", [1.0], RUN, [30.0], size="mini")
+    code, out, _ = command(fit_scaling.main, paper)
+    assert code == 0
+    assert "no law for mini on en: the law has three unknowns" in out
+    assert "| 90-10" in out
+
+
+def test_runs_of_one_name_in_two_folders_are_told_apart(paper, command):
+    write_run(paper, "other/50-50", [0.5], RUN, [27.0, 27.0])
+    _, out, _ = command(fit_scaling.main, paper)
+    assert {line.split("|")[1].strip() for line in out.splitlines() if "50-50" in line} == {"50-50", "other/50-50"}
+
+
+def test_a_perplexity_that_is_no_number_is_refused(paper, command):
+    write_run(paper, "broken", [1.0], RUN, [math.nan])
+    code, _, error = command(fit_scaling.main, paper)
+    assert (code, "not finite" in error) == (2, True)
+
+
 @pytest.mark.parametrize(("make", "sentence"), [
     (lambda folder: None, "is not a folder"),
     (lambda folder: folder.mkdir(), "holds no evaluated run"),

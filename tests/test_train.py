@@ -1,5 +1,6 @@
 """Training: the same run however it is interrupted, repeated or shared out, and clear words for what cannot be."""
 
+import fcntl
 import json
 import os
 import signal
@@ -136,6 +137,37 @@ def test_two_processes_give_the_same_losses_as_one(reference, tmp_path, tiny, ex
     for ours, theirs in zip(losses(tmp_path / "run"), losses(reference), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
     assert json.loads((tmp_path / "run" / "result.json").read_text())["processes"] == 2
+
+
+def test_the_first_command_prepares_the_default_text_once_for_all_processes(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "train.py")]
+    arguments = ["--ratio", "0.9", "--tokens", "4096", "--batch", "8", "--no-compile", "--device", "cpu"]
+    done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("training a tokeniser of 2048 pieces") == 1
+    assert (tmp_path / "data" / "pydocs" / "meta.json").exists()
+    assert (tmp_path / "out" / "pydocs-nano-90-4.1k-seed0" / "result.json").exists()
+
+
+def test_two_starts_of_one_run_do_not_share_its_folder(tmp_path, tiny, command):
+    (tmp_path / "run").mkdir()
+    descriptor = os.open(tmp_path / "run", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    code, _, error = command(train.main, *tiny, "--ratio", 0.7, "--out", tmp_path / "run")
+    os.close(descriptor)
+    assert (code, tree(tmp_path)) == (2, {})
+    assert "another process is training in" in error
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, tiny, command, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(process_module.StopSignal, "requested", lambda self: True)
+        for ratio in (0.7, 0.4):
+            command(train.main, *tiny, "--ratio", ratio, "--out", tmp_path / str(ratio))
+    (tmp_path / "0.4" / "checkpoint.pt").write_bytes((tmp_path / "0.7" / "checkpoint.pt").read_bytes())
+    code, _, error = command(train.main, *tiny, "--ratio", 0.4, "--out", tmp_path / "0.4")
+    assert code == 2
+    assert "belongs to another run (its stages differ)" in error
 
 
 def test_stages_change_what_is_trained(tmp_path, tiny, command):
