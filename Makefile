@@ -8,10 +8,10 @@ IN_VENV = PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
-demo: $(VENV)/core  ## everything from nothing: text, six small runs, table and figure (ten minutes on two cores)
+demo: $(VENV)/core  ## everything from nothing: text, six small runs, table and figure (about 9 minutes on two cores)
 	@$(IN_VENV) bash runs/demo.sh
 
-test: $(VENV)/dev  ## everything from nothing: environment, tests (a few minutes)
+test: $(VENV)/dev  ## everything from nothing: environment, tests (about two minutes)
 	@$(IN_VENV) python -m pytest
 
 lint: $(VENV)/dev  ## style and common mistakes

@@ -260,8 +260,9 @@ def draw_perplexities(axes, rows: list[Row], colours: dict[str, str]) -> None:
             if not row.monolingual:
                 labels[row.run, row.share].append(row)
     for (run, share_), equals in labels.items():  # languages of one share lie on each other: one label for all
-        names = equals[0].language if len(equals) == 1 else f"{equals[0].language}-{equals[-1].language}"
-        axes.annotate(f"  {names} {share_}", (equals[0].seen, equals[0].ppl), color=colours[run], va="center", fontsize=9)
+        names = equals[0].language if len(equals) == 1 else f"{equals[0].language} to {equals[-1].language}"
+        place = {"xytext": (5, -5), "textcoords": "offset points", "va": "top", "fontsize": 9}
+        axes.annotate(f"{names} {share_}", (equals[0].seen, equals[0].ppl), color=colours[run], **place)
     axes.plot([], [], color="0.6", marker="o", markerfacecolor="black", markeredgecolor="black", label="monolingual, and its law")
     axes.plot([], [], color="0.3", marker="D", linestyle="", label="one language of several")
     axes.legend(frameon=False)

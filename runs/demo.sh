@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The paper's first finding in ten minutes on two CPU cores: cloned English, balanced and imbalanced (Table 1, rows 1-5).
+# The paper's first finding in about nine minutes on two CPU cores: cloned English, balanced and imbalanced (Table 1, rows 1-5).
 #
 # Four monolingual runs give the scaling law; 50/50 and 90/10 are compared with it. Runs that are finished are skipped,
 # so the script can be stopped and started again at any time.
@@ -32,10 +32,11 @@ EXPERIMENTS="
 "
 
 total=0 behind=0 trained=0 number=0
+runs=$(grep -c '[^ ]' <<<"$EXPERIMENTS")
 while read -r _ _ thousands; do [ -z "$thousands" ] || total=$((total + thousands)); done <<<"$EXPERIMENTS"
 
 time_left() { # from the speed of this start's own runs, evaluation included
-    if [ "$trained" = 0 ]; then echo "ten minutes in all on two cores"; else
+    if [ "$trained" = 0 ]; then echo "about 8 minutes in all on two cores"; else
         local seconds=$(((total - behind) * SECONDS / trained))
         echo "about $((seconds / 60))m$(printf %02d $((seconds % 60)))s left"
     fi
@@ -47,9 +48,9 @@ while read -r name ratio thousands; do
     [ -n "$name" ] || continue
     number=$((number + 1)) run=$OUT/$name
     if grep -qs '"ppl"' "$run/result.json"; then
-        echo "== $number of 6: $name is done already"
+        echo "== $number of $runs: $name is done already"
     else
-        echo "== $number of 6: $name, p(EN1) = $ratio, $thousands thousand tokens ($((100 * behind / total))% done, $(time_left))"
+        echo "== $number of $runs: $name, p(EN1) = $ratio, $thousands thousand tokens ($((100 * behind / total))% done, $(time_left))"
         $LAUNCH train.py --data data/pydocs --size nano \
             --ratio "$ratio" --tokens "${thousands}e3" --batch "$BATCH" --seed "$SEED" --out "$run" </dev/null
         python evaluate.py "$run" </dev/null
