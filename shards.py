@@ -16,7 +16,7 @@ from common import UserError, file_hash, read_json, write_atomic
 
 MAGIC, VERSION, HEADER = 20240520, 1, 256
 UNFINISHED = ".unfinished"  # ends the name of a folder that is being prepared
-META_KEYS = ("format", "recipe", "languages", "fingerprint")
+META_KEYS = ("format", "recipe", "text", "languages", "fingerprint")
 FORMAT = 1  # of meta.json; raised when folders prepared by older code can no longer be read
 
 
