@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from common import UserError
+from workers import cpu_cores
 
 
 class Process(NamedTuple):
@@ -74,11 +75,6 @@ class Process(NamedTuple):
         lines = information.read_text().splitlines() if information.exists() else []
         models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def cpu_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def bf16_helps(device: torch.device) -> bool:
