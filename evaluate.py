@@ -23,12 +23,14 @@ from checkpoint import load_weights
 from common import Parser, Progress, UserError, read_json, run_script, write_json
 from corpus import clean, load, open_source
 from experiment import build_mixture
+from glue import TaskData, read_tasks
 from languages import Language, joint_vocabulary, open_tokenizer
 from model import GPT, SIZES
 from perplexity import MEASURED, describe, measure, score, sliding_windows
 from process import Process
 from shards import Dataset
 from tokenizer import document_of, encode_document, token_bytes
+from transfer import Recipe, average_accuracy, table, transfer
 
 CONFIG_KEYS = ("data", "fingerprint", "sources", "vocab", "stages", "size", "length", "batch", "steps", "seed")
 
@@ -139,8 +141,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     window.add_argument("--max-tokens", type=float, help="of the text, from its beginning (all)")
     window.add_argument("--text", type=Path, help="score this file or folder (.txt, .jsonl, .parquet) instead")
     window.add_argument("--as", dest="language", metavar="L", help="language of --text, as the run names it: EN2")
+    tasks = parser.add_argument_group("GLUE transfer, by the paper's recipe")
+    tasks.add_argument("--glue", type=Path, metavar="DIR", help="a folder that holds SST-2/train.tsv and the like")
+    tasks.add_argument("--tasks", nargs="+", metavar="TASK", help="some of its tasks (all that are there)")
+    tasks.add_argument("--seed", type=int, default=0, help="of head, dropout and order (%(default)s)")
+    tasks.add_argument("--seeds", type=int, default=1, metavar="N", help="fine-tune N times, from --seed on (%(default)s)")
+    tasks.add_argument("--glue-steps", type=int, metavar="N", help="stop after N steps; then results are printed only")
     args = parser.parse_args(arguments)
-    for flag in ("stride", "max_tokens"):
+    if args.glue and (args.text or args.stride or args.max_tokens):
+        parser.error("--glue does not go with --text, --stride or --max-tokens")
+    if args.tasks and not args.glue:
+        parser.error("--tasks names tasks of --glue DIR, which is missing")
+    if not 0 <= args.seed < 2**32:
+        parser.error(f"--seed {args.seed}: expected 0 to {2**32 - 1}")
+    for flag in ("stride", "max_tokens", "seeds", "glue_steps"):
         value = getattr(args, flag)
         if value is not None and not 1 <= value < 1e15:
             parser.error(f"--{flag.replace('_', '-')} {value:g}: expected 1 or more")
@@ -192,13 +206,51 @@ def evaluate_perplexity(out: Path, args: argparse.Namespace, process: Process) -
         write_json(out / "result.json", result)
 
 
+def evaluate_glue(out: Path, tasks: list[TaskData], args: argparse.Namespace, process: Process) -> None:
+    """Fine-tune and score a run on each task that its result.json does not have yet, and print the table of all.
+
+    Languages that are not clones of the first one read another text than GLUE's, and are left out.
+    """
+    run = load_run(out, process.device, args.data)
+    languages = [language for language in run.languages if language.source == run.languages[0].source]
+    if others := [language.name for language in run.languages if language not in languages]:
+        print(f"{out.name}: GLUE is English, nothing is reported for {', '.join(others)}")
+    recipe, names = Recipe(max_steps=args.glue_steps), [language.name for language in languages]
+    if run.model.length < recipe.length:
+        recipe = recipe._replace(length=run.model.length)
+        print(f"{out.name}: examples are cut to {recipe.length} tokens, all this model can read, instead of {Recipe().length}")
+    seeds, shown = list(range(args.seed, args.seed + args.seeds)), {}
+    for data in tasks:
+        known = read_result(out).get("glue", {}).get("tasks", {})
+        if not args.again and not args.glue_steps and all(known.get(name, {}).get("seeds") == seeds for name in data.dev):
+            print(f"{out.name}: {data.name} is evaluated already (--again repeats it)")
+            shown |= {name: known[name] for name in data.dev}
+            continue
+        entries = transfer(
+            run.model, data, open_tokenizer(run.dataset, languages[0].source), languages, recipe=recipe, seeds=seeds
+        )
+        shown |= entries
+        if not args.glue_steps:
+            merged = known | entries
+            averages = average_accuracy(merged, names)
+            write_json(out / "result.json", read_result(out) | {"glue": {"average_accuracy": averages, "tasks": merged}})
+    print(table(shown, names))
+    if args.glue_steps:
+        print(f"{out / 'result.json'} stays as it is: it is for fine-tuning to the end")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Evaluate each run that the command line names and merge what is found into its result.json."""
     args = parse_arguments(arguments)
     process = Process.current(args.device)
+    if args.glue and process.world > 1:
+        raise UserError(f"--glue works on one process, found {process.world}: python evaluate.py, without torchrun")
+    tasks = read_tasks(args.glue, args.tasks) if args.glue else []
     with process.group():
         for out in dict.fromkeys(args.runs):
             evaluate_perplexity(out, args, process)
+            if tasks:
+                evaluate_glue(out, tasks, args, process)
 
 
 if __name__ == "__main__":
