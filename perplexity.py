@@ -13,7 +13,7 @@ from common import Progress
 from model import GPT
 from process import Process
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}  # most tokens that go through the model at a time
+BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}  # most tokens that go through the model at a time; a CPU wants them in its cache
 BATCH_LOGITS = 250_000_000  # most logits at a time, a gigabyte
 MEASURED = ("ppl", "ppl_standard_error", "bits_per_byte", "accuracy", "scored_tokens", "scored_documents")
 
