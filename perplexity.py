@@ -4,10 +4,13 @@ Everything here is numbers in, numbers out: which text is scored, in which langu
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common import Progress
 from model import GPT
@@ -41,7 +44,6 @@ def sliding_windows(predictions: int, length: int, stride: int) -> tuple[np.ndar
     return starts, counted
 
 
-@torch.inference_mode()
 def score(
     model: GPT, tokens: np.ndarray, stride: int, process: Process | None = None, progress: Progress | None = None
 ) -> Scores:
@@ -61,22 +63,54 @@ def score(
     found = torch.zeros(2, int(ends[-1]), dtype=torch.float64)
     # Batches do not depend on the number of processes, which only take turns: rounding is the same for one and for many.
     step = max(1, min(BATCH_TOKENS[device.type] // length, BATCH_LOGITS // (stride * model.vocabulary)))
-    for first in range(process.rank * step, len(starts), process.world * step):
-        batch = slice(first, first + step)
-        positions = starts[batch, None] + np.arange(length + 1)
-        windows = torch.from_numpy(tokens[positions].astype(np.int64)).to(device)
-        # The output layer is the largest matrix of a small model: it is applied to the counted positions only.
-        logits = model.output(model.hidden(windows[:, :-1])[:, -stride:]).float()
-        targets = windows[:, 1:][:, -stride:]
-        answers = logits.gather(-1, targets[..., None])[..., 0]
-        scores = torch.stack([logits.logsumexp(-1) - answers, (answers >= logits.amax(-1)).float()])
-        kept = torch.from_numpy(np.arange(targets.shape[1]) >= targets.shape[1] - counted[batch, None])
-        found[:, ends[first] - counted[first] : ends[batch][-1]] = scores.cpu()[:, kept].double()
+    firsts = range(process.rank * step, len(starts), process.world * step)
+
+    def windows(first: int) -> np.ndarray:
+        return tokens[starts[first : first + step, None] + np.arange(length + 1)].astype(np.int64)
+
+    scored = in_threads(lambda first: score_windows(model, windows(first), stride), firsts, device)
+    for first, scores in zip(firsts, scored, strict=True):
+        last = min(first + step, len(starts))
+        kept = torch.from_numpy(np.arange(scores.shape[-1]) >= scores.shape[-1] - counted[first:last, None])
+        found[:, ends[first] - counted[first] : ends[last - 1]] = scores[:, kept].double()
         if progress:
-            progress.update(first + len(positions))
+            progress.update(last)
     # Each number was computed by one process and is 0 at all others: their sum is exact.
     nats, right = process.total(found.to(device)).cpu().numpy()
     return Scores(nats, right > 0)
+
+
+@torch.inference_mode()
+def score_windows(model: GPT, windows: np.ndarray, stride: int) -> Tensor:
+    """(windows, length + 1) joint ids -> (2, windows, stride): nats, and 1 where the answer is right, of the last predictions."""
+    tokens = torch.from_numpy(windows).to(model.output.weight.device)
+    targets = tokens[:, 1:][:, -stride:]
+    # The output layer is the largest matrix of a small model: it is applied to the counted positions only.
+    logits = model.output(model.hidden(tokens[:, :-1])[:, -stride:]).float()
+    answers = logits.gather(-1, targets[..., None])[..., 0]
+    return torch.stack([logits.logsumexp(-1) - answers, (answers >= logits.amax(-1)).float()]).cpu()
+
+
+def in_threads(function: Callable[[int], Tensor], numbers: Iterable[int], device: torch.device) -> Iterator[Tensor]:
+    """`function` of each number, in their order; on a CPU each of its threads works on a number of its own.
+
+    Threads that divided every matrix product would wait for each other after each of them, and for a long time where
+    other programs keep a core busy.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield from map(function, numbers)
+        return
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield from pool.map(function, numbers)
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
+        torch.set_num_threads(threads)
+
+
+# --- what they say of a text ----------------------------------------------------------------------------------------
 
 
 def standard_error(nats: np.ndarray, documents: np.ndarray) -> float | None:

@@ -85,6 +85,32 @@ def test_scores_do_not_depend_on_the_number_of_processes(gpt, monkeypatch, world
     assert all(0 < np.count_nonzero(part.nats) < len(whole.nats) for part in parts)
 
 
+@pytest.fixture
+def three_threads():
+    """PyTorch may use three threads, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_share_the_windows_and_change_nothing(gpt, monkeypatch, three_threads):
+    monkeypatch.setitem(perplexity.BATCH_TOKENS, "cpu", 48)
+    tokens = np.random.default_rng(0).integers(0, 60, 333)
+    several = score(gpt, tokens, 4)
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(1)
+    alone = score(gpt, tokens, 4)
+    assert np.array_equal(several.nats, alone.nats)
+    assert np.array_equal(several.right, alone.right)
+
+
+def test_what_goes_wrong_in_a_thread_is_heard_of(gpt, three_threads):
+    with pytest.raises(IndexError):
+        score(gpt, np.full(333, 60), 4)  # an id beyond the vocabulary
+    assert torch.get_num_threads() == 3
+
+
 def test_right_is_what_the_greedy_choice_gets_right(gpt):
     tokens = np.random.default_rng(0).integers(0, 60, 17)
     for _ in range(20):  # the model's own continuation of its first word: every prediction is right
