@@ -2,6 +2,10 @@
 
 import json
 import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from process import Process
 from shards import Dataset
 from tokenizer import document_of, encode_document, token_bytes
 
+ROOT = Path(__file__).resolve().parent.parent
 TINY = Size(layers=1, width=32, heads=2, head_dim=16, mlp=64)
 
 
@@ -200,6 +205,19 @@ def test_bits_per_byte_and_perplexity_say_the_same(trained, command, prepared):
         assert language["bits_per_byte"] == pytest.approx(expected)
         assert 0 < language["ppl_standard_error"] < language["ppl"]
         assert 0 <= language["accuracy"] < 1
+
+
+def test_two_processes_find_what_one_finds(trained, tmp_path, command):
+    command(evaluate.main, trained)
+    shutil.copytree(trained, tmp_path / "run")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [str(ROOT / "evaluate.py"), str(tmp_path / "run"), "--again", "--device", "cpu"]
+    done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("scoring EN1 done") == 1
+    one, two = (json.loads((run / "result.json").read_text())["languages"] for run in (trained, tmp_path / "run"))
+    for language, other in zip(one, two, strict=True):
+        assert language == pytest.approx(other, rel=1e-9)
 
 
 def test_a_clone_with_copied_rows_has_the_same_scores_twice(trained):
