@@ -1,6 +1,9 @@
-"""What a trained run can do: perplexity in each of its languages, by the paper's sliding window.
+"""What a trained run can do: perplexity in each of its languages by the paper's sliding window, and GLUE transfer.
 
-    python evaluate.py out/NAME
+    python evaluate.py out/NAME                                  # perplexity on the held-out text, into result.json
+    python evaluate.py out/NAME --text my.txt --as EN2           # of a text of your own, printed only
+    python evaluate.py out/NAME --glue glue --tasks SST-2 CoLA   # fine-tuned on L1, scored in all clones (transfer.py)
+    torchrun --standalone --nproc-per-node 8 evaluate.py out/NAME
 
 A window of one sequence length moves over the test text by a quarter of its length (paper: 512 by 128), and only the
 last quarter of its predictions counts, so that every scored token has seen at least three quarters of a window. The
@@ -8,24 +11,27 @@ softmax runs over the whole joint vocabulary: a model that answers in the wrong 
 on the same text, each through its own table. Arithmetic is float32 whatever the training used.
 """
 
-import math
+import argparse
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import sentencepiece
 import torch
-import torch.nn.functional as F
 
 from checkpoint import load_weights
 from common import Parser, Progress, UserError, read_json, run_script, write_json
+from corpus import clean, load, open_source
 from experiment import build_mixture
-from languages import Language, joint_vocabulary
+from glue import TaskData, read_tasks
+from languages import Language, joint_vocabulary, open_tokenizer
 from model import GPT, SIZES
+from perplexity import MEASURED, describe, measure, score, sliding_windows
 from process import Process
 from shards import Dataset
+from tokenizer import document_of, encode_document, token_bytes
+from transfer import Recipe, average_accuracy, table, transfer
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}  # most tokens that go through the model at a time
-BATCH_LOGITS = 250_000_000  # most logits at a time, a gigabyte
 CONFIG_KEYS = ("data", "fingerprint", "sources", "vocab", "stages", "size", "length", "batch", "steps", "seed")
 
 
@@ -69,92 +75,182 @@ def read_result(out: Path) -> dict:
     return read_json(out / "result.json", "the result of a run", ("languages",))
 
 
-def sliding_windows(predictions: int, length: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where windows begin, and how many predictions at the end of each count.
-
-    The first window is scored like all others, so the first `length - stride` predictions of a text never count. What
-    a whole number of strides leaves over at the end is scored by one more window that ends with the text. A text that
-    is shorter than a window is one window. Returns (starts, counted), both (windows,).
-    """
-    length = min(length, predictions)
-    starts = np.arange(0, predictions - length + 1, stride)
-    counted = np.full(len(starts), min(stride, length))
-    left_over = predictions - length - int(starts[-1])
-    if left_over:
-        starts, counted = np.append(starts, predictions - length), np.append(counted, left_over)
-    return starts, counted
+# --- texts ----------------------------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def score(model: GPT, tokens: np.ndarray, stride: int, progress: Progress | None = None) -> np.ndarray:
-    """Negative log-likelihood in nats of every counted prediction, in the order of the text.
-
-    Args:
-        model: decides device and window length.
-        tokens: (n,) joint ids; n - 1 predictions can be made.
-        stride: by how many tokens the window moves.
-
-    Returns:
-        (counted,) float64. See `sliding_windows` for which predictions count.
-    """
-    device = model.output.weight.device
-    starts, counted = sliding_windows(len(tokens) - 1, model.length, stride)
-    length = min(model.length, len(tokens) - 1)
-    step = max(1, min(BATCH_TOKENS[device.type] // length, BATCH_LOGITS // (stride * model.vocabulary)))
-    scores = []
-    for first in range(0, len(starts), step):
-        batch = slice(first, first + step)
-        positions = starts[batch, None] + np.arange(length + 1)
-        windows = torch.from_numpy(tokens[positions].astype(np.int64)).to(device)
-        # The output layer is the largest matrix of a small model: it is applied to the counted positions only.
-        logits = model.output(model.hidden(windows[:, :-1])[:, -stride:])
-        targets = windows[:, 1:][:, -stride:]
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none").view_as(targets)
-        kept = np.arange(targets.shape[1]) >= targets.shape[1] - counted[batch, None]
-        scores.append(losses.double().cpu().numpy()[kept])
-        if progress:
-            progress.update(first + len(positions))
-    return np.concatenate(scores)
-
-
-def perplexity(run: Run, language: Language) -> dict:
-    """Perplexity and bits per byte of a run in one of its languages on the held-out text."""
-    test = run.dataset.languages[language.source]["test"]
+def held_out_text(run: Run, language: Language, most: int | None) -> np.ndarray:
+    """The test split of a language's source, the whole of it for each clone, or its first `most` tokens: (n,) own ids."""
     stream = run.dataset.stream(language.source, "test")
-    tokens = language.table[stream.read(0, len(stream))]
-    stride = max(1, run.config["length"] // 4)
-    windows = len(sliding_windows(len(tokens) - 1, run.config["length"], stride)[0])
-    progress = Progress(f"{run.out.name}: scoring {language.name}", windows, "windows")
-    nats = score(run.model, tokens, stride, progress)
-    bits_per_byte = nats.mean() / math.log(2) * test["tokens"] / test["bytes"]
-    measured = {"ppl": math.exp(min(nats.mean(), 700.0)), "bits_per_byte": bits_per_byte, "scored_tokens": len(nats)}
-    progress.close(windows, f"PPL {measured['ppl']:.2f}, {bits_per_byte:.3f} bits per byte, {len(nats)} tokens | ")
+    return stream.read(0, min(len(stream), most or len(stream)))
+
+
+def user_text(path: Path, tokenizer: sentencepiece.SentencePieceProcessor, most: int | None, process: Process) -> np.ndarray:
+    """A text of the user's, cleaned and tokenised as preparation does it, or its first `most` tokens: (n,) own ids.
+
+    Empty documents are left out, short ones are not: here nobody learns from them.
+
+    Raises:
+        UserError: the text cannot be read.
+    """
+    source = open_source(path)
+    progress = Progress(f"{path}: tokenising", source.size / 1e6, "MB", quiet=process.rank > 0)
+    parts, done, tokens = [np.empty(0, np.uint16)], 0, 0
+    for item in source:
+        if text := clean(load(item)):
+            parts.append(np.array([*encode_document(tokenizer, text), tokenizer.eos_id()], np.uint16))
+            tokens += len(parts[-1])
+        done += item.size
+        progress.update(done / 1e6)
+        if most is not None and tokens >= most:
+            break
+    return np.concatenate(parts)[:most]
+
+
+def perplexity(run: Run, language: Language, ids: np.ndarray, stride: int | None, process: Process) -> dict:
+    """What `measure` says of a run on a text, (n,) own ids, in one of its languages.
+
+    Raises:
+        UserError: the text has fewer than two tokens, or --stride is longer than a window.
+    """
+    stride = max(1, run.model.length // 4) if stride is None else stride
+    if stride > run.model.length:
+        raise UserError(f"--stride {stride}: the window of {run.out} has {run.model.length} tokens, expected at most as many")
+    if len(ids) < 2:
+        raise UserError(f"the text to score as {language.name} has {len(ids)} token(s), expected two or more")
+    tokenizer = open_tokenizer(run.dataset, language.source)
+    windows = len(sliding_windows(len(ids) - 1, run.model.length, stride)[0])
+    progress = Progress(f"{run.out.name}: scoring {language.name}", windows, "windows", quiet=process.rank > 0)
+    scores = score(run.model, language.table[ids], stride, process, progress)
+    measured = measure(scores, token_bytes(tokenizer, ids), document_of(ids, tokenizer.eos_id()))
+    progress.close(windows, f"{describe(measured)} | ")
     return measured
 
 
-def is_evaluated(result: dict) -> bool:
-    """Whether a result holds a perplexity for each of its languages."""
-    return all("ppl" in language for language in result["languages"])
+# --- the command ----------------------------------------------------------------------------------------------------
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Evaluate each run that the command line names and merge what is found into its result.json."""
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line, and refuse what no run could make right."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
     parser.add_argument("--data", type=Path, help="the prepared folder, if it is not where the run found it")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
     parser.add_argument("--again", action="store_true", help="evaluate also what is evaluated already")
+    window = parser.add_argument_group("perplexity; with any of these it is printed, and result.json stays as it is")
+    window.add_argument("--stride", type=int, help="tokens by which the window moves (a quarter of it)")
+    window.add_argument("--max-tokens", type=float, help="of the text, from its beginning (all)")
+    window.add_argument("--text", type=Path, help="score this file or folder (.txt, .jsonl, .parquet) instead")
+    window.add_argument("--as", dest="language", metavar="L", help="language of --text, as the run names it: EN2")
+    tasks = parser.add_argument_group("GLUE transfer, by the paper's recipe")
+    tasks.add_argument("--glue", type=Path, metavar="DIR", help="a folder that holds SST-2/train.tsv and the like")
+    tasks.add_argument("--tasks", nargs="+", metavar="TASK", help="some of its tasks (all that are there)")
+    tasks.add_argument("--seed", type=int, default=0, help="of head, dropout and order (%(default)s)")
+    tasks.add_argument("--seeds", type=int, default=1, metavar="N", help="fine-tune N times, from --seed on (%(default)s)")
+    tasks.add_argument("--glue-steps", type=int, metavar="N", help="stop after N steps; then results are printed only")
     args = parser.parse_args(arguments)
-    process = Process.current(args.device)
-    for out in args.runs:
-        if (out / "result.json").exists() and is_evaluated(result := read_result(out)) and not args.again:
-            known = ", ".join(f"{language['name']} PPL {language['ppl']:.2f}" for language in result["languages"])
-            print(f"{out.name} is evaluated already: {known} (--again repeats it)")
+    if args.glue and (args.text or args.stride or args.max_tokens):
+        parser.error("--glue does not go with --text, --stride or --max-tokens")
+    if args.tasks and not args.glue:
+        parser.error("--tasks names tasks of --glue DIR, which is missing")
+    if not 0 <= args.seed < 2**32:
+        parser.error(f"--seed {args.seed}: expected 0 to {2**32 - 1}")
+    for flag in ("stride", "max_tokens", "seeds", "glue_steps"):
+        value = getattr(args, flag)
+        if value is not None and not 1 <= value < 1e15:
+            parser.error(f"--{flag.replace('_', '-')} {value:g}: expected 1 or more")
+    args.max_tokens = args.max_tokens and int(args.max_tokens)
+    if (args.text is None) != (args.language is None):
+        parser.error("--text FILE and --as LANGUAGE go together")
+    return args
+
+
+def chosen_language(run: Run, name: str) -> Language:
+    """The run's language of that name.
+
+    Raises:
+        UserError: it has none.
+    """
+    for language in run.languages:
+        if language.name == name:
+            return language
+    raise UserError(f"--as {name}: {run.out} does not have it, expected {' or '.join(known.name for known in run.languages)}")
+
+
+def is_evaluated(result: dict) -> bool:
+    """Whether a result holds all measures of each of its languages."""
+    return all(key in language for language in result["languages"] for key in MEASURED)
+
+
+def evaluate_perplexity(out: Path, args: argparse.Namespace, process: Process) -> None:
+    """Perplexity of a run in the language of --text, or in each of its own; with default settings into its result.json."""
+    printed_only = args.text or args.stride or args.max_tokens
+    if not printed_only and not args.again and (out / "result.json").exists() and is_evaluated(result := read_result(out)):
+        known = ", ".join(f"{language['name']} PPL {language['ppl']:.2f}" for language in result["languages"])
+        return process.say(f"{out.name} is evaluated already: {known} (--again repeats it)")
+    run = load_run(out, process.device, args.data)
+    if args.text:
+        language = chosen_language(run, args.language)
+        ids = user_text(args.text, open_tokenizer(run.dataset, language.source), args.max_tokens, process)
+        perplexity(run, language, ids, args.stride, process)
+        return
+    measured = [
+        perplexity(run, language, held_out_text(run, language, args.max_tokens), args.stride, process)
+        for language in run.languages
+    ]
+    if printed_only:
+        return process.say(f"{out / 'result.json'} stays as it is: it is for the held-out text and default settings")
+    if process.rank == 0:
+        result = read_result(out)
+        for entry, found in zip(result["languages"], measured, strict=True):
+            entry.update(found)
+        write_json(out / "result.json", result)
+
+
+def evaluate_glue(out: Path, tasks: list[TaskData], args: argparse.Namespace, process: Process) -> None:
+    """Fine-tune and score a run on each task that its result.json does not have yet, and print the table of all.
+
+    Languages that are not clones of the first one read another text than GLUE's, and are left out.
+    """
+    run = load_run(out, process.device, args.data)
+    languages = [language for language in run.languages if language.source == run.languages[0].source]
+    if others := [language.name for language in run.languages if language not in languages]:
+        print(f"{out.name}: GLUE is English, nothing is reported for {', '.join(others)}")
+    recipe, names = Recipe(max_steps=args.glue_steps), [language.name for language in languages]
+    if run.model.length < recipe.length:
+        recipe = recipe._replace(length=run.model.length)
+        print(f"{out.name}: examples are cut to {recipe.length} tokens, all this model can read, instead of {Recipe().length}")
+    seeds, shown = list(range(args.seed, args.seed + args.seeds)), {}
+    for data in tasks:
+        known = read_result(out).get("glue", {}).get("tasks", {})
+        if not args.again and not args.glue_steps and all(known.get(name, {}).get("seeds") == seeds for name in data.dev):
+            print(f"{out.name}: {data.name} is evaluated already (--again repeats it)")
+            shown |= {name: known[name] for name in data.dev}
             continue
-        run = load_run(out, process.device, args.data)
-        for language, entry in zip(run.languages, run.result["languages"], strict=True):
-            entry.update(perplexity(run, language))
-        write_json(out / "result.json", run.result)
+        entries = transfer(
+            run.model, data, open_tokenizer(run.dataset, languages[0].source), languages, recipe=recipe, seeds=seeds
+        )
+        shown |= entries
+        if not args.glue_steps:
+            merged = known | entries
+            averages = average_accuracy(merged, names)
+            write_json(out / "result.json", read_result(out) | {"glue": {"average_accuracy": averages, "tasks": merged}})
+    print(table(shown, names))
+    if args.glue_steps:
+        print(f"{out / 'result.json'} stays as it is: it is for fine-tuning to the end")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Evaluate each run that the command line names and merge what is found into its result.json."""
+    args = parse_arguments(arguments)
+    process = Process.current(args.device)
+    if args.glue and process.world > 1:
+        raise UserError(f"--glue works on one process, found {process.world}: python evaluate.py, without torchrun")
+    tasks = read_tasks(args.glue, args.tasks) if args.glue else []
+    with process.group():
+        for out in dict.fromkeys(args.runs):
+            evaluate_perplexity(out, args, process)
+            if tasks:
+                evaluate_glue(out, tasks, args, process)
 
 
 if __name__ == "__main__":

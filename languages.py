@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+import sentencepiece
 
 from common import UserError
 from shards import Dataset
@@ -68,17 +69,22 @@ def anchored_languages(pieces: Mapping[str, Sequence[str]]) -> list[Language]:
     ]
 
 
-def surface_forms(dataset: Dataset, source: str) -> list[str]:
-    """The pieces of a language's tokeniser, in the order of their ids.
+def open_tokenizer(dataset: Dataset, source: str) -> sentencepiece.SentencePieceProcessor:
+    """A language's tokeniser.
 
     Raises:
         UserError: the SentencePiece model is missing or damaged.
     """
     try:
-        tokenizer = dataset.tokenizer(source)
+        return dataset.tokenizer(source)
     except (OSError, RuntimeError):
         file = dataset.folder / dataset.languages[source]["tokenizer"]["file"]
         raise UserError(f"{file} cannot be read, expected a SentencePiece model; prepare the data again") from None
+
+
+def surface_forms(dataset: Dataset, source: str) -> list[str]:
+    """The pieces of a language's tokeniser, in the order of their ids."""
+    tokenizer = open_tokenizer(dataset, source)
     return [tokenizer.id_to_piece(i) for i in range(tokenizer.vocab_size())]
 
 

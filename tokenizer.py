@@ -4,6 +4,7 @@ import io
 import re
 from pathlib import Path
 
+import numpy as np
 import sentencepiece
 
 from common import UserError
@@ -56,6 +57,30 @@ def encode_document(tokenizer: sentencepiece.SentencePieceProcessor, text: str) 
         parts.append(text[begin : space.start()])
         begin = space.end()
     return [token for part in tokenizer.encode([*parts, text[begin:]], num_threads=1) for token in part]
+
+
+def token_bytes(tokenizer: sentencepiece.SentencePieceProcessor, ids: np.ndarray) -> np.ndarray:
+    """How many bytes of text each token stands for: (n,) own ids -> (n,) int64; over whole documents they add up to these.
+
+    A byte piece is 1, any other the UTF-8 length of its surface form, where U+2581 is a space. The end of a document and
+    other control pieces are 0, as is an unknown piece, whose text is lost. The space that SentencePiece puts in front of
+    every document was not in the text and is not counted. `ids` begin with a document.
+    """
+    forms = [tokenizer.id_to_piece(i) for i in range(tokenizer.vocab_size())]
+    no_text = [tokenizer.is_control(i) or tokenizer.is_unknown(i) for i in range(len(forms))]
+    sizes = [1 if tokenizer.is_byte(i) else len(form.replace("\u2581", " ").encode()) for i, form in enumerate(forms)]
+    sizes = np.where(no_text, 0, sizes)[ids]
+    added = np.array([form.startswith("\u2581") for form in forms])[ids]
+    # A tokeniser that was trained elsewhere may put none: how it encodes a letter tells.
+    if not tokenizer.encode("a", out_type=str)[0].startswith("\u2581"):
+        added[:] = False
+    added[1:] &= ids[:-1] == tokenizer.eos_id()
+    return sizes - added
+
+
+def document_of(ids: np.ndarray, end_of_document: int) -> np.ndarray:
+    """The number of the document each token is in, counted from 0; the piece that ends one is its last: (n,) -> (n,)."""
+    return np.cumsum(ids == end_of_document) - (ids == end_of_document)
 
 
 def reuse_tokenizer(path: Path) -> bytes:
