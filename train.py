@@ -13,6 +13,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -98,12 +99,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def open_data(folder: Path) -> Dataset:
-    """Open prepared data; prepare the default corpus first if it is not there. Other processes wait for the first."""
+    """Open prepared data; if the default corpus is not there, one process of each machine prepares it and the others wait."""
     if folder == DEFAULT_DATA and not folder.exists():
-        command = [sys.executable, str(Path(__file__).with_name("data.py"))]
-        silent = None if os.environ.get("RANK", "0") == "0" else subprocess.DEVNULL
-        if subprocess.run(command, stdout=silent, check=False).returncode:
-            raise UserError(f"preparing {folder} failed; python data.py says why")
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            if subprocess.run([sys.executable, str(Path(__file__).with_name("data.py"))], check=False).returncode:
+                raise UserError(f"preparing {folder} failed; python data.py says why")
+        while not folder.exists():  # the folder appears when it is complete; torchrun ends who waits if preparing fails
+            time.sleep(0.2)
     return Dataset(folder)
 
 
