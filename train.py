@@ -101,9 +101,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def open_data(folder: Path) -> Dataset:
     """Open prepared data; if the default corpus is not there, one process of each machine prepares it and the others wait."""
     if folder == DEFAULT_DATA and not folder.exists():
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            if subprocess.run([sys.executable, str(Path(__file__).with_name("data.py"))], check=False).returncode:
-                raise UserError(f"preparing {folder} failed; python data.py says why")
+        prepare = [sys.executable, str(Path(__file__).with_name("data.py"))]
+        if os.environ.get("LOCAL_RANK", "0") == "0" and subprocess.run(prepare, check=False).returncode:
+            raise UserError(f"preparing {folder} failed; python data.py says why")
         while not folder.exists():  # the folder appears when it is complete; torchrun ends who waits if preparing fails
             time.sleep(0.2)
     return Dataset(folder)
