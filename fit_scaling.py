@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
 from scipy.optimize import minimize_scalar
 
@@ -27,6 +28,9 @@ from common import Parser, UserError, count, read_json, run_script, write_atomic
 REFERENCE_TOKENS = 1.2e9  # x = 1 in the law: the paper's standard run
 SMALLEST_EXPONENT = 1e-3  # below it the law is a logarithm to all intents, and a and c would grow without bound
 EXPONENTS = np.arange(-3, 10.001, 0.02)  # where the best b is looked for before it is refined
+
+
+WHITE_EDGE = withStroke(linewidth=3, foreground="white")  # around letters that lie on a line
 
 
 class Law(NamedTuple):
@@ -236,7 +240,9 @@ def draw(rows: list[Row], path: Path) -> None:
     values = [row.token_efficiency if math.isfinite(row.token_efficiency) else math.nan for row in mixed]
     positions = range(len(mixed))
     bars = right.barh(positions, np.nan_to_num(values), color=[colours[row.run] for row in mixed])
-    right.bar_label(bars, ["no value" if math.isnan(value) else f"{value:.2f}" for value in values], padding=3)
+    right.bar_label(
+        bars, ["no value" if math.isnan(value) else f"{value:.2f}" for value in values], padding=3, path_effects=[WHITE_EDGE]
+    )
     right.set_yticks(positions, [f"{row.run}: {row.language}" for row in mixed])
     right.axvline(1, color="0.4", linestyle=":")
     right.invert_yaxis()
@@ -260,8 +266,9 @@ def draw_perplexities(axes, rows: list[Row], colours: dict[str, str]) -> None:
             if not row.monolingual:
                 labels[row.run, row.share].append(row)
     for (run, share_), equals in labels.items():  # languages of one share lie on each other: one label for all
-        names = equals[0].language if len(equals) == 1 else f"{equals[0].language} to {equals[-1].language}"
-        place = {"xytext": (5, -5), "textcoords": "offset points", "va": "top", "fontsize": 9}
+        between = ", " if len(equals) == 2 else " to "
+        names = between.join(dict.fromkeys((equals[0].language, equals[-1].language)))
+        place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9, "path_effects": [WHITE_EDGE]}
         axes.annotate(f"{names} {share_}", (equals[0].seen, equals[0].ppl), color=colours[run], **place)
     axes.plot([], [], color="0.6", marker="o", markerfacecolor="black", markeredgecolor="black", label="monolingual, and its law")
     axes.plot([], [], color="0.3", marker="D", linestyle="", label="one language of several")
