@@ -2,7 +2,7 @@
 
 `plain_attention` says what is computed. PyTorch's fused `scaled_dot_product_attention` computes the same without ever
 holding the scores, and wins wherever they are large. On CPUs its backward is slow: at the 128 tokens of the `nano` size
-the plain form, compiled, trained the whole model 1.3 to 1.5 times as fast (`make bench` measures both).
+the plain form, compiled, trains the whole model 1.2 times as fast (`make bench`, two cores of an AMD EPYC).
 """
 
 import math
