@@ -17,7 +17,7 @@ test: $(VENV)/dev  ## everything from nothing: environment, tests (about two min
 lint: $(VENV)/dev  ## style and common mistakes
 	@$(IN_VENV) ruff check . && $(IN_VENV) ruff format --check .
 
-bench: $(VENV)/core  ## speed of a training step on this machine, four ways side by side
+bench: $(VENV)/core  ## speed of a training step on this machine, several ways side by side
 	@$(IN_VENV) python bench.py
 
 clean:  ## remove the environment; data/ and out/ stay

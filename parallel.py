@@ -16,8 +16,8 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from common import UserError
+from formats import DECOMPRESSORS
 
-OPENERS = {".gz": gzip.open, ".xz": lzma.open}  # anything else is read as it is
 BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -50,7 +50,7 @@ def _first(paths: dict[str, Path], lines: tuple[str, ...], *, filled: bool) -> P
 
 def _open(path: Path) -> IO[bytes]:
     try:
-        return OPENERS.get(path.suffix, open)(path, "rb")
+        return DECOMPRESSORS.get(path.suffix.lower(), open)(path, "rb")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist, expected a text file of parallel lines") from None
     except IsADirectoryError:

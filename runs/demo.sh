@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The paper's first finding in about nine minutes on two CPU cores: cloned English, balanced and imbalanced (Table 1, rows 1-5).
+# The paper's second takeaway in about nine minutes on two CPU cores: cloned English, balanced and imbalanced (Table 1, rows 1-5).
 #
 # Four monolingual runs give the scaling law; 50/50 and 90/10 are compared with it. Runs that are finished are skipped,
 # so the script can be stopped and started again at any time.
