@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import fit_scaling
 from common import UserError
-from fit_scaling import Law, fit_law
+from law import Law, fit_law
 
 STEP = 128 * 512
 RUN = 18265 * STEP  # tokens of the paper's standard run

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Figures 4 and 10: English and French, anchored, at 50/50 and 90/10, by training tokens and by model size. (Takeaway 7)
+# The balanced runs at the standard size are Table 3's.
+source "$(dirname "$0")/scale.sh"
+corpus real
+into table3
+ladder en
+ladder fr
+run anchored-50-50         1x --languages en fr --vocab anchored --ratio 0.5
+run anchored-90-10         1x --languages en fr --vocab anchored --ratio 0.9
+run anchored-50-50-2x      2x --languages en fr --vocab anchored --ratio 0.5
+run anchored-50-50-3x      3x --languages en fr --vocab anchored --ratio 0.5
+
+SHARED=$FOLDER
+into figure4
+run anchored-90-10-2x      2x --languages en fr --vocab anchored --ratio 0.9
+run anchored-90-10-3x      3x --languages en fr --vocab anchored --ratio 0.9
+for model in $SIZES; do
+    [ "$model" != "$STANDARD_SIZE" ] || continue
+    size "$model"
+    ladder en
+    ladder fr
+    run anchored-50-50     1x --languages en fr --vocab anchored --ratio 0.5
+    run anchored-90-10     1x --languages en fr --vocab anchored --ratio 0.9
+done
+
+report "$SHARED" "$FOLDER"
+report "$SHARED" "$FOLDER" --figure 4
+report "$SHARED" "$FOLDER" --figure 10
+report "$SHARED" "$FOLDER" --compare
+record

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Figures 6 and 7: are the embeddings of clones aligned, by the share of the second and by the frequency of a word? (Takeaway 2)
+# The runs are those of Table 1 and Figure 1. word2vec, which shares no parameter between clones, is the control.
+source "$(dirname "$0")/scale.sh"
+corpus clones
+into table1
+RUNS=("$FOLDER/50-50" "$FOLDER/90-10")
+ladder
+run 50-50            1x --ratio 0.5
+run 90-10            1x --ratio 0.9
+
+SHARED=$FOLDER
+into figure1
+for share in 95 80 70 60; do
+    run $share-$((100 - share)) 1x --ratio 0.$share
+    RUNS+=("$FOLDER/$share-$((100 - share))")
+done
+
+also python align.py "${RUNS[@]}" --word2vec
+report "$SHARED" "$FOLDER" --figure 6
+report "$SHARED" "$FOLDER" --figure 7
+record

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Figure 8: balanced clones that share a part of their vocabulary. Do a few anchor points help? Without any: Table 1, row 4.
+source "$(dirname "$0")/scale.sh"
+corpus clones
+into table1
+ladder
+run 50-50            1x --ratio 0.5
+
+SHARED=$FOLDER
+into figure8
+for percent in 05 10 20 40 80; do
+    run anchors-$percent 1x --ratio 0.5 --anchors 0.$percent
+done
+
+report "$SHARED" "$FOLDER"
+report "$SHARED" "$FOLDER" --figure 8
+record

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# Figure 9 is Figure 2 with MLTE beside it, from the same runs.
+exec bash "$(dirname "$0")/figure2.sh" "$@"

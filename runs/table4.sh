@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Table 4: are the hidden states of English and French aligned? (Takeaway 6) The runs are Table 3's.
+#
+#   PARALLEL=DIR bash runs/table4.sh     # DIR/en and DIR/fr: files of aligned lines; without it, Europarl is downloaded
+source "$(dirname "$0")/scale.sh"
+corpus real
+parallel
+into table3
+
+ladder en
+ladder fr
+RUNS=()
+for vocab in disjoint anchored; do
+    run $vocab-50-50 1x --languages en fr --vocab $vocab --ratio 0.5
+    run $vocab-90-10 1x --languages en fr --vocab $vocab --ratio 0.9
+    RUNS+=("$FOLDER/$vocab-50-50" "$FOLDER/$vocab-90-10")
+done
+
+also python align.py "${RUNS[@]}"
+report "$FOLDER" --compare
+record
