@@ -66,8 +66,10 @@ class Block(nn.Module):
         self.mlp_input = nn.Linear(size.width, size.mlp)
         self.mlp_output = nn.Linear(size.mlp, size.width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, last: int | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
+        if last is not None:  # only the last positions are asked for: nothing reads the others any more
+            x = x[:, -last:]
         return x + self.mlp_output(F.gelu(self.mlp_input(self.mlp_norm(x)), approximate="tanh"))
 
 
@@ -100,14 +102,14 @@ class GPT(nn.Module):
                 shrink = math.sqrt(2 * self.size.layers) if "mlp_output" in name else 1.0
                 parameter.normal_(0.0, 0.02 / shrink)
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """Last hidden states, after the final LayerNorm: (batch, time) ids -> (batch, time, width)."""
+    def hidden(self, tokens: Tensor, last: int | None = None) -> Tensor:
+        """Last hidden states, after the final LayerNorm: (batch, time) ids -> (batch, time, width), or of the `last` positions."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         # Without this factor embeddings of size 0.02 would start as small as the positions that are added to them.
         x = self.token_embedding(tokens) * math.sqrt(self.size.width) + self.position_embedding(positions)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        return self.final_norm(x)
+        return self.final_norm(self.blocks[-1](x, last))
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy in nats of every target under a softmax over the whole joint vocabulary.

@@ -31,6 +31,10 @@ class Process(NamedTuple):
         Raises:
             UserError: there is no such device, or more processes than GPUs.
         """
+        # The compiler's way to add up the gradient of an embedding is otherwise a race that gives other sums in every run.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # finds programming errors; costs time
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         defaults = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         rank, world, local, local_world = (int(os.environ.get(name, default)) for name, default in defaults.items())
         if device == "cuda" and not torch.cuda.is_available():
