@@ -99,8 +99,8 @@ def compile_if_possible(model: nn.Module, inputs: Tensor, targets: Tensor, preci
     compiled = torch.compile(model, dynamic=False)
     try:
         with mixed_precision(precision, process.device):
-            loss = compiled(inputs, targets).mean()
-        loss.backward()
+            mean, _ = compiled(inputs, targets)
+        mean.backward()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever is missing here (a C++ compiler, headers, a Triton) must not cost the run

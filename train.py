@@ -215,9 +215,9 @@ def train_step(
         waiting = steps.process.world > 1 and part + 1 < steps.parts
         with forward.no_sync() if waiting else contextlib.nullcontext():
             with mixed_precision(config["precision"], inputs.device):
-                loss = forward(inputs, targets)
-            (loss.mean() / steps.parts).backward()
-        losses.add(languages, loss.detach())
+                mean, each = forward(inputs, targets)
+            (mean / steps.parts).backward()
+        losses.add(languages, each)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
