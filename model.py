@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.attention import causal_attention
+from kernels.cross_entropy import linear_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ class Block(nn.Module):
         self.mlp_input = nn.Linear(size.width, size.mlp)
         self.mlp_output = nn.Linear(size.mlp, size.width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, last: int | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
+        if last is not None:  # only the last positions are asked for: nothing reads the others any more
+            x = x[:, -last:]
         return x + self.mlp_output(F.gelu(self.mlp_input(self.mlp_norm(x)), approximate="tanh"))
 
 
@@ -100,23 +103,21 @@ class GPT(nn.Module):
                 shrink = math.sqrt(2 * self.size.layers) if "mlp_output" in name else 1.0
                 parameter.normal_(0.0, 0.02 / shrink)
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """Last hidden states, after the final LayerNorm: (batch, time) ids -> (batch, time, width)."""
+    def hidden(self, tokens: Tensor, last: int | None = None) -> Tensor:
+        """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time, width), or of the `last` positions only."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         # Without this factor embeddings of size 0.02 would start as small as the positions that are added to them.
         x = self.token_embedding(tokens) * math.sqrt(self.size.width) + self.position_embedding(positions)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        return self.final_norm(x)
+        return self.final_norm(self.blocks[-1](x, last))
 
-    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy in nats of every target under a softmax over the whole joint vocabulary.
+    def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy in nats of the targets under a softmax over the whole joint vocabulary.
 
-        (batch, time) ids and (batch, time) target ids -> (batch, time) losses in float32.
+        (batch, time) ids and (batch, time) target ids -> their mean, to be differentiated, and (batch, time) losses for the log.
         """
-        logits = self.output(self.hidden(tokens))
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        return losses.view_as(targets)
+        return linear_cross_entropy(self.hidden(tokens), self.output.weight, targets)
 
     def non_embedding_params(self) -> int:
         """Parameters outside the two embedding matrices: the paper's measure of size (mini 11M, small 85M, medium 303M).

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from common import Progress
@@ -17,7 +18,7 @@ from model import GPT
 from process import Process
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}  # most tokens that go through the model at a time; a CPU wants them in its cache
-BATCH_LOGITS = 250_000_000  # most logits at a time, a gigabyte
+VOCABULARY_SLICE = {"cpu": 1024, "cuda": 16384}  # ids whose logits exist at a time
 MEASURED = ("ppl", "ppl_standard_error", "bits_per_byte", "accuracy", "scored_tokens", "scored_documents")
 
 
@@ -62,7 +63,7 @@ def score(
     ends = np.cumsum(counted)
     found = torch.zeros(2, int(ends[-1]), dtype=torch.float64)
     # Batches do not depend on the number of processes, which only take turns: rounding is the same for one and for many.
-    step = max(1, min(BATCH_TOKENS[device.type] // length, BATCH_LOGITS // (stride * model.vocabulary)))
+    step = max(1, BATCH_TOKENS[device.type] // length)
     firsts = range(process.rank * step, len(starts), process.world * step)
 
     def windows(first: int) -> np.ndarray:
@@ -86,9 +87,28 @@ def score_windows(model: GPT, windows: np.ndarray, stride: int) -> Tensor:
     tokens = torch.from_numpy(windows).to(model.output.weight.device)
     targets = tokens[:, 1:][:, -stride:]
     # The output layer is the largest matrix of a small model: it is applied to the counted positions only.
-    logits = model.output(model.hidden(tokens[:, :-1])[:, -stride:]).float()
-    answers = logits.gather(-1, targets[..., None])[..., 0]
-    return torch.stack([logits.logsumexp(-1) - answers, (answers >= logits.amax(-1)).float()]).cpu()
+    hidden = model.hidden(tokens[:, :-1], last=stride)
+    return score_targets(hidden.flatten(0, 1), model.output.weight, targets.flatten()).view(2, *targets.shape).cpu()
+
+
+def score_targets(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """(n, width) hidden states, (vocabulary, width) and (n,) -> (2, n): nats of the targets, and 1 where no id is likelier.
+
+    The softmax over the vocabulary is taken a slice at a time, by a maximum and a sum that are corrected when a later
+    slice holds a larger logit: no more logits exist than fit into a processor's cache.
+    """
+    answers = torch.full(targets.shape, -math.inf, device=hidden.device)
+    largest, total = answers.clone(), torch.zeros_like(answers)
+    size = VOCABULARY_SLICE[hidden.device.type]
+    for first in range(0, len(weight), size):
+        logits = F.linear(hidden, weight[first : first + size]).float()
+        place = targets - first
+        inside = (place >= 0) & (place < logits.shape[1])
+        found = logits.gather(1, place.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
+        answers = torch.where(inside, found, answers)
+        before, largest = largest, torch.maximum(largest, logits.amax(1))
+        total = total * (before - largest).exp() + logits.sub_(largest[:, None]).exp_().sum(1)
+    return torch.stack([largest + total.log() - answers, (answers >= largest).float()])
 
 
 def in_threads(function: Callable[[int], Tensor], numbers: Iterable[int], device: torch.device) -> Iterator[Tensor]:

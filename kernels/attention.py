@@ -28,6 +28,6 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention by the fastest implementation for this device and length; shapes as in `plain_attention`."""
-    if query.device.type == "cpu" and query.shape[-2] <= PLAIN_UP_TO:
+    if query.device.type == "cpu" and query.shape[-2] <= PLAIN_UP_TO and torch.is_grad_enabled():
         return plain_attention(query, key, value)
     return F.scaled_dot_product_attention(query, key, value, is_causal=True)
