@@ -3,8 +3,9 @@
 import math
 
 import paper
+from alignment import hidden_states, means
 from evidence import FAMILIES, Evidence, by_experiment, evidence_of_rows, standard_size
-from results import Quantity, Row
+from results import Fitted, Quantity, Row
 from takeaways import judge_all
 
 SCRIPTS = {"Table 1": "runs/table1.sh", "Table 3": "runs/table3.sh"}
@@ -66,9 +67,9 @@ def compare_table(name: str, ours: dict[tuple, Row], size: str) -> str:
     return f"## {name}\n\n{markdown(head, lines, 2)}{told}"
 
 
-def compare_similarities(layers: dict[tuple, list[float]]) -> str:
-    """Tables 2 and 4: hidden-state cosine after each layer."""
-    if not layers:
+def compare_similarities(layers: dict[tuple, list[float]], others: list[tuple]) -> str:
+    """Tables 2 and 4: hidden-state cosine after each layer; then the means of Figures 6 and 11 to 13."""
+    if not layers and not others:
         return "## Tables 2 and 4\n\nNot measured: `bash runs/table2.sh` and `bash runs/table4.sh` measure them.\n"
     lines = []
     for key, theirs in paper.HIDDEN_STATES.items():
@@ -77,7 +78,11 @@ def compare_similarities(layers: dict[tuple, list[float]]) -> str:
         means = [f"{sum(values) / len(values):.2f}" if values else "-" for values in (theirs, ours)]
         lines.append((key[0], f"{key[1]}%", means[0], means[1], *texts))
     head = ("languages", "share of L1", "mean, paper", "mean, ours", "by layer, paper", "by layer, ours")
-    return f"## Tables 2 and 4: cosine of hidden states\n\n{markdown(head, lines, 2)}"
+    text = f"## Tables 2 and 4: cosine of hidden states\n\n{markdown(head, lines, 2)}"
+    if others:
+        cells = [(what, which, "-" if theirs is None else f"{theirs:.2f}", f"{ours:.2f}") for what, which, theirs, ours in others]
+        text += f"\n## Figures 6 and 11 to 13: mean cosines\n\n{markdown(('of', 'languages', 'paper', 'ours'), cells, 2)}"
+    return text
 
 
 def compare_takeaways(evidence: Evidence) -> str:
@@ -87,12 +92,13 @@ def compare_takeaways(evidence: Evidence) -> str:
     return f"## Takeaways\n\n{markdown(('', 'the paper says', 'where', 'here', 'with'), lines, 5)}"
 
 
-def compare(rows: list[Row], layers: dict[tuple, list[float]]) -> str:
+def compare(fitted: Fitted) -> str:
     """Everything beside the paper, as Markdown."""
-    size = standard_size(rows)
+    rows, size = fitted.rows, standard_size(fitted.rows)
+    layers = hidden_states(fitted, size)
     similarities = {key: sum(values) / len(values) for key, values in layers.items()}
     ours = by_experiment(rows)
     parts = [f"# {size} beside the paper's {paper.SIZE}\n"]
     parts += [compare_table(name, ours, size) for name in paper.TABLES]
-    parts += [compare_similarities(layers), compare_takeaways(evidence_of_rows(rows, similarities, size))]
+    parts += [compare_similarities(layers, means(fitted, size)), compare_takeaways(evidence_of_rows(rows, similarities, size))]
     return "\n".join(parts)

@@ -1,6 +1,6 @@
 """The paper's figures from one's own runs, the paper's own values as faint marks (fit_scaling.py --figure N).
 
-Figures 6 and 7 look inside the models and are drawn by `alignment.py`, Figures 11 to 14 by `align.py`.
+Figures 6 and 7 show what `alignment.py` reads of align.py's results; Figures 11 to 14 are pictures of align.py's own.
 """
 
 import math
@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 
 import paper
+from alignment import figure_6, figure_7
 from common import UserError, count
 from evidence import ORDER, Family, Missing, family, standard_size
 from law import Law
@@ -228,6 +229,8 @@ FIGURES = {
     3: (figure_3, (10, 7)),
     4: (scaling(*REAL, ("ppl", "teff"), paper.TABLE_3), (10, 7)),
     5: (figure_5, (7, 4.8)),
+    6: (figure_6, (10, 4.2)),
+    7: (figure_7, (10, 4.2)),
     8: (figure_8, (7, 4.2)),
     9: (scaling(*CLONES, ("ppl", "mlte", "teff"), paper.TABLE_1 + paper.FIGURE_2), (10, 10)),
     10: (scaling(*REAL, ("ppl", "mlte", "teff"), paper.TABLE_3), (10, 10)),
@@ -250,6 +253,6 @@ def draw(number: int, fitted: Fitted, path: Path) -> None:
     except Missing as missing:
         raise UserError(f"Figure {number} needs {missing}; bash runs/figure{number}.sh runs them") from None
     else:
-        figure.savefig(path, dpi=120, metadata={"Software": None})
+        figure.savefig(path, dpi=120)
     finally:
         plt.close(figure)

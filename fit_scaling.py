@@ -20,7 +20,6 @@ import numpy as np
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
 
-import alignment
 import figures
 from common import Parser, count, run_script, write_atomic, write_json
 from compare import compare, efficiency_text, markdown, perplexity_text, with_interval
@@ -28,7 +27,6 @@ from recommend import recommend
 from results import SHARED, Fitted, Row, fit
 
 WHITE_EDGE = withStroke(linewidth=3, foreground="white")  # around letters that lie on a line
-FIGURES = {**figures.FIGURES, **alignment.FIGURES}
 
 
 def table(rows: list[Row]) -> str:
@@ -146,7 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="folders that hold evaluated runs")
     parser.add_argument("--out", type=Path, help="where tables and figures go (default: the first folder)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--figure", type=int, choices=sorted(FIGURES), help="draw this figure of the paper instead")
+    what.add_argument("--figure", type=int, choices=sorted(figures.FIGURES), help="draw this figure of the paper instead")
     what.add_argument("--compare", action="store_true", help="print tables and takeaways beside the paper's instead")
     what.add_argument("--recommend", action="store_true", help="say which mix serves the rarest language best instead")
     args = parser.parse_args(arguments)
@@ -155,10 +153,10 @@ def main(arguments: list[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if args.figure:
         path = out / f"figure{args.figure}.png"
-        (figures if args.figure in figures.FIGURES else alignment).draw(args.figure, fitted, path)
+        figures.draw(args.figure, fitted, path)
         return print(f"figure: {path}")
     if args.compare or args.recommend:
-        text = compare(fitted.rows, alignment.hidden_states(fitted)) if args.compare else recommend(fitted.rows)
+        text = compare(fitted) if args.compare else recommend(fitted.rows)
         path = out / ("compare.md" if args.compare else "recommendation.md")
         write_atomic(path, text)
         print(text)

@@ -2,10 +2,10 @@
 
     DRY=1 bash runs/table1.sh
 
-A script of runs/ gives its commands here, one a line. FLOPs of a training token are 6 times the parameters outside the
-embeddings, 6 * layers * width of attention * length for attention that looks back only, and 6 * width * joint vocabulary
-for the output layer; evaluation is counted by its windows. The time follows from the FLOPs a second of earlier runs on
-this machine, found in their result.json; without any, from a guess that is stated.
+A script of runs/ gives its commands here, one a line. FLOPs of a training token are those of `flops.py`: 6 for each weight of
+a matrix product, output layer included, and attention; those of an evaluation follow from its windows. The time follows
+from the FLOPs a second of earlier runs on this machine, found in their result.json; without any, from a guess that is
+stated.
 """
 
 import argparse
@@ -14,16 +14,14 @@ import shlex
 import statistics
 import sys
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-
-import torch
 
 from common import Parser, UserError, count, duration, read_json, run_script, write_atomic
 from compare import markdown
 from experiment import is_monolingual
-from model import GPT, SIZES
+from flops import flops_per_token
+from model import SIZES
 from process import Process
 from shards import Dataset
 from train import RECIPES, parse_arguments
@@ -44,20 +42,6 @@ class Cost(NamedTuple):
     state: str  # done, begun, to do
 
 
-@cache
-def non_embedding_params(size: str, length: int) -> int:
-    """Parameters outside the embeddings, without allocating any."""
-    with torch.device("meta"):
-        return GPT(SIZES[size], 1, length).non_embedding_params()
-
-
-def flops_per_token(size: str, length: int, vocabulary: int) -> tuple[float, float]:
-    """Of a forward pass: what every token costs, and what the output layer costs. Training takes three times both."""
-    shape = SIZES[size]
-    attention = 2 * shape.layers * shape.heads * shape.head_dim * length  # half of the positions, for keys and for values
-    return 2 * non_embedding_params(size, length) + attention, 2 * shape.width * vocabulary
-
-
 def vocabulary_of(args: argparse.Namespace, pieces: int) -> tuple[int, int]:
     """Languages of a run, and the most ids that its joint vocabulary can have."""
     if is_monolingual(args):
@@ -72,12 +56,14 @@ def cost(command: str, pieces: dict[str, int]) -> Cost:
     args = parse_arguments(words[words.index("train.py") + 1 :])
     length = args.length or RECIPES[args.size].length
     languages, vocabulary = vocabulary_of(args, pieces.get(str(args.data), OTHER_PIECES))
-    body, output = flops_per_token(args.size, length, vocabulary)
-    flops = 3 * (body + output) * args.tokens
+    all_of_it, body = (flops_per_token(SIZES[args.size], outputs, length) for outputs in (vocabulary, 0))
+    flops = all_of_it * args.tokens
     if args.data.exists():
         names = args.languages or list(Dataset(args.data).languages)[:1]
         test = sum(Dataset(args.data).languages[name]["test"]["tokens"] for name in names) * languages / len(names)
-        flops += test * (4 * body + output)  # the window moves by a quarter; the output layer sees what counts
+        flops += (
+            test * (4 * body + all_of_it - body) / 3
+        )  # no backward pass; windows move by a quarter, only what counts is output
     done = args.out / "result.json"
     finished = done.exists() and all("ppl" in language for language in read_json(done, "a result", ("languages",))["languages"])
     state = "done" if finished else "begun" if (args.out / "config.json").exists() else "to do"
@@ -104,7 +90,7 @@ def speed(lines: list[str], scale: str) -> tuple[float, str]:
     for path in sorted(Path("out").rglob("result.json")) if right else ():
         result = read_json(path, "the result of a run")
         if result.get("device") == process.device_name() and result.get("size") in SIZES and "tokens_per_second" in result:
-            per_token = 3 * sum(flops_per_token(result["size"], result["length"], result["vocabulary"]))
+            per_token = flops_per_token(SIZES[result["size"]], result["vocabulary"], result["length"])
             measured.append((result["size"], result["tokens_per_second"] * per_token / result.get("processes", 1)))
     sizes = {(re.search(r"--size (\S+)", line) or [0, ""])[1] for line in lines}
     own = [flops for size, flops in measured if size in sizes] or [flops for _, flops in measured]

@@ -21,7 +21,8 @@ def candidates(rows: list[Row]) -> list[Row]:
     for row in rows:
         if not row.monolingual:
             mixes.setdefault(row.run, []).append(row)
-    rarest = min((row for mix in mixes.values() for row in mix), key=lambda row: row.seen / _total(mixes[row.run]), default=None)
+    everyone = [row for mix in mixes.values() for row in mix]
+    rarest = min(everyone, key=lambda row: (row.seen / _total(mixes[row.run]), -row.position), default=None)
     if rarest is None:
         raise UserError("--recommend compares mixes of two languages, found none")
     own = [row for mix in mixes.values() for row in mix if row.language == rarest.language]

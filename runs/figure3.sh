@@ -6,7 +6,7 @@ into table3
 ladder en
 ladder fr
 for vocab in disjoint anchored; do
-    for share in 10 50 90; do run $vocab-$share-$((100 - share)) 1x --languages en fr --vocab $vocab --ratio 0.$share; done
+    for tenths in 1 5 9; do run $vocab-${tenths}0-$((10 - tenths))0 1x --languages en fr --vocab $vocab --ratio 0.$tenths; done
 done
 
 SHARED=$FOLDER

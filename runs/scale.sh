@@ -22,13 +22,14 @@ case $SCALE in
 cpu) # 3x is 6.0 of the 6.1 million tokens of pydocs: no row of Table 1 reads a text twice
     DEFAULT_SIZE=nano SIZES="nano mini" CLONE_TOKENS=2e6 REAL_TOKENS=3e6 DEFAULT_RECIPE="" PIECES=4096
     OTHER_RECIPE="--length 128 --batch 32 --learning-rate 1e-3 --warmup 20" # as nano's, but for the rate
-    LADDER="0.1 0.25 0.5 1 1.5 2 3" OTHER_LADDER="0.1 0.25 0.5 1" CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-4096 OUT=${OUT:-out} ;;
+    LADDER="0.1 0.25 0.5 1 1.5 2 3" REAL_LADDER="0.1 0.25 0.5 1 2" OTHER_LADDER="0.1 0.25 0.5 1" CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-4096 OUT=${OUT:-out} ;;
 gpu) # 1x is one and a half passes over the English novels, 3x four and a half, more than which teaches little
     DEFAULT_SIZE=mini SIZES="mini small" CLONE_TOKENS=20e6 REAL_TOKENS=20e6 DEFAULT_RECIPE="--batch 32 --warmup 100" PIECES=16384
-    OTHER_RECIPE=$DEFAULT_RECIPE LADDER="0.1 0.25 0.5 1 1.5 2 3" OTHER_LADDER="0.1 0.25 0.5 1 2" CLONE_DATA=$NOVEL_DATA REAL_DATA=$NOVEL_DATA OUT=${OUT:-out/gpu} ;;
+    OTHER_RECIPE=$DEFAULT_RECIPE LADDER="0.1 0.25 0.5 1 1.5 2 3" REAL_LADDER="0.1 0.25 0.5 1 2" OTHER_LADDER="0.1 0.25 0.5 1 2" CLONE_DATA=$NOVEL_DATA REAL_DATA=$NOVEL_DATA OUT=${OUT:-out/gpu} ;;
 paper) # 18,265 steps; 4x fits into the text
     DEFAULT_SIZE=small SIZES="mini small medium" CLONE_TOKENS=1197015040 REAL_TOKENS=1197015040 DEFAULT_RECIPE="" OTHER_RECIPE="" PIECES=16384
-    LADDER="0.05 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.85 0.9 0.95 1 1.5 2 3" OTHER_LADDER="0.05 0.1 0.25 0.5 1 2"
+    LADDER="0.05 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.85 0.9 0.95 1 1.5 2 3" REAL_LADDER=$LADDER
+    LADDER_mini="0.05 0.1 0.25 0.5 1" LADDER_medium="0.1 0.24 0.5 1 1.2 2.04 2.16 2.28 2.4" OTHER_LADDER=$LADDER_mini
     CLONE_DATA=books REAL_DATA=books OUT=${OUT:-out/paper} ;;
 *) echo "error: SCALE=$SCALE: expected cpu, gpu or paper" >&2 && exit 2 ;;
 esac
@@ -51,10 +52,12 @@ corpus() { # clones|real: the text of what follows, prepared if it is not there
     esac
 }
 
-parallel() { # aligned lines of the two languages, for align.py
-    local name=${DATA#data/}
-    if [ -n "${PARALLEL:-}" ]; then also python data.py --name "$name" --parallel "en=$PARALLEL/en" "fr=$PARALLEL/fr"
-    else also python data.py --name "$name" --corpus europarl; fi
+aligned() { # en=FILE fr=FILE, lines in step, for align.py; Europarl is downloaded unless PARALLEL names others
+    if [ -z "${PARALLEL:-}" ]; then
+        also python data.py --name "${DATA#data/}" --corpus europarl
+        PARALLEL=data/downloads/europarl-v7/europarl-v7.fr-en
+    fi
+    LINES_IN_STEP=("en=$PARALLEL.en" "fr=$PARALLEL.fr")
 }
 
 into() { # NAME: the folder of the runs that follow, below out/
@@ -76,8 +79,9 @@ run() { # NAME TIMESx FLAGS...: train and evaluate one model on TIMES the standa
 }
 
 ladder() { # [LANGUAGE]: monolingual runs of different length, for the law
-    local times steps=$LADDER
-    [ "$SIZE" = "$STANDARD_SIZE" ] || steps=$OTHER_LADDER
+    local times steps=$LADDER own=LADDER_$SIZE
+    [ $# = 0 ] || steps=$REAL_LADDER
+    [ "$SIZE" = "$STANDARD_SIZE" ] || steps=${!own:-$OTHER_LADDER}
     for times in $steps; do
         if [ $# = 0 ]; then run "mono-${times}x" "${times}x" --ratio 1; else run "mono-$1-${times}x" "${times}x" --languages "$1" --ratio 1; fi
     done

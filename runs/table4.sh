@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Table 4: are the hidden states of English and French aligned? (Takeaway 6) The runs are Table 3's.
 #
-#   PARALLEL=DIR bash runs/table4.sh     # DIR/en and DIR/fr: files of aligned lines; without it, Europarl is downloaded
+#   PARALLEL=multi30k bash runs/table4.sh     # multi30k.en and multi30k.fr: lines in step; without it, Europarl is downloaded
 source "$(dirname "$0")/scale.sh"
 corpus real
-parallel
+aligned
 into table3
 
 ladder en
@@ -16,6 +16,6 @@ for vocab in disjoint anchored; do
     RUNS+=("$FOLDER/$vocab-50-50" "$FOLDER/$vocab-90-10")
 done
 
-also python align.py "${RUNS[@]}"
+also python align.py "${RUNS[@]}" --parallel "${LINES_IN_STEP[@]}"
 report "$FOLDER" --compare
 record
