@@ -6,7 +6,7 @@ import paper
 from alignment import hidden_states, means
 from evidence import FAMILIES, Evidence, by_experiment, evidence_of_rows, standard_size
 from results import Fitted, Quantity, Row
-from takeaways import judge_all
+from takeaways import judge_all, summary
 
 SCRIPTS = {"Table 1": "runs/table1.sh", "Table 3": "runs/table3.sh"}
 KINDS = dict(zip(SCRIPTS, FAMILIES, strict=True))
@@ -88,8 +88,8 @@ def compare_similarities(layers: dict[tuple, list[float]], others: list[tuple]) 
 def compare_takeaways(evidence: Evidence) -> str:
     """Every claim of the paper's takeaways, and whether these runs bear it out."""
     verdicts = judge_all(evidence)
-    lines = [(str(v.claim.takeaway), v.claim.sentence, v.claim.where, v.word, v.figures) for v in verdicts]
-    return f"## Takeaways\n\n{markdown(('', 'the paper says', 'where', 'here', 'with'), lines, 5)}"
+    lines = [f"{v.claim.takeaway}. {v.claim.sentence} ({v.claim.where}): **{v.word}**; {v.figures}\n" for v in verdicts]
+    return f"## Takeaways\n\n{summary(verdicts)}\n{''.join(lines)}"
 
 
 def compare(fitted: Fitted) -> str:

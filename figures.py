@@ -45,6 +45,9 @@ def finish(axes, measure: str, x_label: str) -> None:
     axes.set(xlabel=x_label, ylabel=label, yscale=scale)
     if measure == "teff":
         axes.axhline(1, color="0.5", linestyle=":", linewidth=1)
+        row = axes.get_shared_y_axes().get_siblings(axes)  # what an interval without end reaches must not squeeze all others
+        values = [y for other in row for line in other.lines if line.get_marker() in {"o", "s"} for y in line.get_ydata()]
+        axes.set_ylim(top=min(axes.get_ylim()[1], 1.5 * max([1.0, *values])))
     axes.yaxis.set_major_formatter((lambda v, _: count(v)) if measure == "mlte" else "{x:g}")
     axes.yaxis.set_minor_formatter((lambda v, _: count(v)) if measure == "mlte" else "{x:g}")
     axes.spines[["top", "right"]].set_visible(False)
@@ -140,10 +143,12 @@ def figure_3(fitted: Fitted, size: str, figure) -> None:
                 points(axes, mine, measure, {"color": colour, "label": vocab} | style)
                 marks = [(100 - row.setting.shares[0], getattr(row, values)[position]) for row in theirs]
                 axes.plot(*zip(*marks, strict=True), marker="s", color=colour, label=f"{vocab}, paper", **FAINT)
-                finish(axes, measure, f"p({own.roles[1].upper()}) in %")
-                axes.set_title(own.roles[position].upper() if not line else "")
     if not drawn:
         raise Missing(f"runs of two real languages of {size} at two ratios or more")
+    for line, measure in enumerate(("ppl", "teff")):
+        for axes, role in zip(panels[line], own.roles, strict=True):
+            finish(axes, measure, f"p({own.roles[1].upper()}) in %")
+            axes.set_title("" if line else role.upper())
     panels[0, 0].legend(frameon=False, fontsize=8)
 
 
@@ -176,6 +181,7 @@ def scaling(name: str, vocab: str, measures: tuple[str, ...], theirs: list[paper
                     left.plot(*zip(*marks, strict=True), marker="s", color=colour, **FAINT)
             finish(left, measure, f"training tokens, in units of the standard run ({size})")
             finish(right, measure, "model size at 1x")
+            left.set_xticks(sorted({row.setting.times for row in longer}))
             right.set_xticks(range(len(sizes)), sizes)
         panels[0, 0].plot([], [], marker="s", color="0.3", label="paper, small", **FAINT)
         panels[0, 0].legend(frameon=False, fontsize=8)

@@ -60,7 +60,7 @@ def describe(fitted: Fitted) -> str:
         )
         if not own:
             lines.append(
-                f"Three points lie on a law exactly: no intervals for {size}, {source}; a fourth monolingual run gives them."
+                f"Three runs lie on a law exactly: no intervals for {size}, {source}; a fourth monolingual run gives them."
             )
     lines += [
         "MLPE: perplexity of a monolingual model on as many tokens of the language. MLTE: tokens it needs for this",

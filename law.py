@@ -124,7 +124,7 @@ def fit_laws_at_once(tokens: np.ndarray, perplexities: np.ndarray) -> Law:
 
 
 class Measured(NamedTuple):
-    """The perplexity of one experiment in one language: a point of the law, or a row of a table."""
+    """The perplexity of one experiment in one language, by one or several seeds: a point of the law, or a row of a table."""
 
     tokens: float
     perplexities: dict[int, float]  # by seed
@@ -148,59 +148,49 @@ class Resampled(NamedTuple):
 
 
 def resample(law: Law, points: list[Measured], rows: list[Measured], seed: int = 0) -> Resampled | None:
-    """Bootstrap: what the law and the rows' perplexities might have been, had the same experiment been done again.
+    """Bootstrap: what the law and the rows' perplexities might have been, had the same experiments been done again.
 
     What it covers, each a draw that is made anew in every resample:
 
-    * **Points.** A monolingual run is off the law by chance, and by the law's being no more than a formula. How far, the
-      points' own residuals tell: each point is put back on the law and given the residual of a random point. Residuals
-      are smaller than errors, because the law bends towards its points: with k points and 3 unknowns they are widened by
-      sqrt(k / (k - 3)), and, k - 3 being few, by the uncertainty of that estimate itself (chi-squared, as in a t test).
-    * **Rows.** A run of one seed is off by chance as a point is: it gets such a residual as well.
-    * **Seeds.** Where experiments were run with several seeds, seeds are drawn with replacement, the same ones for all
-      points and rows, instead of the rows' residuals.
+    * **Points.** A monolingual run is off the law by chance, and because the law is no more than a formula. How far, the
+      residuals tell: each run is put back on the law and given the residual of a random run. Residuals are smaller than
+      errors, because the law bends towards its runs: with n of them and 3 unknowns they are widened by sqrt(n / (n - 3)),
+      and, n - 3 being few, by the uncertainty of that estimate itself (chi-squared, as in a t test).
+    * **Rows.** A run of several languages is off by chance as a monolingual one is: it gets such a residual as well.
+    * **Seeds.** Each seed is a run of its own. An experiment of S seeds gets the mean of S residuals, and how far its seeds
+      lie apart joins what residuals are drawn from.
     * **Documents.** The test text is a sample, the same for all runs: one draw for all moves each perplexity by its own
       standard error. What is hard for all cancels in TEff, as it should.
 
-    It does not cover what all runs share: the text, the recipe, the order of text of a single seed.
+    It does not cover what all runs share: the text and the recipe.
 
-    Returns None for fewer than four points: three lie on a law exactly, which says nothing of its error.
+    Returns None for fewer than four monolingual runs: three lie on a law exactly, which says nothing of its error.
     """
-    k = len(points)
-    if k < 4:
+    expected = np.log([law.perplexity(point.tokens) for point in points])
+    lone = [math.log(ppl) - log for point, log in zip(points, expected, strict=True) for ppl in point.perplexities.values()]
+    apart = [np.log(list(row.perplexities.values())) for row in rows if row not in points and len(row.perplexities) > 1]
+    known = len(lone) - 3 + sum(len(logs) - 1 for logs in apart)
+    if len(lone) < 4:
         return None
+    residuals = np.concatenate([centred(lone, 3), *(centred(logs, 1) for logs in apart)])
     random = np.random.default_rng(seed)
-    tokens = np.array([point.tokens for point in points])
-    expected = np.log([law.perplexity(n) for n in tokens])
-    residuals = np.log([point.ppl for point in points]) - expected
-    residuals = (residuals - residuals.mean()) * math.sqrt(k / (k - 3))
-    spread = np.sqrt((k - 3) / random.chisquare(k - 3, (RESAMPLES, 1)))
-    seeds = sorted({s for measured in points + rows for s in measured.perplexities})
-    drawn = random.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), RESAMPLES)
+    spread = np.ones(RESAMPLES)
     documents = random.standard_normal(RESAMPLES)
-    noise = residuals[random.integers(k, size=(RESAMPLES, k))] * spread
-    log_points = (
-        expected + noise + np.stack([shift_of_seeds(point, seeds, drawn) + point.error * documents for point in points], axis=1)
-    )
-    log_rows = []
-    for row in rows:
-        chance = residuals[random.integers(k, size=RESAMPLES)] * spread[:, 0] if len(row.perplexities) == 1 else 0.0
-        log_rows.append(np.log(row.ppl) + chance + shift_of_seeds(row, seeds, drawn))
-    log_rows = np.array(log_rows)
-    errors = np.array([[row.error] for row in rows]) * documents
-    points_drawn, rows_drawn, same = (np.exp(np.clip(logs, 0, LARGEST_LOG)) for logs in (log_points, log_rows + errors, log_rows))
-    return Resampled(fit_laws_at_once(tokens, points_drawn), rows_drawn, same)
+
+    def chance(measured: Measured) -> np.ndarray:
+        return residuals[random.integers(len(residuals), size=(RESAMPLES, len(measured.perplexities)))].mean(1) * spread
+
+    log_points = np.stack([chance(point) + point.error * documents for point in points]) + expected[:, None]
+    same = np.stack([math.log(row.ppl) + chance(row) for row in rows])
+    moved = same + np.array([row.error for row in rows])[:, None] * documents
+    drawn, moved, same = (np.exp(np.clip(logs, 0, LARGEST_LOG)) for logs in (log_points.T, moved, same))
+    return Resampled(fit_laws_at_once(np.array([point.tokens for point in points]), drawn), moved, same)
 
 
-def shift_of_seeds(measured: Measured, seeds: list[int], drawn: np.ndarray) -> np.ndarray:
-    """By how much the mean log perplexity moves if seeds occur `drawn` times each: (n, seeds) -> (n,)."""
-    if len(measured.perplexities) < 2:
-        return np.zeros(len(drawn))
-    own = [seeds.index(s) for s in measured.perplexities]
-    logs = np.log(list(measured.perplexities.values()))
-    times = drawn[:, own]
-    total = np.maximum(times.sum(1), 1)  # none of its own seeds drawn: no shift
-    return math.sqrt(len(own) / (len(own) - 1)) * (times @ (logs - logs.mean())) / total
+def centred(logs, unknowns: int) -> np.ndarray:
+    """Deviations from the mean, as wide as the errors are of which a fit of so many unknowns leaves them."""
+    logs = np.asarray(logs)
+    return (logs - logs.mean()) * math.sqrt(len(logs) / (len(logs) - unknowns))
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

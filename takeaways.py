@@ -170,24 +170,39 @@ class Verdict(NamedTuple):
     """What some evidence says of a claim."""
 
     claim: Claim
-    word: str  # holds, does not hold, cannot be told, not run
+    word: str  # holds, holds within chance, fails within chance, does not hold, not run
     figures: str
 
 
 def judge(claim: Claim, evidence: Evidence) -> Verdict:
-    """Whether a claim holds. One comparison that fails is enough to refute it, if its intervals do not overlap."""
+    """Whether a claim holds: all of its comparisons come out as in the paper.
+
+    It is refuted if one comes out the other way round. Either is "within chance" if it rests on intervals that overlap.
+    """
     try:
         comparisons = claim.comparisons(evidence)
     except Missing as missing:
         return Verdict(claim, "not run", f"needs {missing}")
-    figures = "; ".join(map(str, comparisons))
-    if any(not less.holds and less.told_apart for less in comparisons):
-        return Verdict(claim, "does not hold", figures)
-    if all(less.holds for less in comparisons) and all(less.told_apart for less in comparisons):
-        return Verdict(claim, "holds", figures)
-    return Verdict(claim, "cannot be told", figures + " (intervals overlap)")
+    failing = [less for less in comparisons if not less.holds]
+    certain = any(less.told_apart for less in failing) if failing else all(less.told_apart for less in comparisons)
+    words = ("does not hold", "fails within chance") if failing else ("holds", "holds within chance")
+    return Verdict(claim, words[0 if certain else 1], "; ".join(map(str, comparisons)))
 
 
 def judge_all(evidence: Evidence) -> list[Verdict]:
     """Every claim."""
     return [judge(claim, evidence) for claim in CLAIMS]
+
+
+def summary(verdicts: list[Verdict]) -> str:
+    """Which of the eight hold, in a sentence each. A takeaway holds if all of its claims do that were run."""
+    words: dict[int, list[str]] = {}
+    for verdict in verdicts:
+        words.setdefault(verdict.claim.takeaway, []).append(verdict.word)
+    found: dict[str, list[str]] = {"Hold": [], "Hold within chance": [], "Do not hold": [], "Not run": []}
+    for number, own in words.items():
+        run = [word for word in own if word != "not run"]
+        kind = "Do not hold" if {"does not hold", "fails within chance"} & set(run) else "Hold"
+        kind = "Hold within chance" if kind == "Hold" and "holds within chance" in run else kind
+        found[kind if run else "Not run"].append(f"{number}{'' if len(run) == len(own) or not run else ' (in part)'}")
+    return "".join(f"{kind}: {', '.join(numbers)}.\n" for kind, numbers in found.items() if numbers)

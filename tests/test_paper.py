@@ -10,7 +10,7 @@ import paper
 from evidence import ALIGNMENT, TEFF, Evidence, evidence_of_the_paper
 from law import fit_law
 from results import Quantity
-from takeaways import CLAIMS, Less, judge, judge_all
+from takeaways import CLAIMS, Less, judge, judge_all, summary
 
 THREE_POINTS = {
     source: fit_law([x * paper.TOKENS for x in points], list(points.values())) for source, points in paper.POINTS.items()
@@ -141,7 +141,22 @@ def test_intervals_that_overlap_decide_nothing():
     assert Less(low, ("far", Quantity(2.0, 1.5, math.inf))).told_apart
     evidence = evidence_of_the_paper()
     evidence.values["cloned", 2, (50,), 1, paper.SIZE, TEFF, 0] = Quantity(0.98, 0.9, 1.05)
-    assert judge(CLAIMS[0], evidence).word == "cannot be told"
+    assert judge(CLAIMS[0], evidence).word == "holds within chance"
+    evidence.values["cloned", 2, (50,), 1, paper.SIZE, TEFF, 0] = Quantity(1.01, 0.9, 1.1)
+    assert judge(CLAIMS[0], evidence).word == "fails within chance"
+    evidence.values["cloned", 2, (50,), 1, paper.SIZE, TEFF, 0] = Quantity(1.2, 1.1, 1.3)
+    assert judge(CLAIMS[0], evidence).word == "does not hold"
+
+
+def test_the_summary_has_every_takeaway_once():
+    assert summary(judge_all(evidence_of_the_paper())) == "Hold: 1, 2, 3, 4 (in part), 5, 6, 7 (in part), 8.\n"
+    assert summary(judge_all(Evidence({}, "nano"))) == "Not run: 1, 2, 3, 4, 5, 6, 7, 8.\n"
+    evidence = changed(cloned_50_0_TEff=1.5)
+    evidence.values["cloned", 2, (90,), 1, paper.SIZE, TEFF, 1] = Quantity(2.08, 0.8, 3)
+    del evidence.values["anchored", 2, (90,), 2, paper.SIZE, TEFF, 1]
+    assert summary(judge_all(evidence)) == (
+        "Hold: 3, 4 (in part), 5, 6, 8.\nHold within chance: 2.\nDo not hold: 1.\nNot run: 7.\n"
+    )
 
 
 def test_a_missing_run_is_named():
