@@ -54,8 +54,8 @@ def make_step(size: str, vocabulary: int, variant: Variant, process: Process) ->
     def step() -> None:
         attention.PLAIN_UP_TO = variant.plain_up_to
         with mixed_precision(variant.precision, process.device):
-            loss = forward(inputs, targets).mean()
-        loss.backward()
+            mean, _ = forward(inputs, targets)
+        mean.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if process.device.type == "cuda":

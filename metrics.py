@@ -1,7 +1,7 @@
 """What a run says of itself while it trains: the loss of each language, and `metrics.jsonl`, one JSON object a line."""
 
 import json
-import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +17,40 @@ class LanguageLosses:
 
     def __init__(self, names: list[str], process: Process):
         self.names, self.process = names, process
-        self.sums = torch.zeros(len(names), 2, dtype=torch.float64, device=process.device)  # nats, targets
+        self.steps: dict[int, Tensor] = {}  # of each step since the last line: (languages, 2) nats and targets
 
-    def add(self, chosen: np.ndarray, losses: Tensor) -> None:
-        """Count the (n, length) losses of n sequences towards their (n,) languages."""
+    def add(self, step: int, chosen: np.ndarray, losses: Tensor) -> None:
+        """Count the (n, length) losses of n sequences of a step towards their (n,) languages."""
         nats = losses.double().sum(1)
         rows = torch.stack([nats, torch.full_like(nats, losses.shape[1])], dim=1)
-        self.sums.index_add_(0, torch.from_numpy(chosen).to(rows.device), rows)
+        sums = self.steps.setdefault(step, rows.new_zeros(len(self.names), 2))
+        sums.index_add_(0, torch.from_numpy(chosen).to(rows.device), rows)
 
-    def take(self, step: int) -> dict[str, float]:
+    def take(self) -> dict[str, float]:
         """Mean loss, over all processes, of each language that occurred since the last call.
 
         Raises:
             UserError: a loss is not finite; nothing learned from here on would be worth keeping.
         """
-        sums = self.process.total(self.sums).tolist()
-        self.sums.zero_()
-        means = {name: nats / targets for name, (nats, targets) in zip(self.names, sums, strict=True) if targets}
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise UserError(
-                    f"the loss of {name} is {mean} at step {step}; start again with a lower --learning-rate and another --out"
-                )
-        return means
+        steps, sums = list(self.steps), self.process.total(torch.stack(list(self.steps.values()))).cpu().numpy()
+        self.steps.clear()
+        broken = np.argwhere(~np.isfinite(sums[..., 0]))  # in the order of the steps
+        if len(broken):
+            step, language = broken[0]
+            raise UserError(
+                f"the loss of {self.names[language]} is {sums[step, language, 0]} at step {steps[step]}; "
+                "start again with a lower --learning-rate and another --out"
+            )
+        nats, targets = sums.sum(axis=0).T
+        return {name: float(nats[i] / targets[i]) for i, name in enumerate(self.names) if targets[i]}
+
+
+def weights_and_biases(project: str, config: dict, out: Path) -> Callable[[dict], None]:
+    """Open the run in a Weights & Biases project and return what logs one line there; a resumed run continues its own."""
+    import wandb  # an optional extra, and slow to import
+
+    run = wandb.init(project=project, name=out.name, id=out.name, resume="allow", config=config, dir=out)
+    return lambda line: run.log(line, step=line["step"])
 
 
 def append_metrics(path: Path, line: dict) -> None:

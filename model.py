@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.attention import causal_attention
+from kernels.cross_entropy import linear_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class GPT(nn.Module):
                 parameter.normal_(0.0, 0.02 / shrink)
 
     def hidden(self, tokens: Tensor, last: int | None = None) -> Tensor:
-        """Last hidden states, after the final LayerNorm: (batch, time) ids -> (batch, time, width), or of the `last` positions."""
+        """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time, width), or of the `last` positions only."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         # Without this factor embeddings of size 0.02 would start as small as the positions that are added to them.
         x = self.token_embedding(tokens) * math.sqrt(self.size.width) + self.position_embedding(positions)
@@ -109,14 +110,12 @@ class GPT(nn.Module):
             x = block(x)
         return self.final_norm(self.blocks[-1](x, last))
 
-    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy in nats of every target under a softmax over the whole joint vocabulary.
+    def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy in nats of the targets under a softmax over the whole joint vocabulary.
 
-        (batch, time) ids and (batch, time) target ids -> (batch, time) losses in float32.
+        (batch, time) ids and (batch, time) target ids -> their mean, to be differentiated, and (batch, time) losses for the log.
         """
-        logits = self.output(self.hidden(tokens))
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        return losses.view_as(targets)
+        return linear_cross_entropy(self.hidden(tokens), self.output.weight, targets)
 
     def non_embedding_params(self) -> int:
         """Parameters outside the two embedding matrices: the paper's measure of size (mini 11M, small 85M, medium 303M).

@@ -56,7 +56,8 @@ class Process(NamedTuple):
     def group(self) -> Iterator[None]:
         """Within it, processes can exchange tensors; one that waits 30 minutes for another gives up."""
         if self.world > 1:
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
+            backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(minutes=30))
         try:
             yield
             if self.world > 1:
@@ -88,9 +89,19 @@ def bf16_helps(device: torch.device) -> bool:
     return any(getattr(torch.cpu, probe, bool)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
+def default_precision(device: torch.device) -> str:
+    """The type of matrix products that is fastest on the device and still trains: bf16, on older GPUs fp16, else fp32."""
+    if bf16_helps(device):
+        return "bf16"
+    return "fp16" if device.type == "cuda" else "fp32"
+
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
 def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
     """The context in which matrix products run in the run's precision; weights and sums stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
 
 
 def compile_if_possible(model: nn.Module, inputs: Tensor, targets: Tensor, precision: str, process: Process) -> Callable:
@@ -99,8 +110,8 @@ def compile_if_possible(model: nn.Module, inputs: Tensor, targets: Tensor, preci
     compiled = torch.compile(model, dynamic=False)
     try:
         with mixed_precision(precision, process.device):
-            loss = compiled(inputs, targets).mean()
-        loss.backward()
+            mean, _ = compiled(inputs, targets)
+        mean.backward()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever is missing here (a C++ compiler, headers, a Triton) must not cost the run
@@ -116,6 +127,7 @@ class StopSignal:
 
     def __init__(self, process: Process):
         self.process, self.number = process, 0
+        self.asking: tuple[dist.Work, Tensor] | None = None
 
     def __enter__(self) -> "StopSignal":
         self.former = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -131,7 +143,19 @@ class StopSignal:
         signal.signal(number, signal.SIG_DFL)
 
     def requested(self) -> bool:
-        """Whether any process was asked to stop: all of them must leave after the same step."""
+        """Whether any process was asked to stop; called by all after every step, with the same answer for all.
+
+        Of several processes, each learns what all knew one step ago: the exchange of one number ran during that step,
+        so nobody waits for it.
+        """
         if self.process.world == 1:
             return self.number > 0
-        return self.process.total(torch.tensor([self.number], device=self.process.device)).item() > 0
+        asked = 0
+        if self.asking:
+            work, numbers = self.asking
+            work.wait()
+            asked = int(numbers.item())
+        self.number = self.number or asked
+        numbers = torch.tensor([self.number])  # on the CPU: a GPU's queue of kernels is not waited for
+        self.asking = dist.all_reduce(numbers, dist.ReduceOp.MAX, async_op=True), numbers
+        return asked > 0

@@ -9,30 +9,31 @@ command continues a run that was stopped and does nothing to one that is finishe
 
 import argparse
 import contextlib
+import importlib.util
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from checkpoint import Checkpoint, save_weights
 from common import Parser, Progress, UserError, count, exclusive, read_json, run_script, write_json
+from distribution import all_finite, exchange_gradients, replicate, shard, whole_state
 from experiment import add_flags, build_mixture, check_flags, mixture_settings, one_pass, run_name
+from flops import Utilisation
 from languages import joint_vocabulary
-from metrics import LanguageLosses, append_metrics, forget_metrics_after
+from metrics import LanguageLosses, append_metrics, forget_metrics_after, weights_and_biases
 from mixture import Mixture
 from model import GPT, SIZES
-from process import Process, StopSignal, bf16_helps, compile_if_possible, mixed_precision
+from process import PRECISIONS, Process, StopSignal, compile_if_possible, default_precision, mixed_precision
 from shards import Dataset
+from steps import Part, Steps, micro_batch_size
 
 DEFAULT_DATA = Path("data/pydocs")
 PAPER_TOKENS = 1.2e9  # the paper's standard run
@@ -82,15 +83,23 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     how.add_argument("--warmup", type=int, help="steps of linear warm-up")
     machine = parser.add_argument_group("the machine; none of these changes what is computed, up to rounding")
     machine.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
-    machine.add_argument("--precision", choices=["bf16", "fp32"], help="of matrix products (bf16 where the processor has it)")
+    machine.add_argument(
+        "--precision", choices=PRECISIONS, help="of matrix products (bf16 where the chip has it, or fp16 on a GPU)"
+    )
     machine.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="use torch.compile (yes)")
+    machine.add_argument("--fsdp", action="store_true", help="split the model among the processes: for sizes beyond one GPU")
     machine.add_argument("--micro-batch", type=int, help="sequences at a time on each process (as many as fit)")
     machine.add_argument("--log-every", type=int, default=10, help="steps between lines of metrics.jsonl (%(default)s)")
     machine.add_argument("--save-every", type=int, help="steps between checkpoints (a twentieth of the run)")
+    machine.add_argument("--wandb", metavar="PROJECT", help="also log to this project of Weights & Biases (pip install wandb)")
     args = parser.parse_args(arguments)
     check_flags(parser, args)
     if not 0 <= args.seed < 2**63:
         parser.error(f"--seed {args.seed}: expected 0 to {2**63 - 1}")
+    if args.wandb and importlib.util.find_spec("wandb") is None:
+        parser.error("--wandb: the package is not installed; pip install wandb")
+    if args.fsdp and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        parser.error("--fsdp splits a model among several processes, found one; start with torchrun --nproc-per-node 2 or more")
     for flag in ("tokens", "length", "batch", "learning_rate", "warmup", "micro_batch", "log_every", "save_every"):
         value = getattr(args, flag)
         if value is not None and not (0 < value < 1e15):
@@ -122,6 +131,9 @@ def settings(args: argparse.Namespace, dataset: Dataset, process: Process) -> di
     steps = int(tokens / (recipe.batch * recipe.length) + 0.5)
     if steps < 1:
         raise UserError(f"--tokens {tokens:g} is less than one step of {recipe.batch} x {recipe.length} tokens")
+    precision = args.precision or default_precision(process.device)
+    if args.fsdp and precision == "fp16":
+        raise UserError("--fsdp with --precision fp16: expected bf16 or fp32, whose gradients need no scaling")
     return {
         "data": str(dataset.folder),
         "fingerprint": dataset.fingerprint,
@@ -131,7 +143,7 @@ def settings(args: argparse.Namespace, dataset: Dataset, process: Process) -> di
         "steps": steps,
         **recipe._asdict(),
         "seed": args.seed,
-        "precision": args.precision or ("bf16" if bf16_helps(process.device) else "fp32"),
+        "precision": precision,
     }
 
 
@@ -167,112 +179,113 @@ def learning_rate(step: int, config: dict) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-def micro_batch_size(args: argparse.Namespace, config: dict, vocabulary: int, process: Process) -> int:
-    """Sequences that a process works on at a time.
+class Trainer(NamedTuple):
+    """What a step needs: settings, the model as it is called, its optimiser, what keeps the gradients of fp16 from vanishing."""
+
+    config: dict
+    forward: Callable
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+
+def train_step(step: int, trainer: Trainer, parts: Iterator[Part], number: int, losses: LanguageLosses) -> None:
+    """One step of Adam, the `step`-th from 0, on one batch of all processes together; this one has `number` parts of it."""
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = learning_rate(step, trainer.config)
+    for index in range(number):
+        part = next(parts)
+        # Processes exchange gradients once a step, while the backward pass of its last part still runs.
+        with exchange_gradients(trainer.forward, now=index + 1 == number):
+            with mixed_precision(trainer.config["precision"], part.inputs.device):
+                mean, each = trainer.forward(part.inputs, part.targets)
+            trainer.scaler.scale(mean / number).backward()
+        losses.add(step + 1, part.languages, each)
+    trainer.scaler.step(trainer.optimizer)
+    trainer.scaler.update()
+    trainer.optimizer.zero_grad(set_to_none=True)
+
+
+def build(args: argparse.Namespace, config: dict, steps: Steps, out: Path, process: Process) -> tuple[Checkpoint, Trainer, int]:
+    """The model with its optimiser, from the last checkpoint if there is one; also returns the number of finished steps.
 
     Raises:
-        UserError: batch, processes and --micro-batch do not divide.
+        UserError: the checkpoints cannot be used, or processes find different ones.
     """
-    if config["batch"] % process.world:
-        raise UserError(f"--batch {config['batch']} does not divide among {process.world} processes")
-    local = config["batch"] // process.world
-    if args.micro_batch:
-        if local % args.micro_batch:
-            raise UserError(f"--micro-batch {args.micro_batch} does not divide the {local} sequences of each process")
-        return args.micro_batch
-    # A token costs its logits with their gradient, and what each layer keeps for the backward pass. Both are rough.
-    size = SIZES[config["size"]]
-    needed = config["length"] * (12 * vocabulary + 34 * size.width * size.layers)
-    free = torch.cuda.mem_get_info(process.device)[0] / 2 if process.device.type == "cuda" else 6e9
-    return max(n for n in range(1, local + 1) if local % n == 0 and (n * needed <= free or n == 1))
-
-
-class Steps:
-    """How a run is cut into steps, parts and sequences; this process's share of them, as tensors on its device."""
-
-    def __init__(self, mixture: Mixture, config: dict, micro: int, process: Process):
-        self.mixture, self.batch, self.micro, self.process = mixture, config["batch"], micro, process
-        self.parts = config["batch"] // process.world // micro
-        self.tokens = config["batch"] * config["length"]  # of a step, on all processes together
-
-    def part(self, step: int, part: int) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Inputs and targets, (micro, length) each, and the (micro,) languages they are in."""
-        first = step * self.batch + (self.process.rank * self.parts + part) * self.micro
-        windows, languages = self.mixture.batch(np.arange(first, first + self.micro))
-        windows = torch.from_numpy(windows).to(self.process.device)
-        return windows[:, :-1], windows[:, 1:], languages
-
-
-def train_step(
-    step: int, steps: Steps, *, forward: Callable, optimizer: torch.optim.Optimizer, config: dict, losses: LanguageLosses
-) -> None:
-    """One step of Adam on one batch of all processes together."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config)
-    for part in range(steps.parts):
-        inputs, targets, languages = steps.part(step, part)
-        # Processes exchange gradients once a step, while the backward pass of its last part still runs.
-        waiting = steps.process.world > 1 and part + 1 < steps.parts
-        with forward.no_sync() if waiting else contextlib.nullcontext():
-            with mixed_precision(config["precision"], inputs.device):
-                loss = forward(inputs, targets)
-            (loss.mean() / steps.parts).backward()
-        losses.add(languages, loss.detach())
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    torch.manual_seed(config["seed"])
+    model = GPT(SIZES[config["size"]], joint_vocabulary(steps.mixture.languages), config["length"]).to(process.device)
+    if args.fsdp:
+        shard(model, process)
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), eps=1e-8, fused=True)
+    scaler = torch.amp.GradScaler(process.device.type, enabled=config["precision"] == "fp16")
+    checkpoint = Checkpoint(out, config, model, optimizer, process, scaler=scaler)
+    begin = checkpoint.restore()
+    if process.total(torch.tensor([begin])).item() != begin * process.world:
+        raise UserError(f"processes find different checkpoints in {out}: all machines need to see the same folder")
+    forward = model
+    if args.compile and args.fsdp:
+        for block in model.blocks:
+            block.compile(dynamic=False)
+    elif args.compile and begin < config["steps"]:
+        forward = compile_if_possible(model, *steps.part(begin * steps.parts)[:2], config["precision"], process)
+    return checkpoint, Trainer(config, forward if args.fsdp else replicate(forward, process), optimizer, scaler), begin
 
 
 def train(args: argparse.Namespace, config: dict, steps: Steps, out: Path, process: Process) -> dict:
     """Run the steps that are not done yet; returns what result.json says of the training."""
-    torch.manual_seed(config["seed"])
-    model = GPT(SIZES[config["size"]], joint_vocabulary(steps.mixture.languages), config["length"]).to(process.device)
-    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), eps=1e-8, fused=True)
-    checkpoint, main_process, last = Checkpoint(out, config, model, optimizer), process.rank == 0, config["steps"]
-    begin = checkpoint.restore(process.device)
-    if process.total(torch.tensor([begin], device=process.device)).item() != begin * process.world:
-        raise UserError(f"processes find different checkpoints in {out}: all machines need to see the same folder")
+    checkpoint, trainer, begin = build(args, config, steps, out, process)
+    model, main_process, last = checkpoint.model, process.rank == 0, config["steps"]
     if main_process:
         write_json(out / "config.json", config)
         forget_metrics_after(out / "metrics.jsonl", begin)
+    log_elsewhere = weights_and_biases(args.wandb, config, out) if args.wandb and main_process else None
     process.say(f"continuing {out} after step {begin} of {last}" if begin else f"writing to {out}")
-    compiling = args.compile and begin < last
-    forward = compile_if_possible(model, *steps.part(begin, 0)[:2], config["precision"], process) if compiling else model
-    facts = {
-        "non_embedding_params": model.non_embedding_params(),
-        "vocabulary": model.vocabulary,
-        "compiled": forward is not model,
-    }
-    if process.world > 1:
-        forward = DistributedDataParallel(forward)
-
     losses, note = LanguageLosses([language.name for language in steps.mixture.languages], process), ""
     save_every = args.save_every or max(1, last // 20)
     progress = Progress("training", config["tokens"], "tokens", begin * steps.tokens, quiet=not main_process)
+    utilisation = Utilisation(config, model.vocabulary, process)
+    parts = steps.parts_from(begin)
     with StopSignal(process) as stop:
         for done in range(begin + 1, last + 1):
-            train_step(done - 1, steps, forward=forward, optimizer=optimizer, config=config, losses=losses)
-            # Asking all processes costs a wait: with several, it is done with the log.
-            stopping = (process.world == 1 or done % args.log_every == 0) and stop.requested()
+            train_step(done - 1, trainer, parts, steps.parts, losses)
+            stopping = stop.requested()
             saving = stopping or done % save_every == 0 or done == last
             if saving or done % args.log_every == 0:
-                means = losses.take(done)  # raises before a checkpoint could be overwritten by weights that are not finite
-                note = "loss " + " ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + " | "
+                means = losses.take()  # raises before a checkpoint could be overwritten by weights that are not finite
+                speed = progress.rate(done * steps.tokens)
+                note = "loss " + " ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + f" | {utilisation.note(speed)}"
                 if main_process:
-                    speed = {"tokens_per_second": round(progress.rate(done * steps.tokens))}
                     reached = {"step": done, "tokens": done * steps.tokens, "learning_rate": learning_rate(done - 1, config)}
-                    append_metrics(out / "metrics.jsonl", reached | {"loss": means} | speed)
-            if saving and main_process:
+                    line = reached | {"loss": means, "tokens_per_second": round(speed)} | utilisation.facts(speed)
+                    append_metrics(out / "metrics.jsonl", line)
+                    if log_elsewhere:
+                        log_elsewhere(line)
+            if saving:
                 checkpoint.save(done)
             progress.update(done * steps.tokens, note)
             if stopping and done < last:
                 process.say(f"\nstopped after step {done} of {last}, saved in {out}; the same command continues")
                 sys.exit(128 + stop.number)
     progress.close(config["tokens"], note)
-    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+    return finish(checkpoint, out, process) | {
+        "compiled": args.compile and trainer.forward is not model,
+        "tokens_per_second": round(progress.rate(config["tokens"])),
+        **utilisation.facts(progress.rate(config["tokens"])),
+    }
+
+
+def finish(checkpoint: Checkpoint, out: Path, process: Process) -> dict:
+    """Write the weights, and return the facts about them.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    model = checkpoint.model
+    if not all_finite(model):
         raise UserError(f"the weights of {out} are not finite after its last step; start again with a lower --learning-rate")
-    if main_process:
-        save_weights(out / "model.pt", model.state_dict())
-    return facts | {"tokens_per_second": round(progress.rate(config["tokens"]))}
+    weights = whole_state(model, checkpoint.optimizer)["model"]
+    if process.rank == 0:
+        save_weights(out / "model.pt", weights)
+    return {"non_embedding_params": model.non_embedding_params(), "vocabulary": model.vocabulary}
 
 
 def introduction(config: dict, mixture: Mixture, process: Process) -> str:
@@ -303,7 +316,7 @@ def main(arguments: list[str] | None = None) -> None:
     if (out / "result.json").exists():
         return process.say(f"{out} is finished; next: python evaluate.py {out}")
     process.say(introduction(config, mixture, process))
-    micro = micro_batch_size(args, config, joint_vocabulary(mixture.languages), process)
+    micro = micro_batch_size(args.micro_batch, config, joint_vocabulary(mixture.languages), process)
     steps = Steps(mixture, config, micro, process)
     try:
         with exclusive(out) if process.rank == 0 else contextlib.nullcontext(), process.group():
@@ -321,7 +334,7 @@ def main(arguments: list[str] | None = None) -> None:
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         facts |= {"device": process.device_name(), "processes": process.world, "torch": torch.__version__, "date": date}
         write_json(out / "result.json", config | facts | {"languages": languages})
-        (out / "checkpoint.pt").unlink(missing_ok=True)
+        Checkpoint.remove(out)
         print(f"finished; next: python evaluate.py {out}")
 
 

@@ -1,6 +1,7 @@
 """What tests share: a small prepared folder of real English, and a way to run a script's main as its command would."""
 
 import pydoc_data.topics
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ from common import run_script
 from corpus import MemorySource
 from prepare import Rules, prepare
 from shards import ShardWriter
+
+ROOT = Path(__file__).parent.parent
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 class Document(NamedTuple):

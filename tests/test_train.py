@@ -5,19 +5,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import same_weights, tree
+from conftest import ROOT, TORCHRUN, same_weights, tree
 
 import evaluate
 import process as process_module
 import train
 from process import Process, compile_if_possible
-
-ROOT = Path(train.__file__).parent
 
 
 def metrics(run: Path) -> list[dict]:
@@ -128,19 +125,8 @@ def test_parts_of_a_batch_add_up_to_it(reference, tmp_path, tiny, command):
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 
-@pytest.mark.parametrize("extra", [[], ["--micro-batch", 2]])
-def test_two_processes_give_the_same_losses_as_one(reference, tmp_path, tiny, extra):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "train.py")]
-    arguments = [*tiny, *extra, "--ratio", 0.7, "--out", tmp_path / "run"]
-    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    for ours, theirs in zip(losses(tmp_path / "run"), losses(reference), strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-5)
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["processes"] == 2
-
-
 def test_the_first_command_prepares_the_default_text_once_for_all_processes(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "train.py")]
+    command = [*TORCHRUN, str(ROOT / "train.py")]
     arguments = ["--ratio", "0.9", "--tokens", "4096", "--batch", "8", "--no-compile", "--device", "cpu"]
     done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
