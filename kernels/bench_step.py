@@ -176,5 +176,6 @@ def clone_costs(shape: Shape, precision: str, process: Process, rounds: int, sec
     times = time_rounds(steps, rounds, seconds, say)
     counted = {str(n): flops_per_token(s.size, s.vocabulary, s.length) for n, s in shapes.items()}
     return [
-        {"clones": int(n), "seconds": t, "measured": t / times["1"], "counted": counted[n] / counted["1"]} for n, t in times.items()
+        {"clones": int(n), "seconds": t, "measured": t / times["1"], "counted": counted[n] / counted["1"]}
+        for n, t in times.items()
     ]
