@@ -1,11 +1,7 @@
-"""A whole training step, side by side: this project's, and a GPT that one would build from PyTorch's own parts.
+"""A whole training step: this project's, beside a GPT that one would build from PyTorch's own parts.
 
-    python -m kernels.bench --step
-    python -m kernels.bench --step --clones          # does a language cost more than its operations? 1, 2, 5, 10 clones
-
-`plain` is made of `nn.TransformerEncoderLayer`, `nn.Linear` and `F.cross_entropy`, with the same sizes, the same Adam
-and the same batch. Rounds of all variants take turns, so that a machine that slows down slows them all, and the median
-round counts; the ratios are what carries over to other machines.
+`plain` is made of `nn.TransformerEncoderLayer`, `nn.Linear` and `F.cross_entropy`, with the same sizes, the same Adam and the
+same batch; `transformers` is Hugging Face's GPT-2, if installed. Then where the time of this project's step goes.
 """
 
 import contextlib
@@ -13,17 +9,20 @@ import importlib.util
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from flops import flops_per_token
 from kernels.cross_entropy import linear_cross_entropy
-from model import GPT, Size
-from process import Process, bf16_helps, mixed_precision
+from kernels.timing import milliseconds
+from model import GPT, SIZES, Size
+from process import mixed_precision
 
 
 class Shape(NamedTuple):
@@ -33,6 +32,13 @@ class Shape(NamedTuple):
     vocabulary: int
     length: int
     batch: int
+
+
+def shape_for(device: torch.device) -> Shape:
+    """What the paper trains, on a GPU; on a CPU four layers, which are enough to see everything."""
+    if device.type == "cuda":
+        return Shape(SIZES["small"], 2 * 16_384, 512, 32)
+    return Shape(Size(4, 256, 4, 64, 1024), 8192, 256, 16)
 
 
 class PlainGPT(nn.Module):
@@ -81,84 +87,54 @@ def ours(shape: Shape) -> nn.Module:
     return GPT(shape.size, shape.vocabulary, shape.length)
 
 
-def variants(process: Process) -> dict[str, tuple[Callable, str, bool]]:
-    """What is compared, by name: (model, precision, compiled)."""
-    models = {"plain": PlainGPT, "nanoBabel": ours}
-    if importlib.util.find_spec("transformers"):
-        models["transformers"] = hugging_face
-    precisions = ["fp32", "bf16"] if bf16_helps(process.device) else ["fp32"]
-    every = itertools.product(models.items(), precisions, (False, True))
-    return {
-        f"{name} {precision} {'compiled' if compiled else 'eager'}": (make, precision, compiled)
-        for (name, make), precision, compiled in every
-    }
+MODELS = {"plain": PlainGPT, "nanoBabel": ours}
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for the device, so that a clock tells what it did."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def make_step(make: Callable, precision: str, compiled: bool, shape: Shape, process: Process) -> Callable[[], None]:
+def make_step(make: Callable[[Shape], nn.Module], dtype: torch.dtype, compiled: bool, shape: Shape, device) -> Callable[[], None]:
     """A function that trains one step on random tokens."""
-    model = make(shape).to(process.device)
+    model = make(shape).to(device)
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
-    windows = torch.randint(shape.vocabulary, (shape.batch, shape.length + 1), device=process.device)
+    windows = torch.randint(shape.vocabulary, (shape.batch, shape.length + 1), device=device)
     forward = torch.compile(model, dynamic=False) if compiled else model
 
     def step() -> None:
-        with mixed_precision(precision, process.device):
+        with mixed_precision(name_of(dtype), device):
             mean, _ = forward(windows[:, :-1], windows[:, 1:])
         mean.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        synchronize(process.device)
 
     return step
 
 
-def time_rounds(steps: dict[str, Callable[[], None]], rounds: int, seconds: float, say: Callable) -> dict[str, float]:
-    """Seconds of one step of each: the median over `rounds` turns of about `seconds` each."""
-    for name, step in steps.items():
-        say(f"compiling and warming up: {name}")
-        for _ in range(3):
-            step()
-    taken: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds):
-        say(f"round {number + 1} of {rounds}")
-        for name, step in steps.items():
-            begin, count = time.perf_counter(), 0
-            while (now := time.perf_counter()) - begin < seconds:
-                step()
-                count += 1
-            taken[name].append((now - begin) / count)
-    return {name: statistics.median(values) for name, values in taken.items()}
+def name_of(dtype: torch.dtype) -> str:
+    """As --precision spells it."""
+    return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
 
 
-def split_step(shape: Shape, precision: str, process: Process, rounds: int = 20) -> dict[str, float]:
-    """Milliseconds of the parts of this project's compiled step: the median of each over `rounds` steps."""
-    model = ours(shape).to(process.device)
+def split_step(shape: Shape, dtype: torch.dtype, device: torch.device, steps: int) -> dict[str, float]:
+    """Milliseconds of the parts of this project's compiled step: the median of each."""
+    model = ours(shape).to(device)
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
-    hidden_of = torch.compile(model.hidden, dynamic=False)
-    loss_of = torch.compile(linear_cross_entropy, dynamic=False)
+    hidden_of, loss_of = torch.compile(model.hidden, dynamic=False), torch.compile(linear_cross_entropy, dynamic=False)
     taken: dict[str, list[float]] = {}
 
     @contextlib.contextmanager
-    def clock(name: str):
+    def clock(name: str) -> Iterator[None]:
         begin = time.perf_counter()
         yield
-        synchronize(process.device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         taken.setdefault(name, []).append(1e3 * (time.perf_counter() - begin))
 
-    for _ in range(rounds + 3):
+    for _ in range(steps + 3):
         with clock("data"):
-            windows = torch.randint(shape.vocabulary, (shape.batch, shape.length + 1)).to(process.device)
-        with mixed_precision(precision, process.device):
+            windows = torch.randint(shape.vocabulary, (shape.batch, shape.length + 1)).to(device)
+        with mixed_precision(name_of(dtype), device):
             with clock("forward"):
                 hidden = hidden_of(windows[:, :-1])
             leaf = hidden.detach().requires_grad_()
-            with clock("loss"):  # and its gradients
+            with clock("loss and its gradients"):
                 mean, _ = loss_of(leaf, model.output.weight, windows[:, 1:])
                 mean.backward()
         with clock("backward"):
@@ -169,13 +145,42 @@ def split_step(shape: Shape, precision: str, process: Process, rounds: int = 20)
     return {name: statistics.median(values[3:]) for name, values in taken.items()}
 
 
-def clone_costs(shape: Shape, precision: str, process: Process, rounds: int, seconds: float, say: Callable) -> list[dict]:
-    """What 1, 2, 5 and 10 clones of the vocabulary cost, measured and counted, as multiples of the first."""
-    shapes = {clones: shape._replace(vocabulary=clones * shape.vocabulary) for clones in (1, 2, 5, 10)}
-    steps = {str(clones): make_step(ours, precision, True, larger, process) for clones, larger in shapes.items()}
-    times = time_rounds(steps, rounds, seconds, say)
-    counted = {str(n): flops_per_token(s.size, s.vocabulary, s.length) for n, s in shapes.items()}
-    return [
-        {"clones": int(n), "seconds": t, "measured": t / times["1"], "counted": counted[n] / counted["1"]}
-        for n, t in times.items()
-    ]
+def measure(device: torch.device, dtype: torch.dtype, rounds: int, seconds: float) -> dict:
+    """Milliseconds of a step, of every model, precision and with and without compiler; and of the parts of ours."""
+    shape = shape_for(device)
+    models = MODELS | ({"transformers": hugging_face} if importlib.util.find_spec("transformers") else {})
+    every = itertools.product(models.items(), dict.fromkeys([torch.float32, dtype]), (False, True))
+    steps = {
+        f"{name} {name_of(kind)} {'compiled' if compiled else 'eager'}": make_step(make, kind, compiled, shape, device)
+        for (name, make), kind, compiled in every
+    }
+    print(f"a step of {shape.size.layers} layers x {shape.size.width}, {shape.vocabulary} ids, {shape.batch} x {shape.length} tokens")
+    print("compiling, then measuring, about two minutes ...", flush=True)
+    times = milliseconds(steps, device, rounds, 20 * seconds)
+    flops = flops_per_token(shape.size, shape.vocabulary, shape.length) * shape.batch * shape.length
+    parts = split_step(shape, dtype, device, 4 * rounds)
+    return {"shape": [*shape.size, *shape[1:]], "milliseconds": times, "flops": flops, "parts": parts}
+
+
+def report(facts: dict) -> str:
+    """A table of steps with their ratio to the plain compiled float32 one, and the parts of ours."""
+    times, shape = facts["milliseconds"], facts["shape"]
+    base, tokens = times["plain fp32 compiled"], shape[-1] * shape[-2]
+    lines = [f"{'training step':32} {'ms':>8} {'tokens/s':>9} {'TFLOP/s':>8} {'speed':>6}"]
+    for name, each in times.items():
+        speed = f"{base / each:.2f}x"
+        lines.append(f"{name:32} {each:8.1f} {1e3 * tokens / each:9.0f} {facts['flops'] / each / 1e9:8.2f} {speed:>6}")
+    parts = ", ".join(f"{name} {each:.1f}" for name, each in facts["parts"].items())
+    return "\n".join([*lines, f"parts of nanoBabel's compiled {facts['dtype']} step in ms: {parts}"])
+
+
+def chart(facts: dict, path: Path) -> None:
+    """Tokens per second as bars."""
+    times, shape = facts["milliseconds"], facts["shape"]
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(list(times), [1e3 * shape[-1] * shape[-2] / each for each in times.values()])
+    axes.invert_yaxis()
+    axes.set_xlabel("training tokens per second")
+    axes.set_title(facts["device"])
+    figure.savefig(path, dpi=150)
