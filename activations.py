@@ -3,8 +3,11 @@
 Sequences go through one by one, as in the paper: a gradient is that of one sequence, and translations differ in length.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,23 +15,36 @@ from torch import Tensor
 
 from common import Progress
 from model import GPT
+from perplexity import in_threads
 from similarity import cosine, matched_by_layer, normalise, positions_by_layer
 
 Sides = Sequence[np.ndarray]  # one text in each language, (n,) joint ids
 Pair = tuple[int, int]  # of places among the sides
+T = TypeVar("T")
+
+LARGE = 5e7  # parameters
 
 
-@torch.no_grad()
-def hidden_states(model: GPT, ids: np.ndarray) -> list[Tensor]:
-    """Normalised hidden states after each block, before the final LayerNorm: (S,) joint ids -> (S, width) for each layer."""
-    states: list[Tensor] = []
-    hooks = [block.register_forward_hook(lambda _, __, state: states.append(normalise(state[0]))) for block in model.blocks]
+@contextmanager
+def reader(model: GPT) -> Iterator[Callable[[np.ndarray], list[Tensor]]]:
+    """Within it, a function that gives normalised hidden states after each block, before the final LayerNorm.
+
+    (S,) joint ids -> (S, width) for each layer. Several threads may call it at the same time.
+    """
+    local = threading.local()
+    hooks = [block.register_forward_hook(lambda _, __, state: local.states.append(normalise(state[0]))) for block in model.blocks]
+
+    def hidden_states(ids: np.ndarray) -> list[Tensor]:
+        local.states = []
+        with torch.no_grad():
+            model.hidden(_tensor(model, ids))
+        return local.states
+
     try:
-        model.hidden(_tensor(model, ids))
+        yield hidden_states
     finally:
         for hook in hooks:
             hook.remove()
-    return states
 
 
 def gradients(model: GPT, ids: np.ndarray) -> list[Tensor]:
@@ -43,39 +59,52 @@ def _tensor(model: GPT, ids: np.ndarray) -> Tensor:
     return torch.from_numpy(ids.astype(np.int64))[None].to(model.output.weight.device)
 
 
+def for_each(model: GPT, function: Callable[[int], T], count: int, label: str) -> list[T]:
+    """`function` of 0 to `count` - 1, in their order, with progress.
+
+    On a CPU, threads take one sequence each if the model is small; a large one keeps all of them busy with one sequence, and
+    its gradients would take too much memory several times.
+    """
+    device, results = model.output.weight.device, []
+    small = sum(parameter.numel() for parameter in model.parameters()) < LARGE
+    progress = Progress(label, count, "sequences")
+    for result in in_threads(function, range(count), device) if small else map(function, range(count)):
+        results.append(result)
+        progress.update(len(results))
+    progress.close(count)
+    return results
+
+
 def compare_hidden_states(model: GPT, texts: Sequence[Sides], *, by_position: bool, by_matching: bool, label: str) -> dict:
     """Similarity after each layer of every pair of languages: {("positions" or "matching", pair): (texts, layers)}."""
-    pairs = list(combinations(range(len(texts[0])), 2))
     methods = {"positions": positions_by_layer} if by_position else {}
     methods |= {"matching": matched_by_layer} if by_matching else {}
-    values = {(name, pair): np.empty((len(texts), len(model.blocks))) for name in methods for pair in pairs}
-    progress = Progress(f"{label}: hidden states", len(texts), "sequences")
-    for number, sides in enumerate(texts):
+    keys = [(name, pair) for name in methods for pair in combinations(range(len(texts[0])), 2)]
+
+    def compare(number: int) -> list[np.ndarray]:
         # The last token is read by nobody in training either: it is only predicted.
-        states = [hidden_states(model, ids[: model.length]) for ids in sides]
-        for (name, (one, other)), row in values.items():
-            row[number] = methods[name](states[one], states[other])
-        progress.update(number + 1)
-    progress.close(len(texts))
-    return values
+        states = [hidden_states(ids[: model.length]) for ids in texts[number]]
+        return [methods[name](states[one], states[other]) for name, (one, other) in keys]
+
+    with reader(model) as hidden_states:
+        values = for_each(model, compare, len(texts), f"{label}: hidden states")
+    return dict(zip(keys, np.array(values).swapaxes(0, 1), strict=True))
 
 
 def compare_gradients(model: GPT, texts: Sequence[Sides], label: str) -> dict[Pair, np.ndarray]:
-    """Cosine of the gradients of every pair of languages, parameter by parameter: {pair: (texts, parameters)}.
+    """Cosine of the gradients of every pair of languages, parameter by parameter: {pair: (texts, parameters)}."""
+    pairs = list(combinations(range(len(texts[0])), 2))
 
-    Gradients of two languages at most are held at a time, each of the size of the model.
-    """
-    places, parameters = range(len(texts[0])), len(list(model.parameters()))
-    values = {pair: np.empty((len(texts), parameters)) for pair in combinations(places, 2)}
-    progress = Progress(f"{label}: gradients", len(texts), "sequences")
-    for number, sides in enumerate(texts):
-        for one in places[:-1]:
-            held = gradients(model, sides[one])
-            for other in places[one + 1 :]:
-                values[one, other][number] = [cosine(*both) for both in zip(held, gradients(model, sides[other]), strict=True)]
-        progress.update(number + 1)
-    progress.close(len(texts))
-    return values
+    def compare(number: int) -> list[list[float]]:
+        sides, rows, first, held = texts[number], [], None, []
+        for one, other in pairs:  # gradients of two languages at a time are held, each of the size of the model
+            held = held if one == first else gradients(model, sides[one])
+            rows.append([cosine(*both) for both in zip(held, gradients(model, sides[other]), strict=True)])
+            first = one
+        return rows
+
+    values = for_each(model, compare, len(texts), f"{label}: gradients")
+    return dict(zip(pairs, np.array(values).swapaxes(0, 1), strict=True))
 
 
 def block_tensors(names: Sequence[str], values: np.ndarray) -> tuple[list[str], np.ndarray]:

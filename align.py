@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 import align_figures
-from activations import Sides, block_tensors, compare_gradients, compare_hidden_states, hidden_states
+from activations import Sides, block_tensors, compare_gradients, compare_hidden_states, reader
 from align_tables import tables
 from align_texts import are_clones, chosen_languages, clone_texts, parallel_paths, parallel_texts, sentence_pair
 from common import Parser, UserError, read_json, run_script, write_atomic, write_json
@@ -186,7 +186,8 @@ def store(out: Path, part: str, entry: dict, single: dict[str, np.ndarray]) -> N
 
 def draw_sentence(run: Run, languages: list[Language], sentence: list[np.ndarray]) -> None:
     """Draw the matching of one sentence in two languages to alignment-matching.png."""
-    states = [hidden_states(run.model, language.table[ids]) for language, ids in zip(languages, sentence, strict=True)]
+    with reader(run.model) as hidden_states:
+        states = [hidden_states(language.table[ids]) for language, ids in zip(languages, sentence, strict=True)]
     similarity = mean_similarity(*states)
     tokenizers = [open_tokenizer(run.dataset, language.source) for language in languages]
     forms = [[tokenizer.id_to_piece(i) for i in ids.tolist()] for tokenizer, ids in zip(tokenizers, sentence, strict=True)]
