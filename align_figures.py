@@ -82,7 +82,12 @@ def draw_embeddings(results: Results) -> Figure | None:
         for (name, model, which), points in lines.items():
             if name == matrix:
                 style = {"color": "C0" if model == "GPT" else "C1", "linestyle": "-" if which == "counterparts" else ":"}
-                axes.plot(*zip(*sorted(points), strict=True), marker="o", label=f"{model}, {which}", **style)
+                axes.plot(
+                    *zip(*sorted(points), strict=True),
+                    marker="o" if which == "counterparts" else "x",
+                    label=f"{model}, {which}",
+                    **style,
+                )
         tidy(axes, title=f"{matrix.capitalize()} embedding", xlabel="share of the pair's second language", ylabel="cosine")
     legend(panels[0])
     return figure
@@ -128,6 +133,12 @@ def draw_layers(results: Results) -> Figure | None:
     return figure
 
 
+def short(value: float) -> str:
+    """0.5 -> '.50', for cells that are small."""
+    text = f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.0f}"
+    return ".00" if text == "-.00" else text
+
+
 def draw_gradients(results: Results) -> Figure | None:
     """Figures 11 to 13: tensors by layers, a heat map for each run and pair (the first eight), one scale for all."""
     maps = [(label(results, run, pair), found) for run, pair, found in pairs_of(results, "gradients")][:MOST_PANELS]
@@ -146,7 +157,7 @@ def draw_gradients(results: Results) -> Figure | None:
         axes.set_yticks(range(len(kinds)), kinds if number == 0 else [""] * len(kinds), fontsize=8)
         axes.set_xlabel("layer")
         for (row, column), value in np.ndenumerate(matrix):
-            axes.text(column, row, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=6,
+            axes.text(column, row, short(value), ha="center", va="center", fontsize=6,
                       color="white" if value < (low + 1) / 2 else "black")  # fmt: skip
     figure.colorbar(picture, ax=list(panels), label="cosine of gradients")
     return figure
