@@ -148,17 +148,17 @@ def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> No
         return print(f"{out.name} is measured already (--again repeats it)")
     run = load_run(out, device, args.data)
     languages = chosen_languages(run, args.languages)
-    texts, paths = [], None
+    texts, paths, sentence = [], None, None
     if are_clones(languages) and args.parallel:
         raise UserError(f"--parallel is for real languages: {out} has clones, which read its held-out text")
     if args.line is not None or any(part in READ_TEXT for part in missing):
         paths = None if are_clones(languages) else parallel_paths(run, languages, args.parallel)
-        sentence = sentence_pair(run, languages, paths, args.line)
         texts = parallel_texts(run, languages, paths, args.sequences) if paths else clone_texts(run, languages, args.sequences)
+        sentence = sentence_pair(run, languages, paths, args.line)
     for part in missing:
         pairs, single = MEASURES[part](run, languages, args, texts)
         store(out, part, {"settings": settings_of(part, args, paths), "pairs": pairs}, single)
-    if paths or (args.matching and texts):
+    if sentence and (paths or args.matching or args.line):
         draw_sentence(run, languages[:2], sentence)
 
 

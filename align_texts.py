@@ -82,7 +82,9 @@ def parallel_texts(run: Run, languages: list[Language], paths: dict[str, Path], 
     return [[language.table[ids] for language, ids in zip(languages, pair, strict=True)] for pair in packed.pairs]
 
 
-def sentence_pair(run: Run, languages: list[Language], paths: dict[str, Path] | None, line: int | None) -> list[np.ndarray]:
+def sentence_pair(
+    run: Run, languages: list[Language], paths: dict[str, Path] | None, line: int | None
+) -> list[np.ndarray] | None:
     """Own ids of one sentence in the first two languages: of line `line`, or of the first line of a size that can be drawn.
 
     Clones take the beginning of the test text, or of its sequence number `line`.
@@ -107,4 +109,5 @@ def sentence_pair(run: Run, languages: list[Language], paths: dict[str, Path] | 
                 return ids
     if line:
         raise UserError(f"--line {line}: {' and '.join(map(str, paths.values()))} have {number} lines with text")
-    raise UserError(f"{' and '.join(map(str, paths.values()))} have no line short enough to be drawn; --line N chooses one")
+    print(f"{run.out.name}: no line of {SHORTEST_SENTENCE} to {LONGEST_SENTENCE} tokens is there to draw; --line N chooses one")
+    return None
