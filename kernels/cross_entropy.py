@@ -95,7 +95,9 @@ def loss_operator(
     counted = (targets != ignored).to(losses.dtype)
     shares = counted if shares is None else counted * shares
     size = chunk_tokens(len(hidden), len(weight), hidden)
-    buffer = hidden.new_empty(size, len(weight))
+    # The kernel reads faster where rows begin at multiples of 16, whatever the size of the vocabulary.
+    stride = -(-len(weight) // 16) * 16 if kernel_runs(hidden.device.type) else len(weight)
+    buffer = hidden.new_empty(size, stride)[:, : len(weight)]
     product = weight.new_empty(weight.shape if wanted else 0)
     for first in range(0, len(hidden), size):
         chunk = slice(first, first + size)
@@ -132,7 +134,7 @@ def keep_gradients(ctx, inputs: tuple, output: tuple) -> None:
 def scale_gradients(ctx, d_total: Tensor, *_) -> tuple[Tensor | None, ...]:
     """The backward pass: a product."""
     d_hidden, d_weight = ctx.saved_tensors
-    return d_hidden.mul_(d_total), d_weight.mul_(d_total).to(ctx.weight_dtype), None, None, None, None, None
+    return d_hidden * d_total, (d_weight * d_total).to(ctx.weight_dtype), None, None, None, None, None
 
 
 loss_operator.register_autograd(scale_gradients, setup_context=keep_gradients)
@@ -179,7 +181,7 @@ def chunk_tokens(tokens: int, vocabulary: int, like: Tensor) -> int:
 
 def losses_and_gradient(logits: Tensor, targets: Tensor, shares: Tensor, ignored: int, wanted: bool) -> Tensor:
     """Losses of (n, vocabulary) logits and (n,) targets; the logits are replaced by G, its rows times `shares`, if `wanted`."""
-    if logits.is_cuda or (cross_entropy_triton and cross_entropy_triton.INTERPRETED):
+    if kernel_runs(logits.device.type) and shares.dtype == torch.float32:
         return cross_entropy_triton.losses_and_gradient(logits, targets, shares, ignored, wanted)
     counted = targets != ignored
     answers = targets.where(counted, 0)
@@ -202,6 +204,11 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, shares: Tensor, ignored
     if wanted:
         logits[torch.arange(len(logits)), answers] = (losses.neg().expm1() * shares).to(logits.dtype)
     return losses
+
+
+def kernel_runs(device_type: str) -> bool:
+    """Whether the Triton kernel runs on such a device: a GPU, or a CPU that interprets it."""
+    return cross_entropy_triton is not None and (device_type == "cuda" or cross_entropy_triton.INTERPRETED)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor, product: Tensor, begin: bool) -> None:
