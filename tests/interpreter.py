@@ -18,9 +18,7 @@ def run_interpreted(name: str) -> None:
     """Run the tests of `tests/NAME`, interpreted, and fail with their report if one does."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", Path(__file__).with_name(name)]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    done = subprocess.run(
-        command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
