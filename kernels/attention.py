@@ -26,12 +26,13 @@ PLAIN_UP_TO = 256  # tokens; on CPUs, sequences at least this short train faster
 
 
 def plain_attention(qkv: Tensor) -> Tensor:
-    """Attention as one writes it on a blackboard. The softmax is taken in float32 whatever the type of the inputs."""
+    """Attention as one writes it on a blackboard. The softmax is taken in float32, for 16-bit inputs as well."""
     query, key, value = heads_first(qkv)
     time = query.shape[-2]
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
     past = torch.ones(time, time, dtype=torch.bool, device=query.device).tril()
-    weights = scores.float().masked_fill(~past, -math.inf).softmax(-1)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    weights = scores.masked_fill(~past, -math.inf).softmax(-1)
     return (weights.to(value.dtype) @ value).transpose(1, 2)
 
 

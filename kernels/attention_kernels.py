@@ -2,18 +2,19 @@
 
 With S = Q K^T / sqrt(head_dim), masked to the past, P = softmax(S) by rows and O = P V, the gradients are
 
-    dV = P^T dO      dP = dO V^T      dS = P * (dP - delta), delta = rowsum(dO * O)
+    dV = P^T dO      dP = dO V^T      dS = P * (dP - delta), where delta = rowsum(dO * O) is the mean of dP under P
     dQ = dS K / sqrt(head_dim)        dK = dS^T Q / sqrt(head_dim)
 
 One program takes one head of one sequence and a block of its queries (O and dQ) or of its keys (dK and dV), and walks over
-the blocks of the other side that the mask leaves: first one kind, those the diagonal cuts, then the other, those wholly in
-the past, or the reverse. Each kind is a pass of its own, so that only the first pays for masking. Every sum is taken by
-one program in one order: gradients are the same bits each time.
+the blocks of the other side that the mask leaves. Those wholly in the past and those that the diagonal cuts are passes of
+their own, so that only the latter pay for masking; keys beyond the end of a sequence lie beyond the diagonal as well, and
+queries there are zeros, whose gradients vanish. Every sum is taken by one program in one order: gradients are the same
+bits each time. (One pass over the backward's blocks would save two of its seven products, but then programs add to the
+same dQ.)
 
-The tensors, all contiguous: `qkv` and `grad_qkv` (batch, time, 3, heads, head_dim), queries, keys and values
-as one linear layer writes them; `out` and `grad_out` (batch, time, heads, head_dim), O and dO, as the next one reads
-them; `logsumexp` (log2 of the sum of exp(S), as the hardware's exponential is that of base 2) and `delta`, float32,
-(batch, heads, time).
+The tensors, all contiguous: `qkv` and `grad_qkv` (batch, time, 3, heads, head_dim), queries, keys and values as one linear
+layer writes them; `out` and `grad_out` (batch, time, heads, head_dim), O and dO, as the next one reads them; `logsumexp`,
+in base 2 like the hardware's exponential, and `delta`, (batch, heads, time) in float32.
 """
 
 import triton
@@ -76,7 +77,7 @@ def forward_kernel(
     total = tl.zeros((QUERIES,), tl.float32)
     result = tl.zeros((QUERIES, PADDED), tl.float32)
     for diagonal in tl.static_range(2):
-        begin = first if diagonal else first * 0
+        begin = first if diagonal else 0
         end = tl.minimum(first + QUERIES, time) if diagonal else first
         for start in tl.range(begin, end, KEYS):
             key = read(keys, start, row, time, KEYS, HEAD_DIM, PADDED, diagonal and not EVEN)
@@ -117,11 +118,10 @@ def grad_query_kernel(
     statistics = pair.to(tl.int64) * time + rows
     mean = tl.sum(grad.to(tl.float32) * output.to(tl.float32), 1)
     tl.store(delta + statistics, mean, mask=rows < time)
-    # Infinity makes the weights of queries that do not exist zero.
-    norm = tl.load(logsumexp + statistics, mask=rows < time, other=float("inf"))
+    norm = tl.load(logsumexp + statistics, mask=rows < time, other=0.0)
     result = tl.zeros((QUERIES, PADDED), tl.float32)
     for diagonal in tl.static_range(2):
-        begin = first if diagonal else first * 0
+        begin = first if diagonal else 0
         end = tl.minimum(first + QUERIES, time) if diagonal else first
         for start in tl.range(begin, end, KEYS):
             key = read(keys, start, row, time, KEYS, HEAD_DIM, PADDED, diagonal and not EVEN)
@@ -166,7 +166,7 @@ def grad_key_value_kernel(
             query = read(qkv + here, start, row, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
             grad = read(grad_out + there, start, width, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
             statistics, exists = pair.to(tl.int64) * time + start + columns, start + columns < time
-            norm = tl.load(logsumexp + statistics, mask=exists, other=float("inf"))
+            norm = tl.load(logsumexp + statistics, mask=exists, other=0.0)
             mean = tl.load(delta + statistics, mask=exists, other=0.0)
             scores = tl.dot(key, tl.trans(query), input_precision=PRECISION)
             grad_weights = tl.dot(value, tl.trans(grad), input_precision=PRECISION)

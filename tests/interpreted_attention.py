@@ -8,8 +8,9 @@ import triton
 import triton.language as tl
 from interpreter import round_bfloat16
 
-from kernels import attention
+from kernels import attention, tune_attention
 from kernels.attention_kernels import locate
+from kernels.attention_triton import Tile
 from model import GPT, Size
 
 round_bfloat16()
@@ -52,9 +53,9 @@ def random_inputs(time, head_dim, dtype, batch=2, heads=2):
     ("dtype", "head_dim", "time"),
     [
         # One block and less, several with a tail, several whole ones; every row of the table of settings that runs here.
-        (torch.float32, 64, 31), (torch.float32, 64, 128), (torch.float32, 32, 130), (torch.float32, 96, 70), (torch.float32, 128, 33),
-        (torch.bfloat16, 64, 40), (torch.bfloat16, 64, 256), (torch.bfloat16, 64, 200), (torch.bfloat16, 32, 300),
-        (torch.bfloat16, 96, 150), (torch.bfloat16, 128, 129), (torch.float16, 64, 150),
+        (torch.float32, 64, 31), (torch.float32, 64, 128), (torch.float32, 32, 130), (torch.float32, 96, 70),
+        (torch.float32, 128, 33), (torch.bfloat16, 64, 40), (torch.bfloat16, 64, 256), (torch.bfloat16, 64, 200),
+        (torch.bfloat16, 32, 300), (torch.bfloat16, 96, 150), (torch.bfloat16, 128, 129), (torch.float16, 64, 150),
     ],
 )  # fmt: skip
 def test_results_match_float64_as_closely_as_pytorch_s_own(dtype, head_dim, time):
@@ -95,7 +96,7 @@ def test_an_empty_batch_has_an_empty_gradient():
 
 
 def test_types_without_kernels_are_refused():
-    with pytest.raises(NotImplementedError, match="160 torch.float32"):
+    with pytest.raises(NotImplementedError, match=r"160 torch\.float32"):
         attention.triton_attention(torch.zeros(1, 4, 3, 1, 160))
     with pytest.raises(NotImplementedError, match="float64"):
         attention.triton_attention(torch.zeros(1, 4, 3, 1, 32).double())
@@ -141,3 +142,23 @@ def test_a_model_with_them_compiles_without_a_break_and_learns_the_same(monkeypa
     assert torch._dynamo.utils.counters["graph_break"] == {}
     for ours, exact in zip(graphs, gradients(gpt.hidden, "plain"), strict=True):
         torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-6)
+
+
+def test_tuning_tries_every_tile_and_keeps_the_fastest(monkeypatch):
+    fastest = {"forward": (32, 16), "grad_query": (16, 16), "grad_key_value": (16, 32)}
+    tried = []
+
+    def pretend(calls, *_):
+        launch = calls[""].__self__
+        launch.run()
+        tile = launch.arguments["QUERIES"], launch.arguments["KEYS"]
+        kernel = launch.kernel.__name__.removesuffix("_kernel")
+        tried.append((kernel, tile))
+        return {"": 1.0 if tile == fastest[kernel] else 2.0}
+
+    monkeypatch.setattr(tune_attention, "milliseconds", pretend)
+    monkeypatch.setattr(tune_attention, "candidates", lambda kernel: [Tile(*one, 4, 2) for one in ((16, 16), fastest[kernel])])
+    monkeypatch.setattr("kernels.bench_attention.TOKENS", 20)
+    best = tune_attention.tune((1, 32), torch.float32, torch.device("cpu"), rounds=1, seconds=0.1)
+    assert {name: tile[:2] for name, tile in best._asdict().items()} == fastest
+    assert len(tried) == 6
