@@ -1,6 +1,6 @@
 """How fast the kernels are on this machine, beside every other way to compute the same. First whether they are right.
 
-    python -m kernels.bench                        all sections, about a minute
+    python -m kernels.bench                        all sections, about five minutes
     python -m kernels.bench --attention --out DIR  one of them; figures to DIR as JSON, a chart as PNG
 
 Times of one machine say little about another; the ratios are what carries over.
@@ -12,11 +12,16 @@ from types import ModuleType
 import torch
 
 from common import Parser, UserError, run_script, write_json
-from kernels import bench_attention
+from kernels import bench_attention, bench_clones, bench_evaluation, bench_step
 from process import Process, bf16_helps
 
 # A section has measure(device, dtype, rounds, seconds) -> dict that JSON can hold, report(dict) -> text, chart(dict, path).
-SECTIONS: dict[str, ModuleType] = {"attention": bench_attention}
+SECTIONS: dict[str, ModuleType] = {
+    "attention": bench_attention,
+    "step": bench_step,
+    "clones": bench_clones,
+    "evaluation": bench_evaluation,
+}
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 

@@ -1,5 +1,6 @@
 """Scoring a small test text with a sliding window: this project's way, and a window at a time with the logits of all of it."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def measure(device: torch.device, dtype: torch.dtype, rounds: int, seconds: floa
         ways = {"one at a time": one_at_a_time, "ours": score}
         found = [way(model, text, stride).nats for way in ways.values()]
         np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-5)
-        calls = {way: lambda function=function: function(model, text, stride) for way, function in ways.items()}
+        calls = {way: partial(function, model, text, stride) for way, function in ways.items()}
         result[name] = milliseconds(calls, device, rounds, seconds)
     return {"milliseconds": result}
 

@@ -154,7 +154,8 @@ def measure(device: torch.device, dtype: torch.dtype, rounds: int, seconds: floa
         f"{name} {name_of(kind)} {'compiled' if compiled else 'eager'}": make_step(make, kind, compiled, shape, device)
         for (name, make), kind, compiled in every
     }
-    print(f"a step of {shape.size.layers} layers x {shape.size.width}, {shape.vocabulary} ids, {shape.batch} x {shape.length} tokens")
+    size, vocabulary, length, batch = shape
+    print(f"a step of {size.layers} layers x {size.width}, {vocabulary} ids, {batch} x {length} tokens")
     print("compiling, then measuring, about two minutes ...", flush=True)
     times = milliseconds(steps, device, rounds, 20 * seconds)
     flops = flops_per_token(shape.size, shape.vocabulary, shape.length) * shape.batch * shape.length
