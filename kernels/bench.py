@@ -12,12 +12,13 @@ from types import ModuleType
 import torch
 
 from common import Parser, UserError, run_script, write_json
-from kernels import bench_attention, bench_clones, bench_evaluation, bench_step
+from kernels import bench_attention, bench_clones, bench_evaluation, bench_loss, bench_step
 from process import Process, bf16_helps
 
 # A section has measure(device, dtype, rounds, seconds) -> dict that JSON can hold, report(dict) -> text, chart(dict, path).
 SECTIONS: dict[str, ModuleType] = {
     "attention": bench_attention,
+    "loss": bench_loss,
     "step": bench_step,
     "clones": bench_clones,
     "evaluation": bench_evaluation,

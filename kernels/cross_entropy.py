@@ -32,7 +32,8 @@ SCALE = {torch.float16: 2.0**10}
 
 def plain_linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int = IGNORED) -> tuple[Tensor, Tensor]:
     """What `linear_cross_entropy` computes, with all logits held."""
-    logits = F.linear(hidden, weight).float()
+    logits = F.linear(hidden, weight)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=ignored, reduction="none")
     return losses.sum() / (targets != ignored).sum().clamp(min=1), losses.view_as(targets)
 

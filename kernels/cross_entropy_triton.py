@@ -63,12 +63,24 @@ def block(vocabulary: int) -> dict[str, int]:
     return {"LANES": lanes, "DEPTH": depth, "num_warps": lanes // LANES_PER_WARP}
 
 
+def arguments(logits: Tensor, targets: Tensor, shares: Tensor, losses: Tensor, ignored: int, wanted: bool) -> dict:
+    """What the kernel is started with."""
+    return {
+        "logits_pointer": logits,
+        "targets_pointer": targets,
+        "shares_pointer": shares,
+        "losses_pointer": losses,
+        "vocabulary": logits.shape[1],
+        "row_stride": logits.stride(0) if len(logits) > 1 else logits.shape[1],  # of a single row PyTorch names any
+        "ignored": ignored,
+        "WANTED": wanted,
+        **block(logits.shape[1]),
+    }
+
+
 def losses_and_gradient(logits: Tensor, targets: Tensor, shares: Tensor, ignored: int, wanted: bool) -> Tensor:
     """As the function of that name in kernels/cross_entropy.py. Rows may lie apart; what is between them is lost."""
     losses = torch.empty_like(shares)
-    row_stride = logits.stride(0) if len(logits) > 1 else logits.shape[1]
     with torch.cuda.device(logits.device) if logits.is_cuda else contextlib.nullcontext():
-        losses_and_gradient_kernel[len(logits),](
-            logits, targets, shares, losses, logits.shape[1], row_stride, ignored, wanted, **block(logits.shape[1])
-        )
+        losses_and_gradient_kernel[len(logits),](**arguments(logits, targets, shares, losses, ignored, wanted))
     return losses
