@@ -17,8 +17,8 @@ test: $(VENV)/dev  ## everything from nothing: environment, tests (about two min
 lint: $(VENV)/dev  ## style and common mistakes
 	@$(IN_VENV) ruff check . && $(IN_VENV) ruff format --check .
 
-bench: $(VENV)/core  ## speed of a training step on this machine, several ways side by side
-	@$(IN_VENV) python bench.py
+bench: $(VENV)/core  ## speed of kernels, training steps and evaluation on this machine, beside other ways to compute them
+	@$(IN_VENV) python -m kernels.bench
 
 clean:  ## remove the environment; data/ and out/ stay
 	rm -rf $(VENV)

@@ -51,9 +51,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, time, _ = x.shape
         qkv = self.query_key_value(x).view(batch, time, 3, self.heads, self.head_dim)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, time, head_dim)
-        mixed = causal_attention(query, key, value)
-        return self.output(mixed.transpose(1, 2).reshape(batch, time, -1))
+        return self.output(causal_attention(qkv).flatten(2))
 
 
 class Block(nn.Module):

@@ -27,6 +27,7 @@ from common import Parser, Progress, UserError, count, exclusive, read_json, run
 from distribution import all_finite, exchange_gradients, replicate, shard, whole_state
 from experiment import add_flags, build_mixture, check_flags, mixture_settings, one_pass, run_name
 from flops import Utilisation
+from kernels import attention
 from languages import joint_vocabulary
 from metrics import LanguageLosses, append_metrics, forget_metrics_after, weights_and_biases
 from mixture import Mixture
@@ -87,6 +88,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--precision", choices=PRECISIONS, help="of matrix products (bf16 where the chip has it, or fp16 on a GPU)"
     )
     machine.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="use torch.compile (yes)")
+    machine.add_argument("--attention", choices=attention.IMPLEMENTATIONS, help="what computes it (triton on a GPU)")
     machine.add_argument("--fsdp", action="store_true", help="split the model among the processes: for sizes beyond one GPU")
     machine.add_argument("--micro-batch", type=int, help="sequences at a time on each process (as many as fit)")
     machine.add_argument("--log-every", type=int, default=10, help="steps between lines of metrics.jsonl (%(default)s)")
@@ -309,6 +311,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Start or continue the run that the command line names, unless it is finished."""
     args = parse_arguments(arguments)
     process = Process.current(args.device)
+    attention.choose(args.attention, process.device)
     dataset = open_data(args.data)
     config = settings(args, dataset, process)
     out = run_folder(args, config, dataset)
