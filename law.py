@@ -174,7 +174,7 @@ def resample(law: Law, points: list[Measured], rows: list[Measured], seed: int =
         return None
     residuals = np.concatenate([centred(lone, 3), *(centred(logs, 1) for logs in apart)])
     random = np.random.default_rng(seed)
-    spread = np.ones(RESAMPLES)
+    spread = np.sqrt(known / random.chisquare(known, RESAMPLES))
     documents = random.standard_normal(RESAMPLES)
 
     def chance(measured: Measured) -> np.ndarray:
