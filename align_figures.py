@@ -1,37 +1,25 @@
 """What `align.py` found, drawn as in the paper: its figures 6, 7 and 11 to 14, and tables 2 and 4 as lines."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from align_tables import Results, heat_map, pairs_of
-from common import write_atomic
+from common import write_figure
 
 MOST_PANELS = 8  # heat maps side by side, and lines that one can tell apart
 MATRICES = ("input", "output")
 
 
 def subplots(columns: int, width: float, height: float, **options) -> tuple[Figure, np.ndarray]:
-    """A figure with axes side by side, (columns,), that needs no window system."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False, **options)
-    return figure, axes[0]
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG in one step, and forget the figure."""
-    import matplotlib.pyplot as plt
-
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    plt.close(figure)
-    write_atomic(path, content.getvalue())
+    """A figure with axes side by side, (columns,)."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
 
 
 def tidy(axes, **labels) -> None:
@@ -178,8 +166,8 @@ def draw_matching(
     figure, (axes,) = subplots(1, max(6.0, 0.55 * longest + 1.5), 3.4)
     # The shorter row is stretched to the length of the longer one: lines of a plain word order are upright.
     places = [np.linspace(0, longest - 1, len(row)) if len(row) > 1 else np.array([(longest - 1) / 2]) for row in forms]
-    colours = matplotlib.colormaps["viridis_r"]
-    scale = matplotlib.colors.Normalize(min(0.0, float(similarity.min())), 1.0)
+    colours = colormaps["viridis_r"]
+    scale = Normalize(min(0.0, float(similarity.min())), 1.0)
     for row, column in zip(*matched, strict=True):
         axes.plot([places[0][row], places[1][column]], [1, 0], color=colours(scale(similarity[row, column])), linewidth=1.6)
     for level, row, where, side in zip((1.06, -0.06), forms, places, ("bottom", "top"), strict=True):
@@ -190,8 +178,8 @@ def draw_matching(
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    figure.colorbar(matplotlib.cm.ScalarMappable(scale, colours), ax=axes, label="cosine, mean over layers", shrink=0.8)
-    save(figure, path)
+    figure.colorbar(ScalarMappable(scale, colours), ax=axes, label="cosine, mean over layers", shrink=0.8)
+    write_figure(path, figure)
 
 
 PICTURES: dict[str, Callable[[Results], Figure | None]] = {
@@ -206,4 +194,4 @@ def draw_all(results: Results, folder: Path) -> None:
     """Every picture for which there is something, to `alignment-*.png` in a folder."""
     for name, draw in PICTURES.items():
         if figure := draw(results):
-            save(figure, folder / f"alignment-{name}.png")
+            write_figure(folder / f"alignment-{name}.png", figure)

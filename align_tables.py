@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from activations import block_tensors
+from common import markdown
 
 Results = dict[str, dict]  # result.json of each run, by the run's name
 
@@ -14,21 +15,6 @@ def pairs_of(results: Results, part: str) -> Iterator[tuple[str, str, dict]]:
     for run, result in results.items():
         for pair, found in result.get("alignment", {}).get(part, {"pairs": {}})["pairs"].items():
             yield run, pair, found
-
-
-def markdown(head: list[str], rows: list[list[str]], words: int) -> str:
-    """A table that is readable as it is; all columns but the first `words` hold numbers."""
-    widths = [max(len(line[place]) for line in (head, *rows)) for place in range(len(head))]
-    ruler = ["-" * width if place < words else "-" * (width - 1) + ":" for place, width in enumerate(widths)]
-
-    def line(cells: list[str]) -> str:
-        filled = [
-            cell.ljust(width) if place < words else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(filled)} |"
-
-    return "\n".join(map(line, (head, ruler, *rows))) + "\n"
 
 
 def number(found: dict | None) -> str:

@@ -4,12 +4,13 @@ import argparse
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -72,6 +73,18 @@ def report(message: str) -> int:
     return 2
 
 
+def markdown(head: Sequence[str], lines: list[Sequence[str]], left: int) -> str:
+    """A Markdown table that is readable as it is; the first `left` columns are aligned to the left."""
+    cells = [head, *lines]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+    ruler = tuple("-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths))
+    padded = [
+        [cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))]
+        for line in (head, ruler, *lines)
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in padded)
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Replace `path` by `content` in one step: a reader sees the old file or the new one, also after a power cut."""
     temporary = path.with_name(path.name + ".tmp")
@@ -85,6 +98,13 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, content: dict) -> None:
     """Write `content` to `path` as indented JSON, atomically."""
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_figure(path: Path, figure) -> None:
+    """Write a figure of matplotlib as PNG, atomically."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    write_atomic(path, content.getvalue())
 
 
 def read_json(path: Path, what: str, keys: Iterable[str] = ()) -> dict:

@@ -4,24 +4,13 @@ import math
 
 import paper
 from alignment import hidden_states, means
+from common import markdown
 from evidence import FAMILIES, Evidence, by_experiment, evidence_of_rows, standard_size
 from results import Fitted, Quantity, Row
 from takeaways import judge_all, summary
 
 SCRIPTS = {"Table 1": "runs/table1.sh", "Table 3": "runs/table3.sh"}
 KINDS = dict(zip(SCRIPTS, FAMILIES, strict=True))
-
-
-def markdown(head: tuple[str, ...], lines: list[tuple[str, ...]], left: int) -> str:
-    """A Markdown table that is readable as it is; the first `left` columns are aligned to the left."""
-    cells = [head, *lines]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
-    ruler = tuple("-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths))
-    padded = [
-        [cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))]
-        for line in (head, ruler, *lines)
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in padded)
 
 
 def with_interval(quantity: Quantity, text: str, bound=lambda value: f"{value:.2f}") -> str:

@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 import paper
 from alignment import figure_6, figure_7
-from common import UserError, count
+from common import UserError, count, write_figure
 from evidence import ORDER, Family, Missing, family, standard_size
 from law import Law
 from results import Fitted, Quantity, Row
@@ -249,16 +249,10 @@ def draw(number: int, fitted: Fitted, path: Path) -> None:
     Raises:
         UserError: a run that it needs is missing.
     """
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     function, inches = FIGURES[number]
-    figure = plt.figure(figsize=inches, layout="constrained")
+    figure = Figure(figsize=inches, layout="constrained")
     try:
         function(fitted, standard_size(fitted.rows), figure)
     except Missing as missing:
         raise UserError(f"Figure {number} needs {missing}; bash runs/figure{number}.sh runs them") from None
-    else:
-        figure.savefig(path, dpi=120)
-    finally:
-        plt.close(figure)
+    write_figure(path, figure)

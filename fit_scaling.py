@@ -15,14 +15,14 @@ import math
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
 
 import figures
-from common import Parser, count, run_script, write_atomic, write_json
-from compare import compare, efficiency_text, markdown, perplexity_text, with_interval
+from common import Parser, count, markdown, run_script, write_atomic, write_figure, write_json
+from compare import compare, efficiency_text, perplexity_text, with_interval
 from recommend import recommend
 from results import SHARED, Fitted, Row, fit
 
@@ -84,12 +84,10 @@ def parameters(fitted: Fitted) -> dict:
 
 def draw(rows: list[Row], path: Path) -> None:
     """Left: perplexity against tokens of the language, the law as a line. Right: token efficiency."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     mixed = [row for row in rows if not row.monolingual]
     height = max(4.2, 0.32 * len(mixed) + 1.2)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, height), width_ratios=(3, 2), layout="constrained")
+    figure = Figure(figsize=(11, height), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     colours = {run: f"C{i % 10}" for i, run in enumerate(dict.fromkeys(row.run for row in mixed))}
     draw_perplexities(left, rows, colours)
     values = [row.token_efficiency.value if math.isfinite(row.token_efficiency.value) else math.nan for row in mixed]
@@ -105,8 +103,7 @@ def draw(rows: list[Row], path: Path) -> None:
     right.set(xlabel="TEff: worth of one token, monolingual = 1", title="Token efficiency")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    write_figure(path, figure)
 
 
 def draw_perplexities(axes, rows: list[Row], colours: dict[str, str]) -> None:

@@ -17,8 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from common import Parser, UserError, count, duration, read_json, run_script, write_atomic
-from compare import markdown
+from common import Parser, UserError, count, duration, markdown, read_json, run_script, write_atomic
 from experiment import is_monolingual
 from flops import flops_per_token
 from model import SIZES

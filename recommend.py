@@ -6,8 +6,8 @@ the best perplexity, and what a mix costs is its length.
 
 import math
 
-from common import UserError, count
-from compare import markdown, perplexity_text, with_interval
+from common import UserError, count, markdown
+from compare import perplexity_text, with_interval
 from results import Row
 
 

@@ -1,17 +1,17 @@
 """causal attention at the shapes of all sizes: our kernels, each backend of PyTorch's own, and the plain form"""
 
-import io
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from common import write_atomic
+from common import write_figure
 from kernels import attention
 from kernels.timing import matmul_ceiling, milliseconds
 from model import SIZES
@@ -138,9 +138,8 @@ def report(facts: dict) -> str:
 
 def chart(facts: dict, path: Path) -> None:
     """Bars of TFLOP/s, one group for each shape, one panel for each pass, under the line of the matrix product."""
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, len(PASSES), figsize=(12, 4), sharey=True, layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    panels = figure.subplots(1, len(PASSES), sharey=True)
     names = [name for name in VARIANTS if any(row["variant"] == name for row in facts["rows"])]
     for panel, kind in zip(panels, PASSES, strict=True):
         for place, name in enumerate(names):
@@ -154,7 +153,4 @@ def chart(facts: dict, path: Path) -> None:
         panel.set_title(f"attention, {kind}")
     panels[0].set_ylabel("TFLOP/s")
     panels[0].legend(fontsize=8)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=150)
-    plt.close(figure)
-    write_atomic(path, image.getvalue())
+    write_figure(path, figure)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from common import write_figure
 from flops import flops_per_token
 from kernels.bench_step import make_step, ours, shape_for
 from kernels.timing import milliseconds
@@ -41,4 +42,4 @@ def chart(facts: dict, path: Path) -> None:
         axes.plot([int(clones) for clones in values], [value / values["1"] for value in values.values()], "o-", label=name)
     axes.set(xlabel="clones", ylabel="multiple of one language", title=facts["device"])
     axes.legend()
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
+from common import write_figure
 from kernels.timing import milliseconds
 from model import GPT, SIZES
 from perplexity import Scores, score, sliding_windows
@@ -63,4 +64,4 @@ def chart(facts: dict, path: Path) -> None:
     axes.barh(list(facts["milliseconds"]), [t["one at a time"] / t["ours"] for t in facts["milliseconds"].values()])
     axes.set_xlabel("times as fast as one window at a time")
     axes.set_title(facts["device"])
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure)

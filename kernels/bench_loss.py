@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from common import write_figure
 from kernels.cross_entropy import linear_cross_entropy, plain_linear_cross_entropy
 from kernels.timing import milliseconds
 
@@ -142,4 +143,4 @@ def chart(facts: dict, path: Path) -> None:
         panel.set(yscale="log", ylabel=unit, title=facts["device"])
         panel.set_xticks([place + 0.3 for place in range(len(shapes))], [f"{n:,} x {v:,}" for n, v in shapes])
     figure.axes[0].legend()
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure)

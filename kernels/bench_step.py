@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from common import write_figure
 from flops import flops_per_token
 from kernels.cross_entropy import linear_cross_entropy
 from kernels.timing import milliseconds
@@ -184,4 +185,4 @@ def chart(facts: dict, path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("training tokens per second")
     axes.set_title(facts["device"])
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure)

@@ -237,7 +237,7 @@ def test_pictures_of_several_runs_stand_side_by_side(run, command, lines, tmp_pa
     clones, real = run("clones"), run("disjoint")
     assert command(align.main, clones, "--sequences", 2)[0] == command(align.main, real, "--sequences", 2, *lines)[0] == 0
     panels = []
-    monkeypatch.setattr(align_figures, "save", lambda figure, path: panels.append((path, len(figure.axes))))
+    monkeypatch.setattr(align_figures, "write_figure", lambda path, figure: panels.append((path, len(figure.axes))))
     code, printed, _ = command(align.main, clones, real, "--sequences", 2, "--out", tmp_path / "both")
     assert code == 0
     assert (tmp_path / "both" / "alignment-gradients.png", 3) in panels  # two heat maps and a scale
