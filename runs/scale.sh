@@ -12,6 +12,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ ! -d .venv ] || PATH="$PWD/.venv/bin:$PATH" # the environment that make creates
+python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("sentencepiece"))' 2>/dev/null || {
+    echo "error: $(command -v python || echo python) lacks the libraries of requirements.txt; make demo installs them into .venv" >&2
+    exit 2
+}
 
 SCALE=${SCALE:-cpu} SEED=${SEED:-0} GPUS=${GPUS:-1} DRY=${DRY:-} NOVELS=${NOVELS:-} LISTING=${LISTING:-}
 NOVEL_DATA=eltec
@@ -20,7 +24,7 @@ NOVEL_DATA=eltec
 # What a scale is. LADDER: monolingual runs for the law, in units of 1x; SIZES: models of the figures that compare sizes.
 case $SCALE in
 cpu) # 3x is 6.0 of the 6.1 million tokens of pydocs: no row of Table 1 reads a text twice
-    DEFAULT_SIZE=nano SIZES="nano mini" CLONE_TOKENS=2e6 REAL_TOKENS=3e6 DEFAULT_RECIPE="" PIECES=4096
+    DEFAULT_SIZE=nano SIZES="nano mini" CLONE_TOKENS=2e6 REAL_TOKENS=2e6 DEFAULT_RECIPE="" PIECES=4096
     OTHER_RECIPE="--length 128 --batch 32 --learning-rate 1e-3 --warmup 20" # as nano's, but for the rate
     LADDER="0.1 0.25 0.5 1 1.5 2 3" REAL_LADDER="0.1 0.25 0.5 1 2" OTHER_LADDER="0.1 0.25 0.5 1" CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-4096 OUT=${OUT:-out} ;;
 gpu) # 1x is one and a half passes over the English novels, 3x four and a half, more than which teaches little
