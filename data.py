@@ -85,7 +85,8 @@ Turn text into what train.py reads: data/NAME with tokenisers, token shards and 
   python data.py --describe data/novels               languages, tokens, fertility, shared pieces
   python data.py --verify data/novels                 compare every file with the hash it was written with
   python data.py --name novels --parallel en=FILE fr=FILE
-                                                      add aligned lines, packed as in the paper, for align.py
+                                                      pack aligned lines as the paper does, into a JSON file there
+                                                      (align.py reads such lines itself)
 
 A preparation that was stopped is completed by the same command.
 """

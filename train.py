@@ -269,7 +269,7 @@ def train(args: argparse.Namespace, config: dict, steps: Steps, out: Path, proce
                 sys.exit(128 + stop.number)
     progress.close(config["tokens"], note)
     return finish(checkpoint, out, process) | {
-        "compiled": args.compile and trainer.forward is not model,
+        "compiled": args.compile and getattr(trainer.forward, "module", trainer.forward) is not model,  # .module: inside DDP
         "tokens_per_second": round(progress.rate(config["tokens"])),
         **utilisation.facts(progress.rate(config["tokens"])),
     }
