@@ -11,7 +11,7 @@ help:  ## this list
 demo: $(VENV)/core  ## everything from nothing: text, six small runs, table and figure (about 9 minutes on two cores)
 	@$(IN_VENV) bash runs/demo.sh
 
-test: $(VENV)/dev  ## everything from nothing: environment, tests (about two minutes)
+test: $(VENV)/dev  ## everything from nothing: environment, tests (about 6 minutes on two cores)
 	@$(IN_VENV) python -m pytest
 
 lint: $(VENV)/dev  ## style and common mistakes

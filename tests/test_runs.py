@@ -171,6 +171,7 @@ def test_speed_is_that_of_earlier_runs_on_this_machine(tmp_path, monkeypatch):
 
 STUB = """#!/usr/bin/env bash
 case $1 in
+-c) ;;
 plan.py) shift; exec "{python}" "{root}/plan.py" "$@" ;;
 train.py)
     out=${{@: -1}}
