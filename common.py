@@ -101,7 +101,8 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def write_figure(path: Path, figure) -> None:
-    """Write a figure of matplotlib as PNG, atomically."""
+    """Write a figure of matplotlib as PNG, atomically; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150)
     write_atomic(path, content.getvalue())

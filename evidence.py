@@ -145,10 +145,15 @@ def evidence_of_rows(rows: list[Row], similarities: dict[tuple, float], size: st
     """Of one's own runs. `similarities` are mean hidden-state cosines by (vocab, share of L1)."""
     values = {}
     for (*experiment, position), row in by_experiment(rows).items():
-        values[(*experiment, PPL, position)] = row.ppl
+        values[(*experiment, PPL, position)] = _unsure(row.ppl)
         if not math.isnan(row.token_efficiency.value):
-            values[(*experiment, TEFF, position)] = row.token_efficiency
+            values[(*experiment, TEFF, position)] = _unsure(row.token_efficiency)
     return Evidence(values | _similarities(similarities, size), size)
+
+
+def _unsure(quantity: Quantity) -> Quantity:
+    """A measured number whose interval is not known could be any other."""
+    return Quantity(quantity.value, -math.inf, math.inf) if math.isnan(quantity.low) else quantity
 
 
 def evidence_of_the_paper() -> Evidence:

@@ -59,9 +59,10 @@ def describe(fitted: Fitted) -> str:
             f"fitted on {len(fitted.points[key])} monolingual runs of {count(law.fewest)} to {count(law.most)} tokens{exponent}."
         )
         if not own:
-            lines.append(
-                f"Three runs lie on a law exactly: no intervals for {size}, {source}; a fourth monolingual run gives them."
-            )
+            why = "the law has no perplexity for its shortest run, which is too short to count; remove it"
+            if len(fitted.points[key]) < 4:
+                why = "three runs lie on a law exactly; a fourth monolingual run gives them"
+            lines.append(f"No intervals for {size}, {source}: {why}.")
     lines += [
         "MLPE: perplexity of a monolingual model on as many tokens of the language. MLTE: tokens it needs for this",
         "perplexity. TEff = MLTE / tokens: above 1, the other language helped. For monolingual rows, how far TEff is from 1",
@@ -147,18 +148,19 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     fitted = fit(args.folders)
     out = args.out or args.folders[0]
-    out.mkdir(parents=True, exist_ok=True)
     if args.figure:
         path = out / f"figure{args.figure}.png"
         figures.draw(args.figure, fitted, path)
         return print(f"figure: {path}")
     if args.compare or args.recommend:
         text = compare(fitted) if args.compare else recommend(fitted.rows)
+        out.mkdir(parents=True, exist_ok=True)
         path = out / ("compare.md" if args.compare else "recommendation.md")
         write_atomic(path, text)
         print(text)
         return print(f"written to {path}")
     text = table(fitted.rows) + "\n" + describe(fitted)
+    out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "table.md", text)
     write_json(out / "laws.json", parameters(fitted))
     draw(fitted.rows, out / "figure.png")

@@ -164,9 +164,12 @@ def resample(law: Law, points: list[Measured], rows: list[Measured], seed: int =
 
     It does not cover what all runs share: the text and the recipe.
 
-    Returns None for fewer than four monolingual runs: three lie on a law exactly, which says nothing of its error.
+    Returns None for fewer than four monolingual runs: three lie on a law exactly, which says nothing of its error. And where
+    the law has no perplexity for one of its own runs, as happens with a run so short that it learnt next to nothing.
     """
     expected = np.log([law.perplexity(point.tokens) for point in points])
+    if not np.isfinite(expected).all():
+        return None
     lone = [math.log(ppl) - log for point, log in zip(points, expected, strict=True) for ppl in point.perplexities.values()]
     apart = [np.log(list(row.perplexities.values())) for row in rows if row not in points and len(row.perplexities) > 1]
     known = len(lone) - 3 + sum(len(logs) - 1 for logs in apart)

@@ -23,7 +23,7 @@ from flops import flops_per_token
 from model import SIZES
 from process import Process
 from shards import Dataset
-from train import RECIPES, parse_arguments
+from train import RECIPES, parse_arguments, run_folder, settings
 
 # FLOPs a second where nothing was run yet: 35 thousand tokens a second of GPT nano on two cores; a third of what one H100 can.
 GUESSED_SPEED = {"cpu": 0.25e12, "gpu": 150e12, "paper": 150e12}
@@ -63,10 +63,26 @@ def cost(command: str, pieces: dict[str, int]) -> Cost:
         flops += (
             test * (4 * body + all_of_it - body) / 3
         )  # no backward pass; windows move by a quarter, only what counts is output
+    check_settings(args)
     done = args.out / "result.json"
     finished = done.exists() and all("ppl" in language for language in read_json(done, "a result", ("languages",))["languages"])
     state = "done" if finished else "begun" if (args.out / "config.json").exists() else "to do"
     return Cost(command, args.out, args.tokens, flops, state)
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """A finished run is skipped, and no other run must pass for it.
+
+    Raises:
+        UserError: the folder holds a run with other settings, or of another text.
+    """
+    if not (args.out / "config.json").exists():
+        return
+    if args.data.exists():
+        dataset = Dataset(args.data)
+        run_folder(args, settings(args, dataset, Process.current("cpu")), dataset)
+    elif (text := read_json(args.out / "config.json", "the settings of a run", ("data",))["data"]) != str(args.data):
+        raise UserError(f"{args.out} holds a run on {text}, expected {args.data}; choose another OUT for it")
 
 
 def pieces_of(lines: Iterable[str]) -> dict[str, int]:
@@ -140,8 +156,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
     trains = list(dict.fromkeys(line for line in lines if " train.py " in line))
-    if not trains:
-        raise UserError("standard input has no train.py command; DRY=1 bash runs/table1.sh shows how this is used")
+    if not lines:
+        raise UserError("standard input has no command; DRY=1 bash runs/table1.sh shows how this is used")
     pieces = pieces_of(lines)
     costs = [cost(line, pieces) for line in trains]
     if args.record:

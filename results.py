@@ -140,16 +140,16 @@ def setting_of(result: dict, standard: dict[str, float]) -> Setting:
 
 
 def experiments(results: list[dict]) -> list[list[dict]]:
-    """The results in groups that differ in their seed alone; a seed that was run twice is a group of its own."""
-    groups: dict[tuple, list[dict]] = {}
+    """The results in groups that differ in their seed alone. A seed that was run twice says nothing new, and counts once."""
+    groups: dict[tuple, dict] = {}
     for result in results:
         sources = tuple(language["source"] for language in result["languages"])
         same = (*(result[key] for key in SHARED), sources, result.get("vocab"), result.get("anchors"), str(result["stages"]))
-        again = 0
-        while any(other.get("seed") == result.get("seed") for other in groups.get((*same, result["tokens"], again), [])):
-            again += 1
-        groups.setdefault((*same, result["tokens"], again), []).append(result)
-    return list(groups.values())
+        by_seed = groups.setdefault((*same, result["tokens"]), {})
+        first = by_seed.setdefault(result.get("seed"), result)
+        if first is not result:
+            print(f"left out: {result['folder']} has the settings and the seed of {first['folder']}")
+    return [list(by_seed.values()) for by_seed in groups.values()]
 
 
 def law_key(result: dict, language: dict) -> LawKey:

@@ -57,6 +57,8 @@ def _difference(name: str, more: Quantity, less: Quantity) -> tuple[str, Quantit
 def _gap(e: Evidence, vocab: str, times: float = 1, size: str | None = None) -> Quantity:
     """What imbalance is worth: TEff of L2 at 90/10, less that at 50/50."""
     more, less = (e.get(TEFF, vocab, share, 1, times=times, size=size) for share in (90, 50))
+    if math.isinf(more.value) or math.isinf(less.value):
+        raise Missing(f"a finite TEff of {vocab} at {times:g}x: the law has no number for that perplexity")
     return _difference("", more, less)[1]
 
 
@@ -166,6 +168,16 @@ CLAIMS = [
 ]  # fmt: skip
 
 
+# What is said of a takeaway by its claims' worst word; "not run" is left for takeaways none of whose claims were.
+SUMMARY = {
+    "does not hold": "Do not hold",
+    "fails within chance": "Fail within chance",
+    "holds within chance": "Hold within chance",
+    "holds": "Hold",
+    "not run": "Not run",
+}
+
+
 class Verdict(NamedTuple):
     """What some evidence says of a claim."""
 
@@ -199,10 +211,9 @@ def summary(verdicts: list[Verdict]) -> str:
     words: dict[int, list[str]] = {}
     for verdict in verdicts:
         words.setdefault(verdict.claim.takeaway, []).append(verdict.word)
-    found: dict[str, list[str]] = {"Hold": [], "Hold within chance": [], "Do not hold": [], "Not run": []}
+    found: dict[str, list[str]] = {kind: [] for kind in SUMMARY.values()}
     for number, own in words.items():
         run = [word for word in own if word != "not run"]
-        kind = "Do not hold" if {"does not hold", "fails within chance"} & set(run) else "Hold"
-        kind = "Hold within chance" if kind == "Hold" and "holds within chance" in run else kind
-        found[kind if run else "Not run"].append(f"{number}{'' if len(run) == len(own) or not run else ' (in part)'}")
+        kind = next((SUMMARY[word] for word in SUMMARY if word in run), "Not run")
+        found[kind].append(f"{number}{'' if len(run) == len(own) or not run else ' (in part)'}")
     return "".join(f"{kind}: {', '.join(numbers)}.\n" for kind, numbers in found.items() if numbers)

@@ -15,10 +15,11 @@
 #   figure4.sh, figure10.sh  English and French by tokens and size         figure4                       table3
 #   figure14.sh              English and French: one matching, drawn                                     table3
 #   figure5.sh               the laws                                                                    all of these
+#   takeaways.sh             which of the eight takeaways hold                                           all of these
 #
 # mylanguages.sh does none of this, but answers for two languages of yours which ratio serves the rarer one best.
 set -euo pipefail
-for page in table1 table2 figure1 figure2 figure6 figure8 table3 table4 figure3 figure4 figure14 figure5; do
+for page in table1 table2 figure1 figure2 figure6 figure8 table3 table4 figure3 figure4 figure14 figure5 takeaways; do
     echo "=== $page"
     bash "$(dirname "$0")/$page.sh"
 done

@@ -16,7 +16,11 @@ for share in 95 80 70 60; do
     RUNS+=("$FOLDER/$share-$((100 - share))")
 done
 
-also python align.py "${RUNS[@]}" --word2vec
+CONTROL=()
+if python -c 'import gensim' 2>/dev/null; then CONTROL=(--word2vec); elif [ -z "$LISTING" ]; then
+    echo "no gensim, so no control: pip install -r requirements-extra.txt"
+fi
+also python align.py "${RUNS[@]}" "${CONTROL[@]}"
 report "$SHARED" "$FOLDER" --figure 6
 report "$SHARED" "$FOLDER" --figure 7
 record

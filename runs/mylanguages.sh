@@ -5,7 +5,7 @@
 #   DRY=1 bash runs/mylanguages.sh en=FOLDER sw=FOLDER # what it costs
 #
 # Every mix holds the same RARE tokens of the rarer language (1x) and ever more of the other one: 50%, 80%, 90%, 95%. Whether it
-# profits is measured against models that learn it alone, from a quarter of 1x to 4x. So its text should have 4 * RARE tokens
+# profits is measured against models that learn it alone, from a half of 1x to 4x. So its text should have 4 * RARE tokens
 # or more, and the other one's 19 * RARE; less is read several times, which is worth less than new text.
 #
 #   RARE=1e6 SCALE=gpu bash runs/mylanguages.sh ...    # more tokens, a larger model; VOCAB=disjoint shares no pieces
@@ -15,11 +15,12 @@ if [ $# != 2 ] || [ "${1#*=}" = "$1" ] || [ "${2#*=}" = "$2" ]; then
 fi
 source "$(dirname "$0")/scale.sh"
 COMMON=${1%%=*} RARER=${2%%=*} VOCAB=${VOCAB:-anchored}
-DATA=data/$COMMON-$RARER ONE=${RARE:-$(awk "BEGIN { print 0.1 * ${TOKENS:-$REAL_TOKENS} }")}
+DATA=data/$COMMON-$RARER ONE=${RARE:-$(awk "BEGIN { print 0.25 * ${TOKENS:-$REAL_TOKENS} }")}
 also python data.py --name "$COMMON-$RARER" --text "$1" --text "$2" --vocab-size "$PIECES"
 into "mylanguages-$COMMON-$RARER"
+PAGE=${RESULTS:-$OUT}/$(basename "$FOLDER")
 
-for times in 0.25 0.5 1 2 4; do # the rarer language alone: the law
+for times in 0.5 1 1.5 2 4; do # the rarer language alone: the law
     run mono-${times}x ${times}x --languages "$RARER" --ratio 1
 done
 #   mix            tokens

@@ -10,6 +10,7 @@
 # SIZE, TOKENS (of 1x) and RECIPE (more flags of train.py) replace what the scale says; then choose another OUT as well.
 # A finished run is skipped, a stopped one goes on: every script can be stopped and started again at any time.
 set -euo pipefail
+SCRIPT=$(realpath "$0")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ ! -d .venv ] || PATH="$PWD/.venv/bin:$PATH" # the environment that make creates
 python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("sentencepiece"))' 2>/dev/null || {
@@ -30,14 +31,16 @@ cpu) # 3x is 6.0 of the 6.1 million tokens of pydocs: no row of Table 1 reads a 
 gpu) # 1x is one and a half passes over the English novels, 3x four and a half, more than which teaches little
     DEFAULT_SIZE=mini SIZES="mini small" CLONE_TOKENS=20e6 REAL_TOKENS=20e6 DEFAULT_RECIPE="--batch 32 --warmup 100" PIECES=16384
     OTHER_RECIPE=$DEFAULT_RECIPE LADDER="0.1 0.25 0.5 1 1.5 2 3" REAL_LADDER="0.1 0.25 0.5 1 2" OTHER_LADDER="0.1 0.25 0.5 1 2" CLONE_DATA=$NOVEL_DATA REAL_DATA=$NOVEL_DATA OUT=${OUT:-out/gpu} ;;
-paper) # 18,265 steps; 4x fits into the text
+paper) # 18,265 steps
     DEFAULT_SIZE=small SIZES="mini small medium" CLONE_TOKENS=1197015040 REAL_TOKENS=1197015040 DEFAULT_RECIPE="" OTHER_RECIPE="" PIECES=16384
     LADDER="0.05 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.85 0.9 0.95 1 1.5 2 3" REAL_LADDER=$LADDER
     LADDER_mini="0.05 0.1 0.25 0.5 1" LADDER_medium="0.1 0.24 0.5 1 1.2 2.04 2.16 2.28 2.4" OTHER_LADDER=$LADDER_mini
     CLONE_DATA=books REAL_DATA=books OUT=${OUT:-out/paper} ;;
 *) echo "error: SCALE=$SCALE: expected cpu, gpu or paper" >&2 && exit 2 ;;
 esac
-SIZE=${SIZE:-$DEFAULT_SIZE} RECIPE=${RECIPE:-$DEFAULT_RECIPE} PAGE=$(basename "$0" .sh)
+SIZE=${SIZE:-$DEFAULT_SIZE} RECIPE=${RECIPE:-$DEFAULT_RECIPE}
+SEED_SUFFIX=$([ "$SEED" = 0 ] || echo "-seed$SEED") # of folders
+PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SEED_SUFFIX # where tables and figures go
 STANDARD_SIZE=$SIZE STANDARD_RECIPE=$RECIPE PREFIX="" LAUNCH=python # one process needs no launcher
 [ "$GPUS" = 1 ] && [ "$SCALE" = cpu ] || LAUNCH="torchrun --standalone --nproc-per-node $GPUS"
 
@@ -65,8 +68,7 @@ aligned() { # en=FILE fr=FILE, lines in step, for align.py; Europarl is download
 }
 
 into() { # NAME: the folder of the runs that follow, below out/
-    FOLDER=$OUT/$1
-    [ "$SEED" = 0 ] || FOLDER=$FOLDER-seed$SEED
+    FOLDER=$OUT/$1$SEED_SUFFIX
 }
 
 size() { # SIZE: the model of the runs that follow; unless it is the standard one, their names begin with it
@@ -99,11 +101,11 @@ also() { # COMMAND...: anything that is not a training run
 }
 
 report() { # ARGUMENTS of fit_scaling.py: what it finds lands in out/TABLE, or in RESULTS/TABLE
-    also python fit_scaling.py "$@" --out "${RESULTS:-$OUT}/$PAGE"
+    also python fit_scaling.py "$@" --out "$PAGE"
 }
 
 record() { # commands, machine and date of all runs, into runs.md beside the table
-    [ -n "$LISTING" ] || python plan.py --record "${RESULTS:-$OUT}/$PAGE/runs.md" <<<"$PLAN"
+    [ -n "$LISTING" ] || python plan.py --record "$PAGE/runs.md" <<<"$PLAN"
 }
 
 train_and_evaluate() { # FOLDER COMMAND...
@@ -127,7 +129,7 @@ time_left() { # from the estimates, corrected by how they came out so far
 
 # First the script is read for what it would do; that is the dry run, and what the time left is worked out from.
 if [ -z "$LISTING" ]; then
-    PLAN=$(LISTING=1 bash "$0" "$@")
+    PLAN=$(LISTING=1 bash "$SCRIPT" "$@")
     if [ -n "$DRY" ]; then
         python plan.py --scale "$SCALE" <<<"$PLAN"
         exit

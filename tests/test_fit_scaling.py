@@ -56,7 +56,7 @@ def test_run_folders_become_a_table_and_a_figure(table1, command):
     assert rows["schedule", "EN2"][0] == "10→90%"
     assert rows["better-than-any", "EN1"][-2:] == ["beyond the law", "-"]
     assert "left out: " in out
-    assert "no intervals for small, en" in out
+    assert "No intervals for small, en: three runs lie on a law" in out
     assert "unevaluated" not in (table1 / "table.md").read_text()
     assert (table1 / "table.md").read_text() in out
     assert (table1 / "figure.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -88,6 +88,17 @@ def test_a_fourth_point_gives_intervals_and_seeds_are_one_row(table1, command):
     rows = cells_of(command(fit_scaling.main, table1, other)[1])
     assert float(rows["90-10 (2 seeds)", "EN2"][2]) == pytest.approx(32.8 * 1.005, abs=0.06)
     assert len(rows) == 8 + 2  # with head and ruler
+
+
+def test_a_run_that_was_made_twice_counts_once(table1, command):
+    write_run(table1, "mono-0.25x", ALONE, RUN / 4, [32.0])
+    _, once, _ = command(fit_scaling.main, table1)
+    write_run(table1.parent / "copy", "90-10-again", clones(90), RUN, [20.0, 20.0])
+    original = json.loads((table1 / "90-10" / "result.json").read_text())
+    (table1.parent / "copy" / "90-10-again" / "result.json").write_text(json.dumps(original))
+    _, twice, _ = command(fit_scaling.main, table1, table1.parent / "copy")
+    assert f"left out: {table1.parent / 'copy' / '90-10-again'} has the settings and the seed of {table1 / '90-10'}" in twice
+    assert [row[1:] for row in cells_of(once).values()] == [row[1:] for row in cells_of(twice).values()]
 
 
 def test_runs_of_another_size_do_not_share_the_law(table1, command):

@@ -155,8 +155,18 @@ def test_the_summary_has_every_takeaway_once():
     evidence.values["cloned", 2, (90,), 1, paper.SIZE, TEFF, 1] = Quantity(2.08, 0.8, 3)
     del evidence.values["anchored", 2, (90,), 2, paper.SIZE, TEFF, 1]
     assert summary(judge_all(evidence)) == (
-        "Hold: 3, 4 (in part), 5, 6, 8.\nHold within chance: 2.\nDo not hold: 1.\nNot run: 7.\n"
+        "Do not hold: 1.\nHold within chance: 2.\nHold: 3, 4 (in part), 5, 6, 8.\nNot run: 7.\n"
     )
+    evidence.values["cloned", 2, (50,), 1, paper.SIZE, TEFF, 0] = Quantity(1.01, 0.9, 1.1)
+    assert summary(judge_all(evidence)).startswith("Fail within chance: 1.\nHold within chance: 2.\n")
+
+
+def test_a_gain_without_a_finite_efficiency_is_no_evidence():
+    evidence = evidence_of_the_paper()
+    evidence.values["cloned", 2, (90,), 2, paper.SIZE, TEFF, 1] = Quantity(math.inf)
+    evidence.values["cloned", 2, (50,), 2, paper.SIZE, TEFF, 1] = Quantity(math.inf)
+    evidence.values = {key: value for key, value in evidence.values.items() if key[3] in (1, 2)}
+    assert judge(CLAIMS[4], evidence).word == "not run"
 
 
 def test_a_missing_run_is_named():

@@ -25,7 +25,8 @@ from flops import flops_per_token
 from mixture import stages_from_ratios
 from model import SIZES
 from results import Quantity, Row, Setting
-from train import parse_arguments
+from shards import Dataset
+from train import parse_arguments, settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["table1", "table2", "table3", "table4", *(f"figure{number}" for number in range(1, 15))]
@@ -41,7 +42,8 @@ def bash(script: Path, *arguments: str, **environment: str) -> subprocess.Comple
 @cache
 def listed(page: str, scale: str, **environment: str) -> list[str]:
     """The commands of a script."""
-    done = bash(ROOT / "runs" / f"{page}.sh", LISTING="1", SCALE=scale, **environment)
+    texts = ("en=here", "sw=there") if page == "mylanguages" else ()
+    done = bash(ROOT / "runs" / f"{page}.sh", *texts, LISTING="1", SCALE=scale, **environment)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -102,7 +104,7 @@ def test_the_default_scale_is_small_enough():
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_no_run_is_all_warm_up(scale):
-    for page in PAGES:
+    for page in [*PAGES, "mylanguages"]:
         for args in trainings(page, scale).values():
             recipe = plan.RECIPES[args.size]
             steps = args.tokens / ((args.batch or recipe.batch) * (args.length or recipe.length))
@@ -225,6 +227,28 @@ def test_a_script_stops_goes_on_and_has_nothing_left_to_do(laboratory, tmp_path)
     recorded = (tmp_path / "out" / "table2" / "runs.md").read_text()
     assert "Machine: d, 1 process(es), torch 2, fp32." in recorded
     assert recorded.count("train.py") == recorded.count("evaluate.py") == 9
+    code, _, log = laboratory(SEED="1")
+    assert log[-1] == "fit_scaling.py out/table1-seed1 --compare --out out/table2-seed1"
+    assert (tmp_path / "out" / "table2" / "runs.md").read_text() == recorded
+
+
+def test_a_run_of_other_settings_does_not_pass_for_the_one_that_is_asked_for(prepared, tmp_path):
+    command = f"python train.py --data {prepared} --size nano --tokens {{}} --ratio 0.5 --out {tmp_path / 'a'}"
+    args = parse_arguments(shlex.split(command.format("1e5"))[2:])
+    dataset = Dataset(prepared)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.json").write_text(json.dumps(settings(args, dataset, plan.Process.current("cpu"))))
+    assert plan.cost(command.format("1e5"), {}).state == "begun"
+    with pytest.raises(UserError, match="holds a run with other settings: tokens"):
+        plan.cost(command.format("2e5"), {})
+    with pytest.raises(UserError, match=r"holds a run on .*, expected data/elsewhere"):
+        plan.cost(command.format("1e5").replace(str(prepared), "data/elsewhere"), {})
+
+
+def test_without_any_run_there_is_nothing_to_judge(laboratory, tmp_path):
+    done = bash(tmp_path / "runs" / "takeaways.sh", PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert done.returncode == 2
+    assert "there is neither out/table1 nor any other folder of runs" in done.stderr
 
 
 # --- the recommendation ---------------------------------------------------------------------------------------------
