@@ -6,10 +6,11 @@ import zipfile
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from common import UserError
-from distribution import load_whole_state, whole_state
+from distribution import all_finite, load_whole_state, whole_state
 from process import Process
 
 
@@ -49,6 +50,8 @@ def load_weights(path: Path, device: torch.device) -> dict:
         return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
+    except PermissionError:  # says nothing of what is in the file
+        raise
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged and cannot be read ({type(error).__name__}); remove it and train again") from None
 
@@ -68,8 +71,12 @@ class Checkpoint:
         """Keep the state after `step` steps; all processes call it, the first one writes.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: it cannot be written, or the weights are not finite.
         """
+        if not all_finite(self.model, self.process):
+            raise UserError(
+                f"the weights are not finite after step {step}; start again with a lower --learning-rate and another --out"
+            )
         state = whole_state(self.model, self.optimizer) | {name: part.state_dict() for name, part in self.parts.items()}
         if self.process.rank == 0:
             save_weights(self.path, state | {"step": step, "config": self.config}, keep=self.before)
@@ -109,6 +116,8 @@ class Checkpoint:
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             return int(state["step"])
+        except (torch.OutOfMemoryError, dist.DistError):  # a good checkpoint all the same
+            raise
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             why = str(error).strip().splitlines()[0]
             raise UserError(f"{path} belongs to another run ({why}); remove it to start from the beginning") from None

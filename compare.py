@@ -52,7 +52,11 @@ def compare_table(name: str, ours: dict[tuple, Row], size: str) -> str:
             ", ".join("-" if e is None else f"{e:.2f}" for e in row.efficiency), ", ".join(map(efficiency_text, found)),
         ))  # fmt: skip
     head = ("row", "languages", "tokens", "share of L1", "PPL, paper", "ours", "TEff, paper", "ours [95%]")
-    told = f"\nNot run: row {', '.join(missing)} of {name}; `bash {SCRIPTS[name]}` runs them.\n" if missing else ""
+    if len(missing) == len(lines):
+        return f"## {name}\n\nNot run: `bash {SCRIPTS[name]}` runs it.\n"
+    rows, figures = ([row for row in missing if row.startswith("Figure") == other] for other in (False, True))
+    told = f"\nNot run: row {', '.join(rows)}; `bash {SCRIPTS[name]}` runs them.\n" if rows else ""
+    told += "\nNot run: what Figure 2 adds; `bash runs/figure2.sh` runs it.\n" if figures else ""
     return f"## {name}\n\n{markdown(head, lines, 2)}{told}"
 
 

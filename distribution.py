@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -35,9 +35,18 @@ def shard(model: GPT, process: Process) -> None:
         fully_shard(part, mesh=mesh)
 
 
-def replicate(forward: nn.Module, process: Process) -> nn.Module:
-    """The model with its gradients averaged over processes while the backward pass still runs."""
-    return DistributedDataParallel(forward, gradient_as_bucket_view=True) if process.world > 1 else forward
+def replicate(forward: nn.Module, inputs: Tensor, targets: Tensor, process: Process) -> nn.Module:
+    """The model with its gradients averaged over processes while the backward pass still runs.
+
+    DDP arranges its buckets anew after the first backward pass, and from how they lie follows how sums round. So one
+    is made here that leads to nothing: a run that goes on then rounds as one that was never stopped.
+    """
+    if process.world == 1:
+        return forward
+    replica = DistributedDataParallel(forward, gradient_as_bucket_view=True)
+    replica(inputs, targets)[0].backward()
+    replica.zero_grad(set_to_none=True)
+    return replica
 
 
 @contextlib.contextmanager
@@ -68,7 +77,8 @@ def load_whole_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: 
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
 
 
-def all_finite(model: nn.Module) -> bool:
-    """Whether every weight this process holds is a number."""
+def all_finite(model: nn.Module, process: Process) -> bool:
+    """Whether every weight is a number, those of other processes included."""
     parameters = (p.to_local() if isinstance(p, DTensor) else p for p in model.parameters())
-    return all(bool(parameter.isfinite().all()) for parameter in parameters)
+    broken = torch.tensor([sum(not parameter.isfinite().all() for parameter in parameters)])
+    return process.total(broken).item() == 0

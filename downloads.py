@@ -19,7 +19,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
-from common import MACHINE_ERRORS, Progress, UserError, read_json, write_json
+from common import MACHINE_ERRORS, Progress, UserError, count, read_json, write_json
 from corpus import TEI_FILES, TextSource, open_source
 from formats import extra
 
@@ -218,7 +218,9 @@ def fetch_language(target: Path, max_tokens: float, books: Books) -> Path:
         size, last_row = write_books(path, rows, min(BOOK_FILE_BYTES, enough - done))
         if not size:
             path.unlink()
-            break  # the data set has no more
+            tokens, wanted = count(done / books.bytes_per_token), count(max_tokens)
+            print(f"\n{books.dataset} has no more: about {tokens} tokens, of {wanted} asked for")
+            break
         files.append({"file": path.name, "rows": last_row, "bytes": size})
         write_json(index_path, index)
         done += size

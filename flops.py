@@ -1,5 +1,7 @@
 """What a run costs: floating-point operations, and how much of a GPU's peak a training speed amounts to."""
 
+import re
+
 from model import SIZES, Size
 from process import Process
 
@@ -37,7 +39,7 @@ def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
 
 def peak_flops(device_name: str) -> float | None:
     """Peak FLOP/s of a known GPU, None of anything else."""
-    known = [name for name in PEAKS if name.replace(" ", "") in device_name.replace(" ", "")]
+    known = [name for name in PEAKS if re.search(rf"\b{name.replace(' ', ' ?')}\b", device_name)]
     return PEAKS[max(known, key=len)] if known else None
 
 

@@ -24,7 +24,10 @@ class LanguageLosses:
         nats = losses.double().sum(1)
         rows = torch.stack([nats, torch.full_like(nats, losses.shape[1])], dim=1)
         sums = self.steps.setdefault(step, rows.new_zeros(len(self.names), 2))
-        sums.index_add_(0, torch.from_numpy(chosen).to(rows.device), rows)
+        where = torch.from_numpy(chosen)
+        if rows.is_cuda:
+            where = where.pin_memory().to(rows.device, non_blocking=True)  # other copies wait for all that was started before
+        sums.index_add_(0, where, rows)
 
     def take(self) -> dict[str, float]:
         """Mean loss, over all processes, of each language that occurred since the last call.
@@ -57,6 +60,11 @@ def append_metrics(path: Path, line: dict) -> None:
     """Add one line to `metrics.jsonl`."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def last_metrics(path: Path) -> dict:
+    """The last line."""
+    return json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
 
 
 def forget_metrics_after(path: Path, step: int) -> None:

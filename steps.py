@@ -77,7 +77,8 @@ def micro_batch_size(wanted: int | None, config: dict, vocabulary: int, process:
             raise UserError(f"--micro-batch {wanted} does not divide the {local} sequences of each process")
         return wanted
     device = process.device.type
-    free = torch.cuda.mem_get_info(process.device)[0] if device == "cuda" else 8e9
+    # Not what is free just now: a run that goes on would cut its batches another way, which rounds otherwise.
+    free = torch.cuda.mem_get_info(process.device)[1] if device == "cuda" else 8e9
     free -= fixed_bytes(config, vocabulary, device)
     needed = config["length"] * bytes_per_token(config, device)
     return max(n for n in range(1, local + 1) if local % n == 0 and (n * needed <= 0.8 * free or n == 1))

@@ -24,15 +24,15 @@ import torch
 
 from checkpoint import Checkpoint, save_weights
 from common import Parser, Progress, UserError, count, exclusive, read_json, run_script, write_json
-from distribution import all_finite, exchange_gradients, replicate, shard, whole_state
+from distribution import exchange_gradients, replicate, shard, whole_state
 from experiment import add_flags, build_mixture, check_flags, mixture_settings, one_pass, run_name
 from flops import Utilisation
 from kernels import attention
 from languages import joint_vocabulary
-from metrics import LanguageLosses, append_metrics, forget_metrics_after, weights_and_biases
+from metrics import LanguageLosses, append_metrics, forget_metrics_after, last_metrics, weights_and_biases
 from mixture import Mixture
 from model import GPT, SIZES
-from process import PRECISIONS, Process, StopSignal, compile_if_possible, default_precision, mixed_precision
+from process import PRECISIONS, Process, StopSignal, compile_if_possible, default_precision, keep_freed_memory, mixed_precision
 from shards import Dataset
 from steps import Part, Steps, micro_batch_size
 
@@ -188,6 +188,7 @@ class Trainer(NamedTuple):
     forward: Callable
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    compiled: bool
 
 
 def train_step(step: int, trainer: Trainer, parts: Iterator[Part], number: int, losses: LanguageLosses) -> None:
@@ -223,13 +224,19 @@ def build(args: argparse.Namespace, config: dict, steps: Steps, out: Path, proce
     begin = checkpoint.restore()
     if process.total(torch.tensor([begin])).item() != begin * process.world:
         raise UserError(f"processes find different checkpoints in {out}: all machines need to see the same folder")
-    forward = model
+    forward, compiled = model, None
     if args.compile and args.fsdp:
+        compiled = model
         for block in model.blocks:
             block.compile(dynamic=False)
-    elif args.compile and begin < config["steps"]:
-        forward = compile_if_possible(model, *steps.part(begin * steps.parts)[:2], config["precision"], process)
-    return checkpoint, Trainer(config, forward if args.fsdp else replicate(forward, process), optimizer, scaler), begin
+    elif begin < config["steps"]:
+        trial = steps.part(begin * steps.parts)[:2]
+        if args.compile:
+            compiled = compile_if_possible(model, *trial, config["precision"], process)
+        if not args.fsdp:
+            with mixed_precision(config["precision"], process.device):
+                forward = replicate(model if compiled is None else compiled, *trial, process)
+    return checkpoint, Trainer(config, forward, optimizer, scaler, compiled is not None), begin
 
 
 def train(args: argparse.Namespace, config: dict, steps: Steps, out: Path, process: Process) -> dict:
@@ -262,28 +269,21 @@ def train(args: argparse.Namespace, config: dict, steps: Steps, out: Path, proce
                     if log_elsewhere:
                         log_elsewhere(line)
             if saving:
-                checkpoint.save(done)
+                checkpoint.save(done)  # raises if the step that followed the last loss broke the weights
             progress.update(done * steps.tokens, note)
             if stopping and done < last:
+                process.wait()  # torchrun ends all when one exits, and the first may still be writing
                 process.say(f"\nstopped after step {done} of {last}, saved in {out}; the same command continues")
                 sys.exit(128 + stop.number)
     progress.close(config["tokens"], note)
-    return finish(checkpoint, out, process) | {
-        "compiled": args.compile and getattr(trainer.forward, "module", trainer.forward) is not model,  # .module: inside DDP
-        "tokens_per_second": round(progress.rate(config["tokens"])),
-        **utilisation.facts(progress.rate(config["tokens"])),
-    }
+    speed = progress.rate(config["tokens"]) if begin < last else last_metrics(out / "metrics.jsonl")["tokens_per_second"]
+    facts = {"compiled": trainer.compiled, "tokens_per_second": round(speed), **utilisation.facts(speed)}
+    return finish(checkpoint, out, process) | facts
 
 
 def finish(checkpoint: Checkpoint, out: Path, process: Process) -> dict:
-    """Write the weights, and return the facts about them.
-
-    Raises:
-        UserError: they are not finite.
-    """
+    """Write the weights, and return the facts about them."""
     model = checkpoint.model
-    if not all_finite(model):
-        raise UserError(f"the weights of {out} are not finite after its last step; start again with a lower --learning-rate")
     weights = whole_state(model, checkpoint.optimizer)["model"]
     if process.rank == 0:
         save_weights(out / "model.pt", weights)
@@ -311,6 +311,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Start or continue the run that the command line names, unless it is finished."""
     args = parse_arguments(arguments)
     process = Process.current(args.device)
+    keep_freed_memory()
     attention.choose(args.attention, process.device)
     dataset = open_data(args.data)
     config = settings(args, dataset, process)

@@ -9,12 +9,14 @@ from common import write_figure
 from flops import flops_per_token
 from kernels.bench_step import make_step, ours, shape_for
 from kernels.timing import milliseconds
+from process import keep_freed_memory
 
 CLONES = (1, 2, 5, 10)
 
 
 def measure(device: torch.device, dtype: torch.dtype, rounds: int, seconds: float) -> dict:
     """Milliseconds of a compiled step and its operations, with ever more clones of one vocabulary."""
+    keep_freed_memory()  # as train.py does
     shape = shape_for(device)
     shapes = {str(clones): shape._replace(vocabulary=clones * shape.vocabulary) for clones in CLONES}
     print("a step with 1, 2, 5 and 10 clones: compiling, then measuring, about two minutes ...", flush=True)

@@ -124,7 +124,7 @@ def report(facts: dict) -> str:
         for name, row in rows.items():
             tflops = 6 * shape[0] * shape[1] * shape[2] / row["ms"] / 1e9
             memory = f"{row['bytes'] / 1e6:8.0f} MB" if row["bytes"] is not None else ""
-            ratio = f"{base['ms'] / row['ms']:5.2f} x plain" if base else ""
+            ratio = f"{base['ms'] / row['ms']:5.2f} x as fast as {base['variant']}" if base else ""
             wrong = " ".join(f"{row[f'error_{part}']:.0e}" for part in ("loss", "hidden", "weight"))
             lines.append(f"  {name:15} {row['ms']:9.1f} ms {tflops:7.3g} TFLOP/s {memory} {ratio}   errors {wrong}")
     return "\n".join(lines)

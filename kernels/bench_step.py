@@ -10,6 +10,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from flops import flops_per_token
 from kernels.cross_entropy import linear_cross_entropy
 from kernels.timing import milliseconds
 from model import GPT, SIZES, Size
-from process import mixed_precision
+from process import keep_freed_memory, mixed_precision
 
 
 class Shape(NamedTuple):
@@ -148,6 +149,7 @@ def split_step(shape: Shape, dtype: torch.dtype, device: torch.device, steps: in
 
 def measure(device: torch.device, dtype: torch.dtype, rounds: int, seconds: float) -> dict:
     """Milliseconds of a step, of every model, precision and with and without compiler; and of the parts of ours."""
+    keep_freed_memory()  # as train.py does
     shape = shape_for(device)
     models = MODELS | ({"transformers": hugging_face} if importlib.util.find_spec("transformers") else {})
     every = itertools.product(models.items(), dict.fromkeys([torch.float32, dtype]), (False, True))
@@ -161,7 +163,7 @@ def measure(device: torch.device, dtype: torch.dtype, rounds: int, seconds: floa
     times = milliseconds(steps, device, rounds, 20 * seconds)
     flops = flops_per_token(shape.size, shape.vocabulary, shape.length) * shape.batch * shape.length
     parts = split_step(shape, dtype, device, 4 * rounds)
-    return {"shape": [*shape.size, *shape[1:]], "milliseconds": times, "flops": flops, "parts": parts}
+    return {"shape": [*astuple(shape.size), *shape[1:]], "milliseconds": times, "flops": flops, "parts": parts}
 
 
 def report(facts: dict) -> str:

@@ -25,7 +25,8 @@ except ImportError:  # Triton exists for Linux only
 IGNORED = -100  # a target that does not count, as in PyTorch
 CHUNK_BYTES = {"cpu": 2**23, "cuda": 2**30}  # of logits at a time: what a CPU's cache holds, and what a GPU can spare
 CHUNK_TOKENS = 1024  # but at least so many: for fewer, reading W and adding to dW would take too much of the time
-CACHE_BYTES = 2**20  # of float32 logits whose softmax a CPU takes at a time
+CACHE_BYTES = 2**20  # of float32 logits whose softmax a CPU takes at a time,
+CACHE_ROWS = 16  # but at least so many rows: for fewer, calling PyTorch would take too much of the time
 # Type of the products -> what G is multiplied by while it has that type: fp16 knows nothing between 0 and 6e-8.
 SCALE = {torch.float16: 2.0**10}
 
@@ -93,6 +94,7 @@ def loss_operator(
     """
     total, losses, d_hidden, d_weight = fake_loss_operator(hidden, weight, targets, shares, ignored, dtype, wanted)
     hidden, weight, scale = hidden.to(dtype), weight.to(dtype), SCALE.get(dtype, 1.0)
+    targets = targets.contiguous()  # as the kernel reads them
     counted = (targets != ignored).to(losses.dtype)
     shares = counted if shares is None else counted * shares
     size = chunk_tokens(len(hidden), len(weight), hidden)
@@ -188,7 +190,7 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, shares: Tensor, ignored
     answers = targets.where(counted, 0)
     losses = torch.empty_like(shares)
     weighted = bool((shares != 1).any())
-    rows = max(1, CACHE_BYTES // (4 * logits.shape[1]))
+    rows = max(CACHE_ROWS, CACHE_BYTES // (4 * logits.shape[1]))
     wide = shares.new_empty(min(rows, len(logits)), logits.shape[1])
     softmax = torch.empty_like(wide)
     answered = logits.gather(1, answers[:, None])[:, 0]

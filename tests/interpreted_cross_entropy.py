@@ -52,6 +52,15 @@ def test_logits_far_from_zero_neither_overflow_nor_vanish(level):
     assert logits.isfinite().all()
 
 
+@pytest.mark.parametrize("every", [(slice(None), slice(None, None, 2)), (slice(None, 1), slice(None, None, 3))])
+def test_targets_may_be_any_view(every):
+    targets = torch.randint(300, (4, 12))[every]
+    hidden, weight = torch.randn(*targets.shape, 32), torch.randn(300, 32)
+    ours, _ = linear_cross_entropy(hidden, weight, targets)
+    plain, _ = plain_linear_cross_entropy(hidden, weight, targets)
+    torch.testing.assert_close(ours, plain)
+
+
 @pytest.mark.parametrize("target", [-1, 300])
 def test_the_loss_of_a_target_that_is_no_id_is_not_a_number(target):
     logits, targets, shares = rows(3, 300, torch.float32)

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from kernels import bench, bench_attention, timing
+from kernels import bench, bench_attention, bench_clones, bench_evaluation, bench_loss, bench_step, timing
+from model import Size
 
 
 @pytest.fixture
@@ -43,6 +44,23 @@ def test_figures_add_up_and_every_way_is_right(command, tmp_path):
         operations = products * row["heads"] * 2 * 16 * 16 / 2 * row["head_dim"]  # the masked half is not counted
         assert row["tflops"] * row["ms"] == pytest.approx(operations / 1e9)
         assert row["of_ceiling"] == pytest.approx(row["tflops"] / facts["matmul_tflops"])
+
+
+@pytest.mark.parametrize("section", ["step", "clones", "evaluation", "loss"])
+def test_every_section_measures_prints_and_draws(section, command, tmp_path, monkeypatch):
+    tiny = bench_step.Shape(Size(1, 32, 1, 32, 64), 64, 16, 2)
+    monkeypatch.setattr(bench_step, "shape_for", lambda _: tiny)
+    monkeypatch.setattr(bench_clones, "shape_for", lambda _: tiny)
+    monkeypatch.setattr(bench_evaluation, "TEXTS", {"a text": (64, 16, 4, 40)})
+    monkeypatch.setitem(bench_loss.SHAPES, "cpu", [bench_loss.Shape(8, 16, 32)])
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)  # whether it compiles, the sections' users see
+    flags = ["--device", "cpu", "--rounds", 1, "--seconds", 0.001, "--out", tmp_path]
+    code, out, _ = command(bench.main, f"--{section}", *flags)
+    assert code == 0
+    assert "written to" in out
+    facts = json.loads((tmp_path / f"{section}.json").read_text())
+    assert {"device", "torch", "dtype"} < facts.keys()
+    assert (tmp_path / f"{section}.png").stat().st_size > 1000
 
 
 def test_a_wrong_way_would_show_its_error():

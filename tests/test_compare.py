@@ -47,7 +47,7 @@ def test_a_run_that_is_missing_costs_its_row_only(tmp_path, command):
     write_row(tmp_path / "runs", "Table1", paper.TABLE_1[4])
     code, out, _ = command(fit_scaling.main, tmp_path / "runs", "--compare")
     assert code == 0
-    assert "Not run: row 4, 6, 7, 8, 9, 10, 11, 12, 13, Figure 2, Figure 2 of Table 1; `bash runs/table1.sh` runs them." in out
+    assert "Not run: row 4, 6, 7, 8, 9, 10, 11, 12, 13; `bash runs/table1.sh` runs them." in out
     assert cells_of(out)["5", "cloned"][3] == "22.5, 32.8"
     assert "needs TEff of small, cloned, 50% at 1x" in out
 

@@ -198,8 +198,9 @@ def test_books_stop_at_the_tokens_asked_for(tmp_path, hub):
     assert list(fetch_books(tmp_path, 300, BOOKS)["en"]) == list(source)
 
 
-def test_all_books_are_taken_when_there_are_no_more(tmp_path, hub):
+def test_all_books_are_taken_when_there_are_no_more(tmp_path, hub, capsys):
     assert len(list(fetch_books(tmp_path, 1e9, BOOKS)["en"])) == 50
+    assert "some/books has no more: about 1.25k tokens, of 1B asked for" in capsys.readouterr().out
 
 
 def test_a_stopped_download_of_books_goes_on_and_ends_the_same(tmp_path, hub):

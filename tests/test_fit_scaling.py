@@ -116,7 +116,7 @@ def test_one_run_of_another_size_does_not_cost_the_table(table1, command):
 
 
 def test_runs_of_one_name_in_two_folders_are_told_apart(table1, command):
-    write_run(table1, "other/50-50", clones(50), RUN, [27.0, 27.0])
+    write_run(table1, "other/50-50", clones(60), RUN, [27.0, 27.0])
     _, out, _ = command(fit_scaling.main, table1)
     assert {line.split("|")[1].strip() for line in out.splitlines() if "50-50" in line} == {"50-50", "other/50-50"}
 

@@ -89,6 +89,8 @@ def test_peaks_are_found_by_the_longest_name():
     assert flops.peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
     assert flops.peak_flops("NVIDIA L40S") == 362e12
     assert flops.peak_flops("NVIDIA GeForce RTX 3090") == 71e12
+    assert flops.peak_flops("NVIDIA A10G") is None
+    assert flops.peak_flops("NVIDIA RTX A4000") is None
     assert flops.peak_flops("Abacus 3") is None
 
 

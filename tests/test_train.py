@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -205,7 +206,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(capsys, monkeypatch):
     monkeypatch.setattr(torch, "compile", broken)
     model = torch.nn.Linear(2, 2)
     process = Process(0, 1, torch.device("cpu"))
-    assert compile_if_possible(model, torch.ones(1, 2), torch.ones(1, 2), "fp32", process) is model
+    assert compile_if_possible(model, torch.ones(1, 2), torch.ones(1, 2), "fp32", process) is None
     assert "going on without it (RuntimeError: No C++ compiler found)" in capsys.readouterr().out
 
 
@@ -310,7 +311,8 @@ def test_a_loss_that_is_not_finite_stops_before_a_good_checkpoint_is_lost(tmp_pa
     arguments = [*tiny, "--ratio", 0.7, "--learning-rate", 1e14, "--warmup", 1, "--save-every", 1, "--out", run]
     code, _, error = command(train.main, *arguments)
     assert code == 2
-    assert "the loss of EN" in error
+    assert "the loss of EN" in error or "the weights are not finite after step" in error
     state = torch.load(run / "checkpoint.pt", weights_only=True)
-    assert state["step"] < 8
+    assert state["step"] + 1 == int(re.search(r"step (\d+)", error)[1])
+    assert all(weights.isfinite().all() for weights in state["model"].values())
     assert not (run / "result.json").exists()
