@@ -20,7 +20,7 @@ CONTROL=()
 if python -c 'import gensim' 2>/dev/null; then CONTROL=(--word2vec); elif [ -z "$LISTING" ]; then
     echo "no gensim, so no control: pip install -r requirements-extra.txt"
 fi
-also python align.py "${RUNS[@]}" "${CONTROL[@]}"
+also python align.py "${RUNS[@]}" "${CONTROL[@]}" --out "$PAGE"
 report "$SHARED" "$FOLDER" --figure 6
 report "$SHARED" "$FOLDER" --figure 7
 record

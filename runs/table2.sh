@@ -8,6 +8,6 @@ ladder
 run 50-50            1x --ratio 0.5
 run 90-10            1x --ratio 0.9
 
-also python align.py "$FOLDER/50-50" "$FOLDER/90-10"
+also python align.py "$FOLDER/50-50" "$FOLDER/90-10" --out "$PAGE"
 report "$FOLDER" --compare
 record

@@ -16,6 +16,6 @@ for vocab in disjoint anchored; do
     RUNS+=("$FOLDER/$vocab-50-50" "$FOLDER/$vocab-90-10")
 done
 
-also python align.py "${RUNS[@]}" --parallel "${LINES_IN_STEP[@]}"
+also python align.py "${RUNS[@]}" --parallel "${LINES_IN_STEP[@]}" --out "$PAGE"
 report "$FOLDER" --compare
 record

@@ -221,7 +221,10 @@ def test_a_script_stops_goes_on_and_has_nothing_left_to_do(laboratory, tmp_path)
     code, out, log = laboratory()
     assert code == 0
     assert log[1:3] == ["train out/table1/mono-0.5x", "evaluate out/table1/mono-0.5x"]
-    assert log[-2:] == ["align.py out/table1/50-50 out/table1/90-10", "fit_scaling.py out/table1 --compare --out out/table2"]
+    assert log[-2:] == [
+        "align.py out/table1/50-50 out/table1/90-10 --out out/table2",
+        "fit_scaling.py out/table1 --compare --out out/table2",
+    ]
     assert out.count("is done already") == 2
     assert re.search(r"== out/table1/90-10 \(about 0h0\dm of runs left\)", out)
     recorded = (tmp_path / "out" / "table2" / "runs.md").read_text()
