@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 IN_VENV = PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: help demo test lint bench clean
+.PHONY: help env demo test lint bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+env: $(VENV)/core  ## the environment alone
 
 demo: $(VENV)/core  ## everything from nothing: text, six small runs, table and figure (about 9 minutes on two cores)
 	@$(IN_VENV) bash runs/demo.sh

@@ -9,7 +9,7 @@ import numpy as np
 
 import paper
 from evidence import Missing
-from results import Fitted, setting_of, standard_tokens
+from results import Fitted, Quantity, setting_of, standard_tokens
 
 MATRICES = ("input", "output")
 FAINT = {"alpha": 0.4, "linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 1.5, "marker": "s"}
@@ -26,14 +26,20 @@ def measured(fitted: Fitted, part: str, size: str) -> Iterator[tuple[str, float,
             yield setting.vocab, setting.shares[0], next(iter(pairs.values()))
 
 
-def hidden_states(fitted: Fitted, size: str) -> dict[tuple[str, float], list[float]]:
-    """Cosine after each layer: by position for clones, of matched tokens for real languages (Tables 2 and 4)."""
+def hidden_states(fitted: Fitted, size: str) -> dict[tuple[str, float], list[dict]]:
+    """Mean cosine after each layer, and its standard error: by position for clones, of matched tokens for real languages."""
     found = {}
     for vocab, share, pair in measured(fitted, "hidden", size):
         layers = pair.get("positions" if vocab == "cloned" else "matching")
         if layers:
-            found[vocab, share] = [layer["mean"] for layer in layers]
+            found[vocab, share] = layers
     return found
+
+
+def similarity(layers: list[dict]) -> Quantity:
+    """Mean over the layers of Tables 2 and 4. They see the same texts, so their errors do not average out."""
+    mean, error = (sum(layer[part] for layer in layers) / len(layers) for part in ("mean", "standard_error"))
+    return Quantity(mean, mean - 1.96 * error, mean + 1.96 * error)
 
 
 def means(fitted: Fitted, size: str) -> list[tuple[str, str, float | None, float]]:

@@ -3,7 +3,7 @@
 import math
 
 import paper
-from alignment import hidden_states, means
+from alignment import hidden_states, means, similarity
 from common import markdown
 from evidence import FAMILIES, Evidence, by_experiment, evidence_of_rows, standard_size
 from results import Fitted, Quantity, Row
@@ -60,13 +60,13 @@ def compare_table(name: str, ours: dict[tuple, Row], size: str) -> str:
     return f"## {name}\n\n{markdown(head, lines, 2)}{told}"
 
 
-def compare_similarities(layers: dict[tuple, list[float]], others: list[tuple]) -> str:
+def compare_similarities(layers: dict[tuple, list[dict]], others: list[tuple]) -> str:
     """Tables 2 and 4: hidden-state cosine after each layer; then the means of Figures 6 and 11 to 13."""
     if not layers and not others:
         return "## Tables 2 and 4\n\nNot measured: `bash runs/table2.sh` and `bash runs/table4.sh` measure them.\n"
     lines = []
     for key, theirs in paper.HIDDEN_STATES.items():
-        ours = layers.get(key)
+        ours = [layer["mean"] for layer in layers.get(key, ())]
         texts = [" ".join(f"{value:.2f}" for value in values) if values else "not measured" for values in (theirs, ours)]
         means = [f"{sum(values) / len(values):.2f}" if values else "-" for values in (theirs, ours)]
         lines.append((key[0], f"{key[1]}%", means[0], means[1], *texts))
@@ -89,7 +89,7 @@ def compare(fitted: Fitted) -> str:
     """Everything beside the paper, as Markdown."""
     rows, size = fitted.rows, standard_size(fitted.rows)
     layers = hidden_states(fitted, size)
-    similarities = {key: sum(values) / len(values) for key, values in layers.items()}
+    similarities = {key: similarity(own) for key, own in layers.items()}
     ours = by_experiment(rows)
     parts = [f"# {size} beside the paper's {paper.SIZE}\n"]
     parts += [compare_table(name, ours, size) for name in paper.TABLES]

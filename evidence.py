@@ -141,7 +141,7 @@ def by_experiment(rows: list[Row]) -> dict[tuple, Row]:
     return found
 
 
-def evidence_of_rows(rows: list[Row], similarities: dict[tuple, float], size: str) -> Evidence:
+def evidence_of_rows(rows: list[Row], similarities: dict[tuple, Quantity], size: str) -> Evidence:
     """Of one's own runs. `similarities` are mean hidden-state cosines by (vocab, share of L1)."""
     values = {}
     for (*experiment, position), row in by_experiment(rows).items():
@@ -167,9 +167,9 @@ def evidence_of_the_paper() -> Evidence:
             if efficiency is not None:
                 values[(*base, TEFF, position)] = Quantity(efficiency)
     values["anchored", 2, (90,), 2, paper.SIZE, TEFF, 1] = Quantity(paper.FRENCH_TEFF_LONGER_BELOW)
-    similarities = {key: sum(layers) / len(layers) for key, layers in paper.HIDDEN_STATES.items()}
+    similarities = {key: Quantity(sum(layers) / len(layers)) for key, layers in paper.HIDDEN_STATES.items()}
     return Evidence(values | _similarities(similarities, paper.SIZE), paper.SIZE)
 
 
-def _similarities(found: dict[tuple, float], size: str) -> dict[tuple, Quantity]:
-    return {(vocab, 2, (share,), 1, size, ALIGNMENT, 0): Quantity(value) for (vocab, share), value in found.items()}
+def _similarities(found: dict[tuple, Quantity], size: str) -> dict[tuple, Quantity]:
+    return {(vocab, 2, (share,), 1, size, ALIGNMENT, 0): value for (vocab, share), value in found.items()}
