@@ -11,13 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import paper
-from alignment import figure_6, figure_7
+from alignment import FAINT, figure_6, figure_7
 from common import UserError, count, write_figure
 from evidence import ORDER, Family, Missing, family, standard_size
 from law import Law
 from results import Fitted, Quantity, Row
 
-FAINT = {"alpha": 0.4, "linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 1.5, "zorder": 1}
 MEASURES: dict[str, tuple[str, Callable[[Row], Quantity], str]] = {
     "ppl": ("test perplexity", lambda row: row.ppl, "log"),
     "mlte": ("MLTE in tokens", lambda row: row.mlte, "log"),
@@ -104,7 +103,7 @@ def figure_1(fitted: Fitted, size: str, figure) -> None:
         theirs = [(100 - row.setting.shares[0], row.ppl[position]) for row in paper.TABLE_1
                   if row.setting.languages == paper.CLONES and row.setting.times == 1 and len(row.ppl) == 2
                   and len(row.setting.shares) == 1]  # fmt: skip
-        left.plot(*zip(*theirs, strict=True), marker="s", color=colour, label=f"L{position + 1}, paper", **FAINT)
+        left.plot(*zip(*theirs, strict=True), color=colour, label=f"L{position + 1}, paper", **FAINT)
     finish(left, "ppl", "p(L2) in %")
     left.legend(frameon=False, fontsize=8)
     if scored:
@@ -116,7 +115,7 @@ def draw_glue(axes, rows: list[Row], glue: dict[str, dict]) -> None:
     for position, colour in enumerate(("C1", "C3")):
         mine = sorted((100 - row.setting.shares[0], glue[row.run][row.language]) for row in rows if row.position == position)
         axes.plot(*zip(*mine, strict=True), marker="o", color=colour, label="L1" if not position else "L2, zero-shot")
-    axes.plot([100 - s for s in paper.GLUE_EN2], paper.GLUE_EN2.values(), marker="s", color="C3", label="L2, paper", **FAINT)
+    axes.plot([100 - s for s in paper.GLUE_EN2], paper.GLUE_EN2.values(), color="C3", label="L2, paper", **FAINT)
     axes.axhspan(*paper.GLUE_EN1, color="C1", alpha=0.25, label="L1, paper")
     axes.set(xlabel="p(L2) in %", ylabel="mean accuracy on GLUE, fine-tuned in L1")
     axes.legend(frameon=False, fontsize=8)
@@ -142,7 +141,7 @@ def figure_3(fitted: Fitted, size: str, figure) -> None:
                 axes, colour = panels[line, position], "C0" if vocab == "disjoint" else "C1"
                 points(axes, mine, measure, {"color": colour, "label": vocab} | style)
                 marks = [(100 - row.setting.shares[0], getattr(row, values)[position]) for row in theirs]
-                axes.plot(*zip(*marks, strict=True), marker="s", color=colour, label=f"{vocab}, paper", **FAINT)
+                axes.plot(*zip(*marks, strict=True), color=colour, label=f"{vocab}, paper", **FAINT)
     if not drawn:
         raise Missing(f"runs of two real languages of {size} at two ratios or more")
     for line, measure in enumerate(("ppl", "teff")):
@@ -178,12 +177,12 @@ def scaling(name: str, vocab: str, measures: tuple[str, ...], theirs: list[paper
                          and (values := {"ppl": row.ppl, "teff": row.efficiency}.get(measure))
                          and row.setting.vocab == vocab and len(row.setting.languages) == 2]  # fmt: skip
                 if marks:
-                    left.plot(*zip(*marks, strict=True), marker="s", color=colour, **FAINT)
+                    left.plot(*zip(*marks, strict=True), color=colour, **FAINT)
             finish(left, measure, f"training tokens, in units of the standard run ({size})")
             finish(right, measure, "model size at 1x")
             left.set_xticks(sorted({row.setting.times for row in longer}))
             right.set_xticks(range(len(sizes)), sizes)
-        panels[0, 0].plot([], [], marker="s", color="0.3", label="paper, small", **FAINT)
+        panels[0, 0].plot([], [], color="0.3", label="paper, small", **FAINT)
         panels[0, 0].legend(frameon=False, fontsize=8)
 
     return draw
@@ -203,9 +202,7 @@ def figure_5(fitted: Fitted, size: str, figure) -> None:
     for source, law in paper.LAWS.items():
         curve = np.geomspace(law.fewest, law.most, 100)
         axes.plot(curve, law.perplexity(curve), color="0.5", alpha=0.5, label=f"paper: small, {source}")
-        axes.plot(
-            [x * paper.TOKENS for x in paper.POINTS[source]], paper.POINTS[source].values(), marker="s", color="0.5", **FAINT
-        )
+        axes.plot([x * paper.TOKENS for x in paper.POINTS[source]], paper.POINTS[source].values(), color="0.5", **FAINT)
     finish(axes, "ppl", "training tokens")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda x, _: count(x))
@@ -223,7 +220,7 @@ def figure_8(fitted: Fitted, size: str, figure) -> None:
     for position, colour in enumerate(("C1", "C3")):
         mine = [(100 * row.setting.anchors, row) for row in rows if row.position == position]
         points(axes, mine, "ppl", {"color": colour, "label": f"L{position + 1} at 50/50"})
-    axes.plot([0], [paper.TABLE_1[3].ppl[0]], marker="s", color="0.3", label="paper, no anchors", **FAINT)
+    axes.plot([0], [paper.TABLE_1[3].ppl[0]], color="0.3", label="paper, no anchors", **FAINT)
     finish(axes, "ppl", "anchor points: % of the vocabulary that is shared")
     axes.legend(frameon=False, fontsize=8)
 

@@ -1,6 +1,6 @@
 """How fast the kernels are on this machine, beside every other way to compute the same. First whether they are right.
 
-    python -m kernels.bench                        all sections, about five minutes
+    python -m kernels.bench                        all sections, about twelve minutes on two cores
     python -m kernels.bench --attention --out DIR  one of them; figures to DIR as JSON, a chart as PNG
 
 Times of one machine say little about another; the ratios are what carries over.
