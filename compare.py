@@ -21,7 +21,9 @@ def with_interval(quantity: Quantity, text: str, bound=lambda value: f"{value:.2
 
 
 def perplexity_text(ppl: float) -> str:
-    """To the paper's precision."""
+    """To the paper's precision; ∞ where the law has none."""
+    if math.isinf(ppl):
+        return "∞"
     return f"{ppl:.1f}" if ppl < 1e6 else f"{ppl:.0e}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 import paper
 from alignment import FAINT, figure_6, figure_7
@@ -47,9 +48,16 @@ def finish(axes, measure: str, x_label: str) -> None:
         row = axes.get_shared_y_axes().get_siblings(axes)  # what an interval without end reaches must not squeeze all others
         values = [y for other in row for line in other.lines if line.get_marker() in {"o", "s"} for y in line.get_ydata()]
         axes.set_ylim(top=min(axes.get_ylim()[1], 1.5 * max([1.0, *values])))
-    axes.yaxis.set_major_formatter((lambda v, _: count(v)) if measure == "mlte" else "{x:g}")
-    axes.yaxis.set_minor_formatter((lambda v, _: count(v)) if measure == "mlte" else "{x:g}")
+    if scale == "log":
+        logarithmic(axes.yaxis, (lambda v, _: count(v)) if measure == "mlte" else "{x:g}")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def logarithmic(axis, text: str | Callable[[float, int], str]) -> None:
+    """Ticks at 1, 2, 3 and 5 times the powers of ten; all nine would write over each other."""
+    axis.set_major_formatter(text)
+    axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    axis.set_minor_formatter(text)
 
 
 def law_of(own: Family, role: int, size: str) -> Law | None:
@@ -57,13 +65,26 @@ def law_of(own: Family, role: int, size: str) -> Law | None:
     return next((row.law for row in own.monolingual(role, size) if row.law), None)
 
 
-def expected_curve(axes, law: Law | None, tokens: Callable[[np.ndarray], np.ndarray], shares: np.ndarray, style: dict) -> None:
-    """MLPE: what a monolingual model reaches on the language's tokens at each share."""
-    if law:
-        axes.plot(shares, law.perplexity(tokens(shares)), **style)
+def expected_curve(axes, law: Law | None, rows: list[Row], style: dict) -> None:
+    """MLPE by the share of L2: what a monolingual model reaches on as many tokens as the rows' language has of a run.
+
+    Where the law would be extrapolated nothing is drawn.
+    """
+    shares = np.linspace(min(map(share_of_second, rows)), max(map(share_of_second, rows)), 60)
+    most = max(rows, key=lambda row: row.seen)
+    whole = most.seen / (share_of_second(most) if most.position else 100 - share_of_second(most))
+    tokens = whole * (shares if most.position else 100 - shares)
+    known = [law is not None and law.covers(seen) for seen in tokens]
+    if law and any(known):
+        axes.plot(shares[known], law.perplexity(tokens[known]), **style)
 
 
 # --- by ratio: Figures 1 and 3 --------------------------------------------------------------------------------------
+
+
+def share_of_second(row: Row) -> float:
+    """p(L2) in percent, of a run of one stage and two languages."""
+    return 100 - row.setting.shares[0]
 
 
 def at_standard(own: Family, size: str, vocab: str) -> list[Row]:
@@ -89,17 +110,12 @@ def figure_1(fitted: Fitted, size: str, figure) -> None:
     glue = {result["run"]: result.get("glue", {}).get("average_accuracy") for result in fitted.results}
     scored = [row for row in rows if glue.get(row.run)]
     panels = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
-    left, total = (
-        panels[0],
-        rows[0].seen / (rows[0].setting.shares[0] if not rows[0].position else 100 - rows[0].setting.shares[0]),
-    )
+    left = panels[0]
     for position, colour in enumerate(("C1", "C3")):
-        mine = [(100 - row.setting.shares[0], row) for row in rows if row.position == position]
-        points(left, mine, "ppl", {"color": colour, "label": f"L{position + 1}"})
-        shares = np.linspace(min(x for x, _ in mine), max(x for x, _ in mine), 60)
-        seen = (lambda s: total * (100 - s)) if position == 0 else (lambda s: total * s)
+        mine = [row for row in rows if row.position == position]
+        points(left, [(share_of_second(row), row) for row in mine], "ppl", {"color": colour, "label": f"L{position + 1}"})
         curve = {"color": colour, "linestyle": "--", "linewidth": 1, "label": f"L{position + 1}, as many tokens alone (MLPE)"}
-        expected_curve(left, law_of(own, 0, size), seen, shares, curve)
+        expected_curve(left, law_of(own, 0, size), mine, curve)
         theirs = [(100 - row.setting.shares[0], row.ppl[position]) for row in paper.TABLE_1
                   if row.setting.languages == paper.CLONES and row.setting.times == 1 and len(row.ppl) == 2
                   and len(row.setting.shares) == 1]  # fmt: skip
@@ -113,7 +129,7 @@ def figure_1(fitted: Fitted, size: str, figure) -> None:
 def draw_glue(axes, rows: list[Row], glue: dict[str, dict]) -> None:
     """Mean accuracy on GLUE, fine-tuned in L1, against the share of L2."""
     for position, colour in enumerate(("C1", "C3")):
-        mine = sorted((100 - row.setting.shares[0], glue[row.run][row.language]) for row in rows if row.position == position)
+        mine = sorted((share_of_second(row), glue[row.run][row.language]) for row in rows if row.position == position)
         axes.plot(*zip(*mine, strict=True), marker="o", color=colour, label="L1" if not position else "L2, zero-shot")
     axes.plot([100 - s for s in paper.GLUE_EN2], paper.GLUE_EN2.values(), color="C3", label="L2, paper", **FAINT)
     axes.axhspan(*paper.GLUE_EN1, color="C1", alpha=0.25, label="L1, paper")
@@ -134,14 +150,17 @@ def figure_3(fitted: Fitted, size: str, figure) -> None:
             continue
         drawn += 1
         for position in (0, 1):
-            mine = [(100 - row.setting.shares[0], row) for row in rows if row.position == position]
+            mine = [row for row in rows if row.position == position]
             theirs = [row for row in paper.TABLE_3 if row.setting.vocab == vocab and len(row.setting.shares) == 1
                       and row.setting.times == 1]  # fmt: skip
             for line, measure, values in ((0, "ppl", "ppl"), (1, "teff", "efficiency")):
                 axes, colour = panels[line, position], "C0" if vocab == "disjoint" else "C1"
-                points(axes, mine, measure, {"color": colour, "label": vocab} | style)
+                points(axes, [(share_of_second(row), row) for row in mine], measure, {"color": colour, "label": vocab} | style)
                 marks = [(100 - row.setting.shares[0], getattr(row, values)[position]) for row in theirs]
                 axes.plot(*zip(*marks, strict=True), color=colour, label=f"{vocab}, paper", **FAINT)
+            if drawn == 1:  # the same for both vocabularies
+                alone = {"color": "0.5", "linestyle": ":", "linewidth": 1.2, "label": "as many tokens alone (MLPE)"}
+                expected_curve(panels[0, position], law_of(own, position, size), mine, alone)
     if not drawn:
         raise Missing(f"runs of two real languages of {size} at two ratios or more")
     for line, measure in enumerate(("ppl", "teff")):
@@ -205,7 +224,7 @@ def figure_5(fitted: Fitted, size: str, figure) -> None:
         axes.plot([x * paper.TOKENS for x in paper.POINTS[source]], paper.POINTS[source].values(), color="0.5", **FAINT)
     finish(axes, "ppl", "training tokens")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda x, _: count(x))
+    logarithmic(axes.xaxis, lambda x, _: count(x))
     axes.legend(frameon=False, fontsize=8)
 
 

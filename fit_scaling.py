@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator
 
 import figures
 from common import Parser, count, markdown, run_script, write_atomic, write_figure, write_json
@@ -41,7 +40,7 @@ def _cells(row: Row, several: bool) -> list[str]:
     known = [run, row.language, row.share, count(row.seen), perplexity_text(row.ppl.value)]
     if row.law is None or not row.seen:
         return [*known, "-", "-", "-"]
-    expected = with_interval(row.mlpe, f"{row.mlpe.value:.1f}", lambda value: f"{value:.1f}")
+    expected = with_interval(row.mlpe, perplexity_text(row.mlpe.value), perplexity_text) + "*" * (not row.law.covers(row.seen))
     if row.beyond:
         return [*known, expected, "beyond the law", "-"]
     needed = with_interval(row.mlte, count(row.mlte.value), count) + "*" * row.extrapolated
@@ -120,20 +119,32 @@ def draw_perplexities(axes, rows: list[Row], colours: dict[str, str]) -> None:
             )
             if not row.monolingual:
                 labels[row.run, row.share].append(row)
-    for (run, share_), equals in labels.items():  # languages of one share lie on each other: one label for all
-        between = ", " if len(equals) == 2 else " to "
-        names = between.join(dict.fromkeys((equals[0].language, equals[-1].language)))
-        place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 9, "path_effects": [WHITE_EDGE]}
-        axes.annotate(f"{names} {share_}", (equals[0].seen, equals[0].ppl.value), color=colours[run], **place)
     axes.plot([], [], color="0.6", marker="o", markerfacecolor="black", markeredgecolor="black", label="monolingual, and its law")
     axes.plot([], [], color="0.3", marker="D", linestyle="", label="one language of several")
     axes.legend(frameon=False)
     axes.set(xscale="log", yscale="log", xlabel="training tokens of the language", ylabel="test perplexity", title="Perplexity")
     axes.margins(x=0.12)
-    for axis in (axes.yaxis, axes.xaxis):
-        axis.set_major_formatter("{x:g}" if axis is axes.yaxis else lambda x, _: count(x))
-        axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-        axis.set_minor_formatter("{x:g}" if axis is axes.yaxis else lambda x, _: count(x))
+    figures.logarithmic(axes.yaxis, "{x:g}")
+    figures.logarithmic(axes.xaxis, lambda x, _: count(x))
+    name_points(axes, labels, colours)
+
+
+def name_points(axes, labels: dict[tuple[str, str], list[Row]], colours: dict[str, str]) -> None:
+    """Beside each point its languages and share; a name that would lie on another one goes below it."""
+    size, style = 9, {"textcoords": "offset points", "va": "center", "path_effects": [WHITE_EDGE]}
+    axes.figure.draw_without_rendering()  # places the axes, so that it is known where a point lies
+    taken: list[tuple[float, float]] = []
+    for (run, share_), equals in sorted(labels.items(), key=lambda label: -label[1][0].ppl.value):
+        between = ", " if len(equals) == 2 else " to "  # languages of one share lie on each other: one name for all
+        names = between.join(dict.fromkeys((equals[0].language, equals[-1].language)))
+        point = equals[0].seen, equals[0].ppl.value
+        x, y = axes.transData.transform(point) * 72 / axes.figure.dpi
+        free = y
+        for other_x, other_y in taken:  # from the highest one down
+            if abs(x - other_x) < 8 * size and free > other_y - 1.2 * size:
+                free = other_y - 1.2 * size
+        taken.append((x, free))
+        axes.annotate(f"{names} {share_}", point, xytext=(7, free - y), fontsize=size, color=colours[run], **style)
 
 
 def main(arguments: list[str] | None = None) -> None:

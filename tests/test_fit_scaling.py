@@ -5,11 +5,12 @@ import math
 
 import pytest
 from conftest import tree
+from matplotlib.figure import Figure
 from runs_of_the_paper import write_run
 
 import fit_scaling
 import paper
-from results import Setting
+from results import Setting, fit
 
 RUN = paper.TOKENS
 
@@ -67,8 +68,25 @@ def test_run_folders_become_a_table_and_a_figure(table1, command):
 def test_what_lies_outside_the_fitted_range_is_marked(table1, command):
     write_run(table1, "longer", clones(90, times=3), 3 * RUN, [19.0, 22.3])
     rows = cells_of(command(fit_scaling.main, table1)[1])
-    assert rows["longer", "EN1"][-2:] == ["3.2B*", "0.99*"]
-    assert rows["longer", "EN2"][-2:] == ["1.09B", "3.04"]
+    (law,) = fit([table1]).laws.values()
+    assert rows["longer", "EN1"][-3:] == [f"{law.perplexity(2.7 * RUN):.1f}*", "3.2B*", "0.99*"]
+    assert rows["longer", "EN2"][-3:] == [f"{law.perplexity(0.3 * RUN):.1f}", "1.09B", "3.04"]
+
+
+def test_a_perplexity_that_the_law_does_not_have_is_infinite(table1, command):
+    write_run(table1, "one-percent", clones(99), RUN, [22.0, 45.0])
+    assert cells_of(command(fit_scaling.main, table1)[1])["one-percent", "EN2"][-3] == "∞*"
+
+
+def test_names_of_points_do_not_lie_on_each_other(table1):
+    rows = fit([table1]).rows
+    rows += [row._replace(run=f"again-{number}") for row in rows for number in range(3) if not row.monolingual]
+    axes = Figure(figsize=(11, 6), layout="constrained").subplots()
+    fit_scaling.draw_perplexities(axes, rows, {row.run: "C0" for row in rows})
+    axes.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 4 * 3
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
 
 
 def test_a_fourth_point_gives_intervals_and_seeds_are_one_row(table1, command):
