@@ -55,13 +55,13 @@ class Evidence:
             raise Missing(f"{vocab} runs at 2x or more")
         return max(common)
 
-    def larger(self, vocab: str) -> str:
-        """The largest size above the standard one that has both 90% and 50%.
+    def larger(self, vocab: str, *shares: float) -> str:
+        """The largest size above the standard one that has these shares of L1.
 
         Raises:
             Missing: none has.
         """
-        sizes = [{key[4] for key in self.values if key[:4] == (vocab, 2, (s,), 1) and key[5] == TEFF} for s in (50, 90)]
+        sizes = [{key[4] for key in self.values if key[:4] == (vocab, 2, (s,), 1) and key[5] == TEFF} for s in shares]
         above = [size for size in set.intersection(*sizes) if ORDER.index(size) > ORDER.index(self.size)]
         if not above:
             raise Missing(f"{vocab} runs of a model larger than {self.size}")

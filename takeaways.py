@@ -89,7 +89,7 @@ def longer_strengthens(e: Evidence) -> list[Less]:
 
 
 def larger_strengthens(e: Evidence) -> list[Less]:
-    size = e.larger("cloned")
+    size = e.larger("cloned", 50, 90)
     return [Less((f"gain from imbalance, {e.size}", _gap(e, "cloned")), (size, _gap(e, "cloned", size=size)))]
 
 
@@ -122,7 +122,7 @@ def real_gain_shrinks(e: Evidence) -> list[Less]:
 
 
 def real_gain_grows_with_size(e: Evidence) -> list[Less]:
-    size = e.larger("anchored")
+    size = e.larger("anchored", 90)
     return [Less(*(_named(e, f"TEff of L2, 90/10, {s}", TEFF, "anchored", 90, 1, size=s) for s in (e.size, size)))]
 
 

@@ -133,6 +133,15 @@ def test_real_languages_that_align_as_clones_do_refute_the_sixth():
     assert judge(CLAIMS[8], evidence).word == "does not hold"
 
 
+def test_a_larger_model_needs_only_the_runs_that_are_compared():
+    seventh, fourth = (next(c for c in CLAIMS if c.takeaway == n and "model" in c.sentence) for n in (7, 4))
+    evidence = evidence_of_the_paper()
+    for vocab in ("anchored", "cloned"):
+        evidence.values[vocab, 2, (90,), 1, "medium", TEFF, 1] = Quantity(5.0)
+    assert judge(seventh, evidence).word == "holds"
+    assert judge(fourth, evidence).word == "not run"  # the gain is that over 50/50
+
+
 def test_intervals_that_overlap_decide_nothing():
     low, high = ("one", Quantity(0.9, 0.8, 1.1)), ("other", Quantity(1.0, 0.95, 1.2))
     assert Less(low, high).holds
