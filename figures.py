@@ -15,7 +15,6 @@ import paper
 from alignment import FAINT, figure_6, figure_7
 from common import UserError, count, write_figure
 from evidence import ORDER, Family, Missing, family, standard_size
-from law import Law
 from results import Fitted, Quantity, Row
 
 MEASURES: dict[str, tuple[str, Callable[[Row], Quantity], str]] = {
@@ -36,6 +35,10 @@ def points(axes, rows: list[tuple[float, Row]], measure: str, style: dict) -> No
     low, high = (
         [abs(v.value - bound) if math.isfinite(bound) else 0.0 for v, bound in ((v, v[i]) for v in values)] for i in (1, 2)
     )
+    for x, v in zip(xs, values, strict=True):
+        if math.isinf(v.high):
+            arrow = {"arrowstyle": "->", "color": style["color"], "linewidth": 0.8}
+            axes.annotate("", (x, 1), (x, v.value), ("data", "axes fraction"), "data", arrowprops=arrow)
     axes.errorbar(xs, [v.value for v in values], yerr=[low, high], capsize=2, elinewidth=0.8, marker="o", **style)
 
 
@@ -47,7 +50,7 @@ def finish(axes, measure: str, x_label: str) -> None:
         axes.axhline(1, color="0.5", linestyle=":", linewidth=1)
         row = axes.get_shared_y_axes().get_siblings(axes)  # what an interval without end reaches must not squeeze all others
         values = [y for other in row for line in other.lines if line.get_marker() in {"o", "s"} for y in line.get_ydata()]
-        axes.set_ylim(top=min(axes.get_ylim()[1], 1.5 * max([1.0, *values])))
+        axes.set_ylim(0, min(axes.get_ylim()[1], 1.5 * max([1.0, *values])))
     if scale == "log":
         logarithmic(axes.yaxis, (lambda v, _: count(v)) if measure == "mlte" else "{x:g}")
     axes.spines[["top", "right"]].set_visible(False)
@@ -60,23 +63,20 @@ def logarithmic(axis, text: str | Callable[[float, int], str]) -> None:
     axis.set_minor_formatter(text)
 
 
-def law_of(own: Family, role: int, size: str) -> Law | None:
-    """The law of one of a family's languages."""
-    return next((row.law for row in own.monolingual(role, size) if row.law), None)
-
-
-def expected_curve(axes, law: Law | None, rows: list[Row], style: dict) -> None:
+def expected_curve(axes, rows: list[Row], style: dict) -> None:
     """MLPE by the share of L2: what a monolingual model reaches on as many tokens as the rows' language has of a run.
 
-    Where the law would be extrapolated nothing is drawn.
+    Nothing is drawn where the law would be extrapolated, or without one.
     """
-    shares = np.linspace(min(map(share_of_second, rows)), max(map(share_of_second, rows)), 60)
     most = max(rows, key=lambda row: row.seen)
-    whole = most.seen / (share_of_second(most) if most.position else 100 - share_of_second(most))
-    tokens = whole * (shares if most.position else 100 - shares)
-    known = [law is not None and law.covers(seen) for seen in tokens]
-    if law and any(known):
-        axes.plot(shares[known], law.perplexity(tokens[known]), **style)
+    if most.law is None:
+        return
+    shares = np.linspace(min(map(share_of_second, rows)), max(map(share_of_second, rows)), 60)
+    per_percent = most.seen / (share_of_second(most) if most.position else 100 - share_of_second(most))
+    tokens = per_percent * (shares if most.position else 100 - shares)
+    known = [most.law.covers(seen) for seen in tokens]
+    if any(known):
+        axes.plot(shares[known], most.law.perplexity(tokens[known]), **style)
 
 
 # --- by ratio: Figures 1 and 3 --------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def figure_1(fitted: Fitted, size: str, figure) -> None:
         mine = [row for row in rows if row.position == position]
         points(left, [(share_of_second(row), row) for row in mine], "ppl", {"color": colour, "label": f"L{position + 1}"})
         curve = {"color": colour, "linestyle": "--", "linewidth": 1, "label": f"L{position + 1}, as many tokens alone (MLPE)"}
-        expected_curve(left, law_of(own, 0, size), mine, curve)
+        expected_curve(left, mine, curve)
         theirs = [(100 - row.setting.shares[0], row.ppl[position]) for row in paper.TABLE_1
                   if row.setting.languages == paper.CLONES and row.setting.times == 1 and len(row.ppl) == 2
                   and len(row.setting.shares) == 1]  # fmt: skip
@@ -142,13 +142,13 @@ def figure_3(fitted: Fitted, size: str, figure) -> None:
     """Perplexity (above) and TEff (below) of two real languages by the share of the second, disjoint and anchored."""
     own = family(fitted.rows, "real languages")
     panels = figure.subplots(2, 2, sharex=True)
-    drawn = 0
+    drawn = []
     for vocab, style in (("disjoint", {"linestyle": "--"}), ("anchored", {"linestyle": "-"})):
         try:
             rows = at_standard(own, size, vocab)
         except Missing:
             continue
-        drawn += 1
+        drawn += rows
         for position in (0, 1):
             mine = [row for row in rows if row.position == position]
             theirs = [row for row in paper.TABLE_3 if row.setting.vocab == vocab and len(row.setting.shares) == 1
@@ -158,11 +158,11 @@ def figure_3(fitted: Fitted, size: str, figure) -> None:
                 points(axes, [(share_of_second(row), row) for row in mine], measure, {"color": colour, "label": vocab} | style)
                 marks = [(100 - row.setting.shares[0], getattr(row, values)[position]) for row in theirs]
                 axes.plot(*zip(*marks, strict=True), color=colour, label=f"{vocab}, paper", **FAINT)
-            if drawn == 1:  # the same for both vocabularies
-                alone = {"color": "0.5", "linestyle": ":", "linewidth": 1.2, "label": "as many tokens alone (MLPE)"}
-                expected_curve(panels[0, position], law_of(own, position, size), mine, alone)
     if not drawn:
         raise Missing(f"runs of two real languages of {size} at two ratios or more")
+    for position, axes in enumerate(panels[0]):
+        alone = {"color": "0.5", "linestyle": ":", "linewidth": 1.2, "label": "as many tokens alone (MLPE)"}
+        expected_curve(axes, [row for row in drawn if row.position == position], alone)
     for line, measure in enumerate(("ppl", "teff")):
         for axes, role in zip(panels[line], own.roles, strict=True):
             finish(axes, measure, f"p({own.roles[1].upper()}) in %")

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 
 import figures
 from common import Parser, count, markdown, run_script, write_atomic, write_figure, write_json
@@ -103,6 +104,7 @@ def draw(rows: list[Row], path: Path) -> None:
     right.set(xlabel="TEff: worth of one token, monolingual = 1", title="Token efficiency")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+    name_points(left, rows, colours)
     write_figure(path, figure)
 
 
@@ -111,14 +113,11 @@ def draw_perplexities(axes, rows: list[Row], colours: dict[str, str]) -> None:
     for law in dict.fromkeys(row.law for row in rows if row.law):
         curve = np.geomspace(law.fewest, law.most, 100)
         axes.plot(curve, law.perplexity(curve), color="0.6", zorder=1)
-    labels: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        if row.seen and row.ppl.value < 1e6:  # a language that was never learned would squeeze all others together
+        if drawable(row):
             axes.scatter(
                 row.seen, row.ppl.value, color=colours.get(row.run, "black"), marker="o" if row.monolingual else "D", zorder=2
             )
-            if not row.monolingual:
-                labels[row.run, row.share].append(row)
     axes.plot([], [], color="0.6", marker="o", markerfacecolor="black", markeredgecolor="black", label="monolingual, and its law")
     axes.plot([], [], color="0.3", marker="D", linestyle="", label="one language of several")
     axes.legend(frameon=False)
@@ -126,25 +125,36 @@ def draw_perplexities(axes, rows: list[Row], colours: dict[str, str]) -> None:
     axes.margins(x=0.12)
     figures.logarithmic(axes.yaxis, "{x:g}")
     figures.logarithmic(axes.xaxis, lambda x, _: count(x))
-    name_points(axes, labels, colours)
 
 
-def name_points(axes, labels: dict[tuple[str, str], list[Row]], colours: dict[str, str]) -> None:
-    """Beside each point its languages and share; a name that would lie on another one goes below it."""
-    size, style = 9, {"textcoords": "offset points", "va": "center", "path_effects": [WHITE_EDGE]}
-    axes.figure.draw_without_rendering()  # places the axes, so that it is known where a point lies
-    taken: list[tuple[float, float]] = []
-    for (run, share_), equals in sorted(labels.items(), key=lambda label: -label[1][0].ppl.value):
-        between = ", " if len(equals) == 2 else " to "  # languages of one share lie on each other: one name for all
+def drawable(row: Row) -> bool:
+    """A language that was never learned would squeeze all others together."""
+    return row.seen > 0 and row.ppl.value < 1e6
+
+
+def name_points(axes, rows: list[Row], colours: dict[str, str]) -> None:
+    """Beside each point of several languages their names and share; a name that would lie on another one goes below it."""
+    labels: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if not row.monolingual and drawable(row):
+            labels[row.run, row.share, row.source].append(row)
+    axes.figure.draw_without_rendering()  # places the axes, so that it is known where a name would lie
+    taken: list[Bbox] = []
+    for (run, share_, _), equals in sorted(labels.items(), key=lambda label: -label[1][0].ppl.value):
+        between = ", " if len(equals) == 2 else " to "  # clones of one share lie on each other: one name for all
         names = between.join(dict.fromkeys((equals[0].language, equals[-1].language)))
-        point = equals[0].seen, equals[0].ppl.value
-        x, y = axes.transData.transform(point) * 72 / axes.figure.dpi
-        free = y
-        for other_x, other_y in taken:  # from the highest one down
-            if abs(x - other_x) < 8 * size and free > other_y - 1.2 * size:
-                free = other_y - 1.2 * size
-        taken.append((x, free))
-        axes.annotate(f"{names} {share_}", point, xytext=(7, free - y), fontsize=size, color=colours[run], **style)
+        point, place = (equals[0].seen, equals[0].ppl.value), {"textcoords": "offset points", "xytext": (7, 0)}
+        style = {"fontsize": 9, "va": "center", "color": colours[run], "path_effects": [WHITE_EDGE]}
+        name = axes.annotate(f"{names} {share_}", point, **place, **style)
+        box = own = name.get_window_extent()
+        for other in sorted(taken, key=lambda other: -other.y1):
+            if box.overlaps(other):
+                box = box.translated(0, other.y0 - box.y1 - 1)
+        taken.append(box)
+        if box is not own:
+            place["xytext"] = (7, (box.y0 - own.y0) * 72 / axes.figure.dpi)
+            name.set_position(place["xytext"])
+            axes.annotate("", point, **place, arrowprops={"arrowstyle": "-", "color": colours[run], "linewidth": 0.6})
 
 
 def main(arguments: list[str] | None = None) -> None:

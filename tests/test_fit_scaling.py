@@ -79,13 +79,16 @@ def test_a_perplexity_that_the_law_does_not_have_is_infinite(table1, command):
 
 
 def test_names_of_points_do_not_lie_on_each_other(table1):
+    write_run(table1, "schedule", clones(90, 10, 50, 50), RUN, [23.0, 30.0])
     rows = fit([table1]).rows
     rows += [row._replace(run=f"again-{number}") for row in rows for number in range(3) if not row.monolingual]
     axes = Figure(figsize=(11, 6), layout="constrained").subplots()
-    fit_scaling.draw_perplexities(axes, rows, {row.run: "C0" for row in rows})
+    colours = {row.run: "C0" for row in rows}
+    fit_scaling.draw_perplexities(axes, rows, colours)
+    fit_scaling.name_points(axes, rows, colours)
     axes.figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in axes.texts]
-    assert len(boxes) == 4 * 3
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(boxes) == 4 * 5
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
 
 
