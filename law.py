@@ -180,11 +180,13 @@ def resample(law: Law, points: list[Measured], rows: list[Measured], seed: int =
     spread = np.sqrt(known / random.chisquare(known, RESAMPLES))
     documents = random.standard_normal(RESAMPLES)
 
-    def chance(measured: Measured) -> np.ndarray:
-        return residuals[random.integers(len(residuals), size=(RESAMPLES, len(measured.perplexities)))].mean(1) * spread
+    def chance(measured: Measured, on_the_law: bool) -> np.ndarray:
+        which = np.array([measured.tokens, *measured.perplexities.values()]).view(np.uint32)
+        own = np.random.default_rng([seed, on_the_law, *which])  # what else is in the table does not move an interval
+        return residuals[own.integers(len(residuals), size=(RESAMPLES, len(measured.perplexities)))].mean(1) * spread
 
-    log_points = np.stack([chance(point) + point.error * documents for point in points]) + expected[:, None]
-    same = np.stack([math.log(row.ppl) + chance(row) for row in rows])
+    log_points = np.stack([chance(point, True) + point.error * documents for point in points]) + expected[:, None]
+    same = np.stack([math.log(row.ppl) + chance(row, False) for row in rows])
     moved = same + np.array([row.error for row in rows])[:, None] * documents
     drawn, moved, same = (np.exp(np.clip(logs, 0, LARGEST_LOG)) for logs in (log_points.T, moved, same))
     return Resampled(fit_laws_at_once(np.array([point.tokens for point in points]), drawn), moved, same)

@@ -127,6 +127,17 @@ def width(points: list[Measured], row: Measured, what=lambda drawn: drawn.law.to
     return high / low
 
 
+def test_an_interval_does_not_depend_on_what_else_is_in_the_table():
+    random = np.random.default_rng(7)
+    points = points_of(YOUNG, 7, 0.05, random)
+    law = fit_law([p.tokens for p in points], [p.ppl for p in points])
+    row, other = Measured(6e5, {0: 60.0}, 0.02), Measured(6e5, {0: 61.0}, 0.02)
+    alone, among = resample(law, points, [row]), resample(law, points, [other, *points, row])
+    assert np.array_equal(alone.law.tokens(alone.perplexities[0]), among.law.tokens(among.perplexities[-1]), equal_nan=True)
+    drawn = np.log(among.same_documents)
+    assert abs(np.corrcoef(drawn[0], drawn[-1])[0, 1]) < 0.9  # spread is common to all, chance is each one's own
+
+
 def test_intervals_shrink_with_noise_points_and_seeds():
     random = np.random.default_rng(5)
     row = Measured(6e5, {0: YOUNG.perplexity(1.2e6)})
