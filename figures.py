@@ -26,7 +26,7 @@ COLOURS = {(50, 0): "C0", (50, 1): "C9", (90, 0): "C1", (90, 1): "C3"}  # by sha
 
 
 def points(axes, rows: list[tuple[float, Row]], measure: str, style: dict) -> None:
-    """One line of rows at given places, intervals as bars; rows without a finite value are left out."""
+    """One line of rows at given places, intervals as bars, or as arrows if without end; rows without a value are left out."""
     value = MEASURES[measure][1]
     known = [(x, value(row)) for x, row in sorted(rows, key=lambda pair: pair[0]) if math.isfinite(value(row).value)]
     if not known:
@@ -82,7 +82,7 @@ def expected_curve(axes, rows: list[Row], style: dict) -> None:
 # --- by ratio: Figures 1 and 3 --------------------------------------------------------------------------------------
 
 
-def share_of_second(row: Row) -> float:
+def share_of_second(row: Row | paper.PaperRow) -> float:
     """p(L2) in percent, of a run of one stage and two languages."""
     return 100 - row.setting.shares[0]
 
@@ -116,7 +116,7 @@ def figure_1(fitted: Fitted, size: str, figure) -> None:
         points(left, [(share_of_second(row), row) for row in mine], "ppl", {"color": colour, "label": f"L{position + 1}"})
         curve = {"color": colour, "linestyle": "--", "linewidth": 1, "label": f"L{position + 1}, as many tokens alone (MLPE)"}
         expected_curve(left, mine, curve)
-        theirs = [(100 - row.setting.shares[0], row.ppl[position]) for row in paper.TABLE_1
+        theirs = [(share_of_second(row), row.ppl[position]) for row in paper.TABLE_1
                   if row.setting.languages == paper.CLONES and row.setting.times == 1 and len(row.ppl) == 2
                   and len(row.setting.shares) == 1]  # fmt: skip
         left.plot(*zip(*theirs, strict=True), color=colour, label=f"L{position + 1}, paper", **FAINT)
@@ -156,7 +156,7 @@ def figure_3(fitted: Fitted, size: str, figure) -> None:
             for line, measure, values in ((0, "ppl", "ppl"), (1, "teff", "efficiency")):
                 axes, colour = panels[line, position], "C0" if vocab == "disjoint" else "C1"
                 points(axes, [(share_of_second(row), row) for row in mine], measure, {"color": colour, "label": vocab} | style)
-                marks = [(100 - row.setting.shares[0], getattr(row, values)[position]) for row in theirs]
+                marks = [(share_of_second(row), getattr(row, values)[position]) for row in theirs]
                 axes.plot(*zip(*marks, strict=True), color=colour, label=f"{vocab}, paper", **FAINT)
     if not drawn:
         raise Missing(f"runs of two real languages of {size} at two ratios or more")

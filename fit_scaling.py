@@ -128,7 +128,7 @@ def draw_perplexities(axes, rows: list[Row], colours: dict[str, str]) -> None:
 
 
 def drawable(row: Row) -> bool:
-    """A language that was never learned would squeeze all others together."""
+    """Whether a row has a place in the picture: a language that was never learned would squeeze all others together."""
     return row.seen > 0 and row.ppl.value < 1e6
 
 
