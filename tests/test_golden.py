@@ -1,0 +1,172 @@
+"""The same bits, release after release: shards, batches, losses, weights, perplexities and rows of tables.
+
+Whoever changes one of these numbers changes every result that was ever made with this code: it has to be meant. Tokens and
+batches are compared bit for bit; floating-point numbers, which differ in their last digits from one kind of processor to another,
+to about five digits.
+"""
+
+import hashlib
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import data
+import evaluate
+import train
+from data import Dataset, build_mixture
+from train import parse_arguments, settings
+
+MIXTURES = {  # flags: hash of the tokens and languages of six scattered batches
+    "--ratio 1": "ab79ae718b4068c2",
+    "--ratio 0.5": "e7ac3882fe307510",
+    "--ratio 0.9": "2c29c1692c9c005a",
+    "--ratio 0.9,0.1 --seed 3": "4213486589a5450b",
+    "--clones 10 --ratio 0.5": "afe48b9b7577919c",
+    "--anchors 0.25 --ratio 0.7": "4a0070a1a1ca09ee",
+    "--anchors 1 --ratio 0.9": "e79a11bf86b1475a",
+    "--languages fr --ratio 0.5": "f80713b1fa1f4397",
+    "--languages en fr --ratio 0.9": "ef63dbc2c388f386",
+    "--languages fr en --vocab anchored --ratio 0.9,0.1": "e788a0d7191e6794",
+    "--languages en fr de --mix 0.8,0.1,0.1/0.1,0.1,0.8": "a892a169b48fe4f1",
+    "--languages en fr de --vocab anchored --mix 0.2,0.3,0.5": "0a38d278715e40a5",
+}
+
+
+def sentences(name: str, many: int) -> str:
+    """Made-up words in lines, the same on every machine and Python: some are shared by the languages, frequent ones are frequent."""
+    draw = random.Random(name).random
+    letters = {"en": "etaoinshrdlu", "fr": "esaitnruloéè", "de": "enisratdhuüß"}[name]
+    words = [
+        "".join(letters[int(draw() ** 1.5 * 12)] for _ in range(2 + int(draw() * 7))) for _ in range(400)
+    ]
+    words = [*"0123456789", "Paris", "Berlin", *words]
+    return "\n".join(
+        " ".join(words[int(draw() ** 3 * len(words))] for _ in range(4 + int(draw() * 12))).capitalize() + "."
+        for _ in range(many)
+    )
+
+
+def call(main, *arguments) -> None:
+    """Run a script's main as its command would; it has to succeed."""
+    main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Three languages as data.py prepares them: a folder of .txt files, and two of .jsonl."""
+    texts = tmp_path_factory.mktemp("golden")
+    for name in ("en", "fr", "de"):
+        (texts / name).mkdir()
+        parts = (
+            [sentences(name, 40 + 3 * i) for i in range(30)]
+            if name == "en"
+            else sentences(name, 2000).split("\n")
+        )
+        if name == "en":
+            for i, part in enumerate([*parts, parts[0], "A stub."]):
+                (texts / name / f"{i:02d}.txt").write_text(part, encoding="utf-8")
+        else:
+            records = [{"text": "\n".join(parts[first : first + 25])} for first in range(0, len(parts), 25)]
+            lines = "".join(json.dumps(record) + "\n" for record in records)
+            (texts / name / "all.jsonl").write_text(lines, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(texts)
+        call(data.main, "--name", "golden", *(f"--text={name}={name}" for name in ("en", "fr", "de")), "--vocab-size", 512,
+             "--test-fraction", 0.1)  # fmt: skip
+    return texts / "data" / "golden"
+
+
+def digest(*parts: bytes) -> str:
+    """A short hash."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def test_shards(folder):
+    assert Dataset(folder).fingerprint == "63a97f845e67b9ff"
+    shards = {
+        path.name: digest(path.read_bytes())
+        for path in sorted(folder.iterdir())
+        if path.suffix in {".bin", ".model"}
+    }
+    assert shards == {
+        "de.model": "ce301e6046ce9881",
+        "de_test_000.bin": "16c7e5ffc4fa8037",
+        "de_train_000.bin": "f3554639c8794e2a",
+        "en.model": "cd7fcdfb4f3ec721",
+        "en_test_000.bin": "b1dc953ef21423d3",
+        "en_train_000.bin": "44a919a60872266e",
+        "fr.model": "2a2bbb616f5caa3f",
+        "fr_test_000.bin": "087c712469c15e57",
+        "fr_train_000.bin": "f57c6f4956bdee88",
+    }
+
+
+@pytest.mark.parametrize("flags", MIXTURES)
+def test_batches(folder, flags):
+    args = parse_arguments(
+        [*flags.split(), "--data", str(folder), "--length", "32", "--batch", "8", "--tokens", "60000"]
+    )
+    mixture = build_mixture(Dataset(folder), settings(args, Dataset(folder), torch.device("cpu")))
+    numbers = np.random.default_rng(0).integers(mixture.total, size=(6, 8))
+    tokens, languages = zip(*map(mixture.batch, numbers), strict=True)
+    assert (
+        digest(np.stack(tokens).astype("<i8").tobytes(), np.stack(languages).astype("<i8").tobytes())
+        == MIXTURES[flags]
+    )
+
+
+@pytest.fixture(scope="module")
+def run(folder) -> Path:
+    """A run of 24 steps, evaluated."""
+    out = folder.parent.parent / "out"
+    call(train.main, "--data", folder, "--size", "nano", "--length", 32, "--batch", 8, "--tokens", 24 * 8 * 32, "--warmup", 4,
+         "--ratio", 0.75, "--log-every", 1, "--no-compile", "--precision", "fp32", "--device", "cpu", "--out", out)  # fmt: skip
+    call(evaluate.main, out, "--device", "cpu")
+    return out
+
+
+def test_losses_and_weights(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 25))
+    assert [lines[0]["tokens"], lines[-1]["tokens"]] == [256, 24 * 256]
+    losses = [lines[step - 1]["loss"] for step in (1, 2, 3, 12, 24)]
+    assert losses == [
+        pytest.approx({"EN1": 6.948192685842514, "EN2": 6.945147807399432}, rel=1e-5),
+        pytest.approx({"EN1": 6.897754852260862, "EN2": 6.92076563835144}, rel=1e-5),
+        pytest.approx({"EN1": 6.856808064505458}, rel=1e-5),
+        pytest.approx({"EN1": 5.3393351044505835}, rel=1e-5),
+        pytest.approx({"EN1": 4.870253236343463, "EN2": 5.704803299158812}, rel=1e-5),
+    ]
+    weights = torch.load(run / "model.pt", weights_only=True)
+    sums = {name: tensor.double().abs().sum().item() for name, tensor in weights.items()}
+    expected = {
+        "token_embedding.weight": 2136.792127944614,
+        "blocks.0.attention.query_key_value.weight": 837.2350710364377,
+        "blocks.3.mlp_output.weight": 593.0960709980338,
+        "output.weight": 2778.1629846428877,
+    }
+    assert {name: sums[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_perplexity(run):
+    result = json.loads((run / "result.json").read_text())
+    found = {entry["name"]: entry for entry in result["languages"]}
+    assert [found[name]["tokens"] for name in ("EN1", "EN2")] == [4768, 1376]
+    expected = {
+        "EN1": {
+            "ppl": 125.94897031768151,
+            "ppl_standard_error": 0.653584236119705,
+            "bits_per_byte": 3.1906015204807625,
+        },
+        "EN2": {
+            "ppl": 404.2454287478917,
+            "ppl_standard_error": 2.221446786959037,
+            "bits_per_byte": 3.9599977025931627,
+        },
+    }
+    for name, numbers in expected.items():
+        assert {key: found[name][key] for key in numbers} == pytest.approx(numbers, rel=1e-5)
