@@ -1,32 +1,33 @@
-"""Causal attention, softmax(Q K^T / sqrt(head_dim)) V over the past: which implementation runs is decided here, once.
+"""Causal attention of the paper's GPT (section 3.1), softmax(Q K^T / sqrt(head_dim)) V over the past.
 
-`plain_attention` says what is computed; the others compute the same without ever holding the scores. On GPUs that is our
-Triton kernels (kernels/attention_triton.py). On CPUs it is PyTorch's fused `scaled_dot_product_attention`, whose backward
-is slow there: at the 128 tokens of the `nano` size the plain form, compiled, trains the whole model 1.2 times as fast
-(`make bench`, two cores of an AMD EPYC).
+`plain_attention` says what is computed. `sdpa_attention`, PyTorch's fused operator, and `triton_attention`,
+by the kernels below, after FlashAttention-2 (Dao, 2023), compute the same without ever holding the scores.
+Which of the three runs where is decided at the end of the file.
 
-All take queries, keys and values as one linear layer writes them, (batch, time, 3, heads, head_dim), and return what the
-next one reads, (batch, time, heads, head_dim).
+All take queries, keys and values as one linear layer writes them, (batch, time, 3, heads, head_dim), and
+return what the next one reads, (batch, time, heads, head_dim).
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from common import UserError
+from kernels import DEVICES, tl, triton
 
-try:
-    from kernels import attention_triton
-except ImportError:  # Triton exists for Linux only
-    attention_triton = None
+# --- as one writes it ---------------------------------------------------------------------------------------
 
-PLAIN_UP_TO = 256  # tokens; on CPUs, sequences at least this short train faster with the scores held
+
+def heads_first(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Views of queries, keys and values, (batch, heads, time, head_dim) each."""
+    return qkv.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def plain_attention(qkv: Tensor) -> Tensor:
-    """Attention as one writes it on a blackboard. The softmax is taken in float32, for 16-bit inputs as well."""
+    """Attention as on a blackboard. The softmax is taken in float32, for 16-bit inputs as well."""
     query, key, value = heads_first(qkv)
     time = query.shape[-2]
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
@@ -41,30 +42,333 @@ def sdpa_attention(qkv: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(*heads_first(qkv), is_causal=True).transpose(1, 2)
 
 
+# --- the kernels --------------------------------------------------------------------------------------------
+#
+# With S = Q K^T / sqrt(head_dim), masked to the past, P = softmax(S) by rows and O = P V, the gradients are
+#
+#     dV = P^T dO      dP = dO V^T      dS = P * (dP - delta), with delta = rowsum(dO * O), dP's mean under P
+#     dQ = dS K / sqrt(head_dim)        dK = dS^T Q / sqrt(head_dim)
+#
+# One program takes one head of one sequence and a block of its queries (O and dQ) or of its keys (dK and
+# dV), and walks over the blocks of the other side that the mask leaves. Those wholly in the past and those
+# that the diagonal cuts are passes of their own, so that only the latter pay for masking; keys beyond the
+# end of a sequence lie beyond the diagonal as well, and queries there are zeros, whose gradients vanish.
+# Every sum is taken by one program in one order: gradients are the same bits each time. (One pass over the
+# backward's blocks would save two of its seven products, but then programs add to the same dQ.)
+#
+# The tensors, all contiguous: `qkv` and `grad_qkv` (batch, time, 3, heads, head_dim); `out` and `grad_out`,
+# O and dO, (batch, time, heads, head_dim); `logsumexp`, in base 2 like the hardware's exponential, and
+# `delta`, (batch, heads, time) in float32.
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def locate(pair, heads, time, PARTS: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Where the `pair`-th sequence and head begin in a (batch, time, PARTS, heads, head_dim) tensor."""
+    row = PARTS * heads * HEAD_DIM
+    return (pair // heads).to(tl.int64) * time * row + pair % heads * HEAD_DIM
+
+
+@triton.jit
+def places(first, row, time, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr):
+    """Offsets of ROWS rows, `row` elements apart, from row `first` on, and which of their elements exist."""
+    rows, columns = tl.arange(0, ROWS)[:, None], tl.arange(0, PADDED)[None, :]
+    exists = (first + rows < time) & (columns < HEAD_DIM)
+    return tl.cast(first, tl.int64) * row + (rows * row + columns), exists
+
+
+@triton.jit
+def read(
+    base, first, row, time,
+    ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, CHECKED: tl.constexpr,
+):  # fmt: skip
+    """Load a (ROWS, PADDED) tile, zeros where nothing exists. Without CHECKED, all its rows must exist."""
+    offsets, exists = places(first, row, time, ROWS, HEAD_DIM, PADDED)
+    if CHECKED:
+        return tl.load(base + offsets, mask=exists, other=0.0)
+    elif HEAD_DIM < PADDED:
+        return tl.load(base + offsets, mask=tl.arange(0, PADDED)[None, :] < HEAD_DIM, other=0.0)
+    else:
+        return tl.load(base + offsets)
+
+
+@triton.jit
+def write(base, values, first, row, time, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr):
+    """Store what exists of a (ROWS, PADDED) tile in the type of the tensor."""
+    offsets, exists = places(first, row, time, ROWS, HEAD_DIM, PADDED)
+    tl.store(base + offsets, values.to(base.dtype.element_ty), mask=exists)
+
+
+@triton.jit(do_not_specialize=["heads", "time"])
+def forward_kernel(
+    qkv, out, logsumexp, heads, time,
+    HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    EVEN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """`out` and `logsumexp` of QUERIES queries. KEYS divides QUERIES."""
+    blocks = tl.cdiv(time, QUERIES)
+    pair = tl.program_id(0) // blocks
+    first = (blocks - 1 - tl.program_id(0) % blocks) * QUERIES  # the longest walks start first
+    row, width = 3 * heads * HEAD_DIM, heads * HEAD_DIM
+    here, there = locate(pair, heads, time, 3, HEAD_DIM), locate(pair, heads, time, 1, HEAD_DIM)
+    keys, values = qkv + here + width, qkv + here + 2 * width
+    rows, columns = first + tl.arange(0, QUERIES), tl.arange(0, KEYS)
+    scale = LOG2_E / HEAD_DIM**0.5
+
+    query = read(qkv + here, first, row, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
+    largest = tl.full((QUERIES,), float("-inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    result = tl.zeros((QUERIES, PADDED), tl.float32)
+    for diagonal in tl.static_range(2):
+        begin = first if diagonal else 0
+        end = tl.minimum(first + QUERIES, time) if diagonal else first
+        for start in tl.range(begin, end, KEYS):
+            key = read(keys, start, row, time, KEYS, HEAD_DIM, PADDED, diagonal and not EVEN)
+            value = read(values, start, row, time, KEYS, HEAD_DIM, PADDED, diagonal and not EVEN)
+            scores = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+            if diagonal:
+                scores = tl.where(rows[:, None] >= start + columns[None, :], scores, float("-inf"))
+            higher = tl.maximum(largest, tl.max(scores, 1) * scale)
+            weights = tl.exp2(scores * scale - higher[:, None])
+            shrink = tl.exp2(largest - higher)
+            total = total * shrink + tl.sum(weights, 1)
+            result = result * shrink[:, None]
+            result = tl.dot(weights.to(value.dtype), value, result, input_precision=PRECISION)
+            largest = higher
+
+    write(out + there, result / total[:, None], first, width, time, QUERIES, HEAD_DIM, PADDED)
+    tl.store(logsumexp + pair.to(tl.int64) * time + rows, largest + tl.log2(total), mask=rows < time)
+
+
+@triton.jit(do_not_specialize=["heads", "time"])
+def grad_query_kernel(
+    qkv, out, logsumexp, grad_out, grad_qkv, delta, heads, time,
+    HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    EVEN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The part of `grad_qkv` that belongs to QUERIES queries, and their `delta`. KEYS divides QUERIES."""
+    blocks = tl.cdiv(time, QUERIES)
+    pair = tl.program_id(0) // blocks
+    first = (blocks - 1 - tl.program_id(0) % blocks) * QUERIES
+    row, width = 3 * heads * HEAD_DIM, heads * HEAD_DIM
+    here, there = locate(pair, heads, time, 3, HEAD_DIM), locate(pair, heads, time, 1, HEAD_DIM)
+    keys, values = qkv + here + width, qkv + here + 2 * width
+    rows, columns = first + tl.arange(0, QUERIES), tl.arange(0, KEYS)
+    scale = LOG2_E / HEAD_DIM**0.5
+
+    query = read(qkv + here, first, row, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
+    grad = read(grad_out + there, first, width, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
+    output = read(out + there, first, width, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
+    statistics = pair.to(tl.int64) * time + rows
+    mean = tl.sum(grad.to(tl.float32) * output.to(tl.float32), 1)
+    tl.store(delta + statistics, mean, mask=rows < time)
+    norm = tl.load(logsumexp + statistics, mask=rows < time, other=0.0)
+    result = tl.zeros((QUERIES, PADDED), tl.float32)
+    for diagonal in tl.static_range(2):
+        begin = first if diagonal else 0
+        end = tl.minimum(first + QUERIES, time) if diagonal else first
+        for start in tl.range(begin, end, KEYS):
+            key = read(keys, start, row, time, KEYS, HEAD_DIM, PADDED, diagonal and not EVEN)
+            value = read(values, start, row, time, KEYS, HEAD_DIM, PADDED, diagonal and not EVEN)
+            scores = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+            grad_weights = tl.dot(grad, tl.trans(value), input_precision=PRECISION)
+            if diagonal:
+                scores = tl.where(rows[:, None] >= start + columns[None, :], scores, float("-inf"))
+            weights = tl.exp2(scores * scale - norm[:, None])
+            grad_scores = weights * (grad_weights - mean[:, None])
+            result = tl.dot(grad_scores.to(key.dtype), key, result, input_precision=PRECISION)
+
+    write(grad_qkv + here, result / HEAD_DIM**0.5, first, row, time, QUERIES, HEAD_DIM, PADDED)
+
+
+@triton.jit(do_not_specialize=["heads", "time"])
+def grad_key_value_kernel(
+    qkv, logsumexp, grad_out, grad_qkv, delta, heads, time,
+    HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    EVEN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The parts of `grad_qkv` that belong to KEYS keys and their values. QUERIES divides KEYS.
+
+    Blocks of scores are transposed here, (KEYS, QUERIES): they enter the sums from the left, from registers.
+    """
+    blocks = tl.cdiv(time, KEYS)
+    pair = tl.program_id(0) // blocks
+    first = tl.program_id(0) % blocks * KEYS
+    row, width = 3 * heads * HEAD_DIM, heads * HEAD_DIM
+    here, there = locate(pair, heads, time, 3, HEAD_DIM), locate(pair, heads, time, 1, HEAD_DIM)
+    rows, columns = first + tl.arange(0, KEYS), tl.arange(0, QUERIES)
+    scale = LOG2_E / HEAD_DIM**0.5
+
+    key = read(qkv + here + width, first, row, time, KEYS, HEAD_DIM, PADDED, not EVEN)
+    value = read(qkv + here + 2 * width, first, row, time, KEYS, HEAD_DIM, PADDED, not EVEN)
+    grad_key = tl.zeros((KEYS, PADDED), tl.float32)
+    grad_value = tl.zeros((KEYS, PADDED), tl.float32)
+    for past in tl.static_range(2):
+        begin = first + KEYS if past else first
+        end = time if past else tl.minimum(first + KEYS, time)
+        for start in tl.range(begin, end, QUERIES):
+            query = read(qkv + here, start, row, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
+            grad = read(grad_out + there, start, width, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
+            statistics, exists = pair.to(tl.int64) * time + start + columns, start + columns < time
+            norm = tl.load(logsumexp + statistics, mask=exists, other=0.0)
+            mean = tl.load(delta + statistics, mask=exists, other=0.0)
+            scores = tl.dot(key, tl.trans(query), input_precision=PRECISION)
+            grad_weights = tl.dot(value, tl.trans(grad), input_precision=PRECISION)
+            if not past:
+                scores = tl.where(start + columns[None, :] >= rows[:, None], scores, float("-inf"))
+            weights = tl.exp2(scores * scale - norm[None, :])
+            grad_value = tl.dot(weights.to(grad.dtype), grad, grad_value, input_precision=PRECISION)
+            grad_scores = weights * (grad_weights - mean[None, :])
+            grad_key = tl.dot(grad_scores.to(query.dtype), query, grad_key, input_precision=PRECISION)
+
+    write(grad_qkv + here + width, grad_key / HEAD_DIM**0.5, first, row, time, KEYS, HEAD_DIM, PADDED)
+    write(grad_qkv + here + 2 * width, grad_value, first, row, time, KEYS, HEAD_DIM, PADDED)
+
+
+# --- how they are launched ----------------------------------------------------------------------------------
+
+
+class Tile(NamedTuple):
+    """Queries and keys that a program works on at a time, its warps, and how many loads run ahead."""
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+# For each kind of arithmetic and head dimension a tile of each kernel, in the order of KERNELS. Large tiles
+# read less from memory and are limited by registers: tests/test_machine_code.py compiles every row and
+# finds no spill.
+SETTINGS = {
+    ("hopper", 32): (Tile(128, 64, 4, 3), Tile(128, 64, 8, 2), Tile(32, 128, 8, 2)),
+    ("hopper", 64): (Tile(128, 64, 4, 3), Tile(128, 64, 8, 2), Tile(32, 128, 8, 2)),
+    ("hopper", 128): (Tile(128, 64, 8, 3), Tile(128, 32, 8, 2), Tile(32, 128, 8, 2)),
+    ("ampere", 32): (Tile(128, 64, 4, 3), Tile(128, 64, 8, 2), Tile(32, 128, 8, 2)),
+    ("ampere", 64): (Tile(128, 32, 4, 3), Tile(128, 64, 8, 2), Tile(32, 64, 4, 2)),
+    ("ampere", 128): (Tile(128, 32, 8, 2), Tile(64, 32, 4, 2), Tile(32, 64, 8, 2)),
+    ("float32", 32): (Tile(64, 32, 4, 2), Tile(64, 16, 4, 2), Tile(16, 32, 4, 2)),
+    ("float32", 64): (Tile(32, 32, 8, 2), Tile(32, 16, 4, 2), Tile(32, 32, 8, 2)),
+    ("float32", 128): (Tile(16, 16, 4, 2), Tile(16, 16, 8, 2), Tile(16, 16, 8, 2)),
+}
+KERNELS = forward_kernel, grad_query_kernel, grad_key_value_kernel
+
+
+def launch(kernel, capability: int, qkv: Tensor, **tensors: Tensor) -> tuple[int, dict]:
+    """Programs and arguments of one of KERNELS on a chip of that compute capability (90 for 9.0).
+
+    There is a program for every block of queries, or of keys, in each sequence and head.
+    """
+    batch, time, _, heads, head_dim = qkv.shape
+    # The consumer chips after Hopper, 12.x, have the shared memory and the instructions of Ampere.
+    chip = "hopper" if 90 <= capability < 120 else "ampere"
+    padded = max(32, triton.next_power_of_2(head_dim))  # the 96 of the `large` size are computed as 128
+    arithmetic = "float32" if qkv.dtype == torch.float32 else chip
+    queries, keys, warps, stages = SETTINGS[arithmetic, padded][KERNELS.index(kernel)]
+    block = keys if kernel is grad_key_value_kernel else queries
+    return batch * heads * triton.cdiv(time, block), tensors | {
+        "qkv": qkv,
+        "heads": heads,
+        "time": time,
+        "HEAD_DIM": head_dim,
+        "PADDED": padded,
+        "QUERIES": queries,
+        "KEYS": keys,
+        "EVEN": time % max(queries, keys) == 0,
+        # Three products of TF32 halves: as exact as float32, and on tensor cores. 16-bit types ignore it.
+        "PRECISION": "tf32x3",
+        "num_warps": warps,
+        "num_stages": stages,
+    }
+
+
+def run(kernel, qkv: Tensor, **tensors: Tensor) -> None:
+    """Launch one of KERNELS on the device of its tensors, which need not be the current one."""
+    major, minor = torch.cuda.get_device_capability(qkv.device) if qkv.is_cuda else (8, 0)
+    programs, arguments = launch(kernel, 10 * major + minor, qkv, **tensors)
+    if programs:
+        with torch.cuda.device_of(qkv):
+            kernel[programs,](**arguments)
+
+
+# --- the operator, a node to torch.compile ------------------------------------------------------------------
+
+
+@torch.library.custom_op("nanobabel::attention", mutates_args=())
+def attention_operator(qkv: Tensor) -> tuple[Tensor, Tensor]:
+    """(batch, time, 3, heads, head_dim) -> (batch, time, heads, head_dim), and `logsumexp`."""
+    qkv = qkv.contiguous()
+    out, logsumexp = fake_attention(qkv)
+    run(forward_kernel, qkv, out=out, logsumexp=logsumexp)
+    return out, logsumexp
+
+
+@attention_operator.register_fake
+def fake_attention(qkv: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs of the operator, not filled in."""
+    batch, time, _, heads, head_dim = qkv.shape
+    out = qkv.new_empty(batch, time, heads, head_dim)
+    return out, qkv.new_empty(batch, heads, time, dtype=torch.float32)
+
+
+@torch.library.custom_op("nanobabel::attention_backward", mutates_args=())
+def attention_backward_operator(grad_out: Tensor, qkv: Tensor, out: Tensor, logsumexp: Tensor) -> Tensor:
+    """The gradient of `qkv`, in one tensor of its shape."""
+    qkv, grad_out, grad_qkv = qkv.contiguous(), grad_out.contiguous(), qkv.new_empty(qkv.shape)
+    delta = torch.empty_like(logsumexp)  # the first kernel leaves it for the second
+    shared = {"logsumexp": logsumexp, "grad_out": grad_out, "grad_qkv": grad_qkv, "delta": delta}
+    run(grad_query_kernel, qkv, out=out, **shared)
+    run(grad_key_value_kernel, qkv, **shared)
+    return grad_qkv
+
+
+@attention_backward_operator.register_fake
+def fake_attention_backward(grad_out: Tensor, qkv: Tensor, out: Tensor, logsumexp: Tensor) -> Tensor:
+    """The output of the operator, not filled in."""
+    return qkv.new_empty(qkv.shape)
+
+
+def keep_for_backward(ctx, inputs: tuple, output: tuple) -> None:
+    """Keep what the gradient is computed from: no scores."""
+    ctx.save_for_backward(*inputs, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def backward(ctx, grad_out: Tensor, _grad_logsumexp: Tensor | None) -> Tensor:
+    """The gradient of the operator."""
+    return attention_backward_operator(grad_out, *ctx.saved_tensors)
+
+
+attention_operator.register_autograd(backward, setup_context=keep_for_backward)
+
+
+def takes(qkv: Tensor) -> bool:
+    """Whether the kernels exist for this type and head dimension."""
+    return qkv.dtype in {torch.bfloat16, torch.float16, torch.float32} and qkv.shape[-1] <= 128
+
+
 def triton_attention(qkv: Tensor) -> Tensor:
-    """Attention by our kernels; choose() says where they run."""
-    return attention_triton.attention(qkv)
+    """Attention by the kernels above."""
+    if not takes(qkv):
+        raise NotImplementedError(f"no kernel for {qkv.dtype} heads of {qkv.shape[-1]}")
+    return attention_operator(qkv)[0]
 
 
-def heads_first(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Views of queries, keys and values, (batch, heads, time, head_dim) each."""
-    return qkv.permute(2, 0, 3, 1, 4).unbind(0)
-
+# --- which one runs -----------------------------------------------------------------------------------------
 
 IMPLEMENTATIONS = {"plain": plain_attention, "sdpa": sdpa_attention, "triton": triton_attention}
+PLAIN_UP_TO = 256  # tokens; on a CPU, where SDPA's backward is slow, these train faster with the scores held
 chosen: str | None = None
 
 
 def choose(name: str | None, device: torch.device) -> None:
-    """Compute attention by one of IMPLEMENTATIONS from now on, or by the fastest for each device and length (None).
-
-    Raises:
-        UserError: it does not run on this device.
-    """
+    """Compute attention by one of IMPLEMENTATIONS from now on, or by the fastest for each input (None)."""
     global chosen  # noqa: PLW0603
     if name == "triton" and not triton_runs(device.type, device.index):
         raise UserError(
-            f"--attention triton: its kernels do not run on this {device.type} device, expected a GPU of compute capability 8.0"
+            f"--attention triton: its kernels do not run on this {device.type} device, "
+            "expected a GPU of compute capability 8.0 or later"
         )
     chosen = name
 
@@ -78,13 +382,12 @@ def fastest(qkv: Tensor) -> str:
     """The name in IMPLEMENTATIONS of what computes attention of `qkv` fastest."""
     if qkv.device.type == "cpu":
         return "plain" if qkv.shape[1] <= PLAIN_UP_TO and torch.is_grad_enabled() else "sdpa"
-    fits = triton_runs(qkv.device.type, qkv.device.index) and attention_triton.takes(qkv)
-    return "triton" if fits else "sdpa"
+    return "triton" if triton_runs(qkv.device.type, qkv.device.index) and takes(qkv) else "sdpa"
 
 
 @torch.compiler.assume_constant_result  # a question to the driver, which torch.compile cannot trace
 def triton_runs(device_type: str, device_index: int | None) -> bool:
-    """Whether our kernels run on a device: a GPU with bf16 and TF32 arithmetic, or a CPU that interprets them."""
-    if attention_triton is None or device_type != "cuda":
-        return attention_triton is not None and attention_triton.INTERPRETED
-    return torch.cuda.get_device_capability(device_index) >= (8, 0)
+    """Whether the kernels run there: a GPU with bf16 and TF32 arithmetic, or a CPU that interprets them."""
+    if device_type == "cuda" and torch.cuda.get_device_capability(device_index) < (8, 0):
+        return False
+    return device_type in DEVICES

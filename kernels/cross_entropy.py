@@ -1,129 +1,108 @@
 """Output layer and cross-entropy in one step, over chunks of tokens: the logits of a batch never exist.
 
-Ten clones of 16,384 pieces make a vocabulary of 163,840 ids. A batch of 128 x 512 tokens would have 43 GB of float32 logits
-over it, and as much again for their gradient. Here a chunk of tokens H at a time goes through the output layer W, its logits
-H W^T are turned in place into the gradient with respect to themselves, and from that follow those of both inputs,
+Ten clones of 16,384 pieces make a vocabulary of 163,840 ids. A batch of 128 x 512 tokens would have 43 GB of
+float32 logits over it, and as much again for their gradient. Here a chunk of tokens H at a time goes through
+the output layer W, its logits H W^T are turned in place into the gradient with respect to themselves, and
+from that follow those of both inputs,
 
     G = softmax(H W^T) - onehot(targets),    dH = G W,    dW = G^T H, summed over chunks,
 
-after which the chunk is forgotten. So the forward pass does all the work, and the backward pass scales what is already there.
-Nothing is left out: every id of every language receives its gradient, however small, for those are what the paper is about.
+after which the chunk is forgotten. So the forward pass does all the work, and the backward pass scales what
+is already there. Nothing is left out: every id of every language receives its gradient, however small, for
+those are what the paper is about.
 
-`plain_linear_cross_entropy` says what is computed. Devices differ in `losses_and_gradient` alone: on GPUs it is the Triton
-kernel of kernels/cross_entropy_triton.py, on CPUs PyTorch, a few rows at a time that stay in a processor's cache.
+`plain_linear_cross_entropy` says what is computed. A chunk's softmax is on GPUs the Triton kernel at the end
+of the file, on CPUs PyTorch, a few rows at a time that stay in a processor's cache.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-try:
-    from kernels import cross_entropy_triton
-except ImportError:  # Triton exists for Linux only
-    cross_entropy_triton = None
+from kernels import DEVICES, tl, triton
 
-IGNORED = -100  # a target that does not count, as in PyTorch
-CHUNK_BYTES = {"cpu": 2**23, "cuda": 2**30}  # of logits at a time: what a CPU's cache holds, and what a GPU can spare
-CHUNK_TOKENS = 1024  # but at least so many: for fewer, reading W and adding to dW would take too much of the time
-CACHE_BYTES = 2**20  # of float32 logits whose softmax a CPU takes at a time,
-CACHE_ROWS = 16  # but at least so many rows: for fewer, calling PyTorch would take too much of the time
-# Type of the products -> what G is multiplied by while it has that type: fp16 knows nothing between 0 and 6e-8.
-SCALE = {torch.float16: 2.0**10}
+# Bytes of logits at a time: what a CPU's cache holds and what a GPU can spare; but for fewer tokens than
+# CHUNK_TOKENS, reading W and adding to dW would take too much of the time.
+CHUNK_BYTES, CHUNK_TOKENS = {"cpu": 2**23, "cuda": 2**30}, 1024
+# Bytes of float32 logits whose softmax a CPU takes at a time; but for fewer rows than CACHE_ROWS, calling
+# PyTorch would.
+CACHE_BYTES, CACHE_ROWS = 2**20, 16
+# What G is multiplied by while it is fp16, which knows nothing between 0 and 6e-8. A loss scale, applied in
+# the backward pass, comes too late: ids of another language, of probability 1e-8, would learn nothing.
+FP16_SCALE = 2.0**10
 
 
-def plain_linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int = IGNORED) -> tuple[Tensor, Tensor]:
+def plain_linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """What `linear_cross_entropy` computes, with all logits held."""
     logits = F.linear(hidden, weight)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=ignored, reduction="none")
-    return losses.sum() / (targets != ignored).sum().clamp(min=1), losses.view_as(targets)
+    losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+    return losses.mean(), losses.view_as(targets)
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int = IGNORED) -> tuple[Tensor, Tensor]:
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy in nats of targets under a softmax over the whole vocabulary.
 
-    Matrix products are taken in the type of `hidden`, under autocast in its type; sums and losses in float32 at least.
-
-    Args:
-        hidden: (..., width) hidden states.
-        weight: (vocabulary, width), the output layer.
-        targets: (...) ids.
-        ignored: the target that costs nothing and does not count.
-
-    Returns:
-        The mean over the targets that count, 0 if none does, which can be differentiated once; and the loss of each, (...),
-        which cannot: they are for the log. `linear_cross_entropy_losses` returns some that can.
-
-    Raises:
-        RuntimeError: a target is no id. On a GPU, which is not waited for, its loss is not a number instead.
+    (..., width) hidden states, (vocabulary, width) output layer and (...) ids -> their mean, which can be
+    differentiated once, and the loss of each, (...), which cannot: they are for the log. Matrix products are
+    taken in the type of `hidden`, under autocast in its type; sums and losses in float32 at least. A target
+    that is no id raises a RuntimeError; on a GPU, which is not waited for, its loss is not a number.
     """
     wanted = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    flat = targets.flatten()
-    total, losses, _, _ = loss_operator(hidden.flatten(0, -2), weight, flat, None, ignored, product_type(hidden), wanted)
-    return total / (flat != ignored).sum().clamp(min=1), losses.detach().view_as(targets)
-
-
-def linear_cross_entropy_losses(hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int = IGNORED) -> Tensor:
-    """The loss of each target, (...), which can be differentiated, once; arguments as in `linear_cross_entropy`.
-
-    How much each one counts is known in the backward pass only, which computes the logits again.
-    """
-    losses = losses_operator(hidden.flatten(0, -2), weight, targets.flatten(), ignored, product_type(hidden))
-    return losses.view_as(targets)
+    dtype = product_type(hidden)
+    mean, losses, _, _ = loss_operator(hidden.flatten(0, -2), weight, targets.flatten(), dtype, wanted)
+    return mean, losses.detach().view_as(targets)
 
 
 def product_type(hidden: Tensor) -> torch.dtype:
-    """The type in which a linear layer would multiply `hidden`, but on CPUs float32 for fp16, which they are not made for."""
+    """The type in which a linear layer multiplies `hidden`; float32 for fp16 on CPUs, not made for it."""
     device = hidden.device.type
     autocast = torch.is_autocast_enabled(device) and hidden.dtype != torch.float64
     dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
     return torch.float32 if (device, dtype) == ("cpu", torch.float16) else dtype
 
 
-# --- the operators that torch.compile sees, a node each ----------------------------------------------------------------
+# --- the operator, a node to torch.compile ------------------------------------------------------------------
 
 
 @torch.library.custom_op("nanobabel::linear_cross_entropy", mutates_args=())
 def loss_operator(
-    hidden: Tensor, weight: Tensor, targets: Tensor, shares: Tensor | None, ignored: int, dtype: torch.dtype, wanted: bool
+    hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, wanted: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The sum of the losses of (n, width) hidden states, each times its share, (n,) or 1; and, if `wanted`, its gradients.
+    """Mean loss of (n, width) hidden states; losses, (n,); and, if `wanted`, gradients of the losses' sum.
 
-    Returns:
-        The sum, (); the losses as such, (n,); the gradients of `hidden`, in its type, and of `weight`, in float32.
+    The gradient of `hidden` has its type, that of `weight` is in float32.
     """
-    total, losses, d_hidden, d_weight = fake_loss_operator(hidden, weight, targets, shares, ignored, dtype, wanted)
-    hidden, weight, scale = hidden.to(dtype), weight.to(dtype), SCALE.get(dtype, 1.0)
-    targets = targets.contiguous()  # as the kernel reads them
-    counted = (targets != ignored).to(losses.dtype)
-    shares = counted if shares is None else counted * shares
+    mean, losses, d_hidden, d_weight = fake_loss_operator(hidden, weight, targets, dtype, wanted)
+    hidden, weight, targets = hidden.to(dtype), weight.to(dtype), targets.contiguous()
+    scale = FP16_SCALE if dtype == torch.float16 else 1.0
     size = chunk_tokens(len(hidden), len(weight), hidden)
     # The kernel reads faster where rows begin at multiples of 16, whatever the size of the vocabulary.
-    stride = -(-len(weight) // 16) * 16 if kernel_runs(hidden.device.type) else len(weight)
+    stride = -(-len(weight) // 16) * 16 if hidden.device.type in DEVICES else len(weight)
     buffer = hidden.new_empty(size, stride)[:, : len(weight)]
     product = weight.new_empty(weight.shape if wanted else 0)
     for first in range(0, len(hidden), size):
         chunk = slice(first, first + size)
         rows = hidden[chunk]
         logits = torch.mm(rows, weight.T, out=buffer[: len(rows)])
-        losses[chunk] = losses_and_gradient(logits, targets[chunk], shares[chunk] * scale, ignored, wanted)
+        losses_and_gradient(logits, targets[chunk], losses[chunk], scale, wanted)
         if wanted:
             d_hidden[chunk] = logits @ weight
             add_product(d_weight, logits.T, rows, product, first == 0)
     if scale != 1:
         d_hidden /= scale
         d_weight /= scale
-    torch.dot(losses, shares, out=total)
-    return total, losses, d_hidden, d_weight
+    torch.mean(losses, 0, out=mean)
+    return mean, losses, d_hidden, d_weight
 
 
 @loss_operator.register_fake
-def fake_loss_operator(hidden, weight, targets, shares, ignored, dtype, wanted) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def fake_loss_operator(hidden, weight, targets, dtype, wanted) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The outputs of the operator, not filled in; gradients that nobody wants are empty."""
     wide = torch.promote_types(dtype, torch.float32)
-    total, losses = hidden.new_empty((), dtype=wide), hidden.new_empty(len(hidden), dtype=wide)
+    mean, losses = hidden.new_empty((), dtype=wide), hidden.new_empty(len(hidden), dtype=wide)
     shapes = (hidden.shape, weight.shape) if wanted else ((0,), (0,))
-    return total, losses, hidden.new_empty(shapes[0]), weight.new_empty(shapes[1], dtype=wide)
+    return mean, losses, hidden.new_empty(shapes[0]), weight.new_empty(shapes[1], dtype=wide)
 
 
 def keep_gradients(ctx, inputs: tuple, output: tuple) -> None:
@@ -134,84 +113,21 @@ def keep_gradients(ctx, inputs: tuple, output: tuple) -> None:
     ctx.weight_dtype = inputs[1].dtype
 
 
-def scale_gradients(ctx, d_total: Tensor, *_) -> tuple[Tensor | None, ...]:
+def scale_gradients(ctx, d_mean: Tensor, *_) -> tuple[Tensor | None, ...]:
     """The backward pass: a product."""
     d_hidden, d_weight = ctx.saved_tensors
-    return d_hidden * d_total, (d_weight * d_total).to(ctx.weight_dtype), None, None, None, None, None
+    share = d_mean / len(d_hidden)
+    return d_hidden * share, (d_weight * share).to(ctx.weight_dtype), None, None, None
 
 
 loss_operator.register_autograd(scale_gradients, setup_context=keep_gradients)
 
 
-@torch.library.custom_op("nanobabel::linear_cross_entropy_losses", mutates_args=())
-def losses_operator(hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int, dtype: torch.dtype) -> Tensor:
-    """(n,) losses without gradients."""
-    return loss_operator(hidden, weight, targets, None, ignored, dtype, False)[1]
-
-
-@losses_operator.register_fake
-def _(hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int, dtype: torch.dtype) -> Tensor:
-    return fake_loss_operator(hidden, weight, targets, None, ignored, dtype, False)[1]
-
-
-def keep_inputs(ctx, inputs: tuple, output: Tensor) -> None:
-    """Keep what the logits can be computed from again."""
-    *tensors, ctx.ignored, ctx.dtype = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def recompute_gradients(ctx, d_losses: Tensor) -> tuple[Tensor | None, ...]:
-    """The backward pass: the losses once more, this time with gradients."""
-    hidden, weight, targets = ctx.saved_tensors
-    # Shares of 1 at most keep fp16 from overflowing and from underflowing.
-    largest = d_losses.abs().amax().clamp(min=torch.finfo(d_losses.dtype).tiny)
-    _, _, d_hidden, d_weight = loss_operator(hidden, weight, targets, d_losses / largest, ctx.ignored, ctx.dtype, True)
-    return d_hidden * largest, (d_weight * largest).to(weight.dtype), None, None, None
-
-
-losses_operator.register_autograd(recompute_gradients, setup_context=keep_inputs)
-
-
-# --- what happens to a chunk --------------------------------------------------------------------------------------------
-
-
 def chunk_tokens(tokens: int, vocabulary: int, like: Tensor) -> int:
-    """Tokens whose logits, of the type and on the device of `like`, are held at a time: equal parts within CHUNK_BYTES."""
+    """Tokens whose logits, of type and device of `like`, are held at a time: chunks of equal size."""
     most = max(CHUNK_TOKENS, CHUNK_BYTES[like.device.type] // (vocabulary * like.element_size()))
     chunks = max(1, -(-tokens // most))
     return -(-tokens // chunks)
-
-
-def losses_and_gradient(logits: Tensor, targets: Tensor, shares: Tensor, ignored: int, wanted: bool) -> Tensor:
-    """Losses of (n, vocabulary) logits and (n,) targets; the logits are replaced by G, its rows times `shares`, if `wanted`."""
-    if kernel_runs(logits.device.type) and shares.dtype == torch.float32:
-        return cross_entropy_triton.losses_and_gradient(logits, targets, shares, ignored, wanted)
-    counted = targets != ignored
-    answers = targets.where(counted, 0)
-    losses = torch.empty_like(shares)
-    weighted = bool((shares != 1).any())
-    rows = max(CACHE_ROWS, CACHE_BYTES // (4 * logits.shape[1]))
-    wide = shares.new_empty(min(rows, len(logits)), logits.shape[1])
-    softmax = torch.empty_like(wide)
-    answered = logits.gather(1, answers[:, None])[:, 0]
-    for first in range(0, len(logits), rows):
-        block = slice(first, first + rows)
-        part = logits[block]
-        wide, softmax = wide[: len(part)], softmax[: len(part)]
-        torch.softmax(wide.copy_(part), 1, out=softmax)
-        # The largest probability is 1 / sum(exp(logits - largest)), and never underflows.
-        torch.sub(wide.amax(1), softmax.amax(1).log(), out=losses[block])
-        if wanted:
-            part.copy_(softmax.mul_(shares[block, None]) if weighted else softmax)
-    losses = (losses - answered).masked_fill(~counted, 0)
-    if wanted:
-        logits[torch.arange(len(logits)), answers] = (losses.neg().expm1() * shares).to(logits.dtype)
-    return losses
-
-
-def kernel_runs(device_type: str) -> bool:
-    """Whether the Triton kernel runs on such a device: a GPU, or a CPU that interprets it."""
-    return cross_entropy_triton is not None and (device_type == "cuda" or cross_entropy_triton.INTERPRETED)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor, product: Tensor, begin: bool) -> None:
@@ -223,3 +139,93 @@ def add_product(total: Tensor, left: Tensor, right: Tensor, product: Tensor, beg
     else:
         torch.mm(left, right, out=product)
         total.copy_(product) if begin else total.add_(product)
+
+
+# --- what happens to a chunk --------------------------------------------------------------------------------
+
+
+def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: float, wanted: bool) -> None:
+    """(n, vocabulary) logits, (n,) targets -> `losses`, (n,); logits become scale * G if that is `wanted`."""
+    if logits.device.type in DEVICES and losses.dtype == torch.float32:
+        with torch.cuda.device_of(logits):
+            losses_and_gradient_kernel[len(logits),](**launch(logits, targets, losses, scale, wanted))
+        return
+    rows = max(CACHE_ROWS, CACHE_BYTES // (4 * logits.shape[1]))
+    wide = losses.new_empty(min(rows, len(logits)), logits.shape[1])
+    softmax = torch.empty_like(wide)
+    answers = logits.gather(1, targets[:, None])[:, 0]
+    for first in range(0, len(logits), rows):
+        block = slice(first, first + rows)
+        part = logits[block]
+        wide, softmax = wide[: len(part)], softmax[: len(part)]
+        torch.softmax(wide.copy_(part), 1, out=softmax)
+        # The largest probability is 1 / sum(exp(logits - largest)), and never underflows.
+        torch.sub(wide.amax(1), softmax.amax(1).log(), out=losses[block])
+        if wanted:
+            part.copy_(softmax if scale == 1 else softmax.mul_(scale))
+    losses -= answers
+    if wanted:
+        logits[torch.arange(len(logits)), targets] = (losses.neg().expm1() * scale).to(logits.dtype)
+
+
+# A program looks at DEPTH x LANES ids together. Of a warp's lanes each thread has 8, which are 16 bytes of
+# bf16: the widest load there is.
+LANES, DEPTH, LANES_PER_WARP = 2048, 4, 256
+
+
+def launch(logits: Tensor, targets: Tensor, losses: Tensor, scale: float, wanted: bool) -> dict:
+    """What the kernel is started with. Rows may lie apart; what is between them is lost."""
+    rows, vocabulary = logits.shape
+    lanes = max(LANES_PER_WARP, min(LANES, triton.next_power_of_2(vocabulary)))
+    return {
+        "logits_pointer": logits,
+        "targets_pointer": targets,
+        "losses_pointer": losses,
+        "vocabulary": vocabulary,
+        "row_stride": logits.stride(0) if rows > 1 else vocabulary,  # a single row may have any stride
+        "scale": scale,
+        "WANTED": wanted,
+        "LANES": lanes,
+        "DEPTH": min(DEPTH, triton.next_power_of_2(triton.cdiv(vocabulary, lanes))),
+        "num_warps": lanes // LANES_PER_WARP,
+    }
+
+
+@triton.jit
+def losses_and_gradient_kernel(
+    logits_pointer, targets_pointer, losses_pointer, vocabulary, row_stride, scale,
+    WANTED: tl.constexpr, LANES: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """One program a row. Its first pass finds maximum, sum and answer; its second writes G, if wanted.
+
+    A row may be longer than the vocabulary, by what makes the next one begin at a multiple of 16: that much
+    is read and written as well, since a load with no ragged end is a wide load.
+    """
+    row = tl.program_id(0).to(tl.int64)  # rows x vocabulary can pass 2^31
+    logits_pointer += row * row_stride
+    target = tl.load(targets_pointer + row)
+    columns = tl.arange(0, DEPTH)[:, None] * LANES + tl.arange(0, LANES)[None, :]
+    # Every lane has its own maximum and sum: threads wait for each other once, at the end of the pass.
+    largest = tl.full((LANES,), -1e30, tl.float32)
+    total = tl.zeros((LANES,), tl.float32)
+    answer = tl.zeros((LANES,), tl.float32)
+    for first in range(0, vocabulary, DEPTH * LANES):
+        ids = first + columns
+        logits = tl.load(logits_pointer + ids, ids < row_stride, 0.0).to(tl.float32)
+        logits = tl.where(ids < vocabulary, logits, -float("inf"))
+        before = largest
+        largest = tl.maximum(before, tl.max(logits, 0))
+        total = total * tl.exp(before - largest) + tl.sum(tl.exp(logits - largest[None, :]), 0)
+        answer += tl.sum(tl.where(ids == target, logits, 0.0), 0)
+    highest = tl.max(largest, 0)
+    total_of_row = tl.sum(total * tl.exp(largest - highest), 0)
+    loss = highest + tl.log(total_of_row) - tl.sum(answer, 0)
+    tl.store(losses_pointer + row, tl.where((target >= 0) & (target < vocabulary), loss, float("nan")))
+    if WANTED:
+        # From the end to the beginning: what was read last is still in a cache.
+        last = (vocabulary - 1) // (DEPTH * LANES) * (DEPTH * LANES)
+        for back in range(0, vocabulary, DEPTH * LANES):
+            ids = last - back + columns
+            logits = tl.load(logits_pointer + ids, ids < row_stride, 0.0).to(tl.float32)
+            gradient = tl.exp(logits - highest) * (scale / total_of_row) - tl.where(ids == target, scale, 0.0)
+            tl.store(logits_pointer + ids, gradient.to(logits_pointer.dtype.element_ty), ids < row_stride)

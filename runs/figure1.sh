@@ -3,7 +3,7 @@
 # 50/50 and 90/10 are Table 1's.
 #
 #   GLUE=DIR bash runs/figure1.sh      # DIR holds SST-2/train.tsv and the like, as gluebenchmark.com packs them
-source "$(dirname "$0")/scale.sh"
+source "$(dirname "$0")/lib.sh"
 corpus clones
 into table1
 RUNS=("$FOLDER/50-50" "$FOLDER/90-10")
@@ -20,9 +20,8 @@ done
 
 if [ -n "${GLUE:-}" ]; then
     also python evaluate.py "${RUNS[@]}" --glue "$GLUE"
-elif [ -z "$LISTING" ]; then
-    echo "no GLUE, so no right half: download its tasks from gluebenchmark.com and give their folder as GLUE=DIR"
+else
+    echo "# no GLUE, so no right half: download its tasks from gluebenchmark.com and give their folder as GLUE=DIR"
 fi
-report "$SHARED" "$FOLDER"
-report "$SHARED" "$FOLDER" --figure 1
-record
+also python -m paper.figures 1 "$SHARED" "$FOLDER" --out "$PAGE"
+also python fit_scaling.py "$SHARED" "$FOLDER" --out "$PAGE"

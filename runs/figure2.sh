@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Figures 2 and 9: clones at 50/50 and 90/10, by training tokens (1x to 4x) and by model size. (Takeaway 4)
 # Three quarters of the runs at the standard size are Table 1's.
-source "$(dirname "$0")/scale.sh"
+source "$(dirname "$0")/lib.sh"
 corpus clones
 into table1
 ladder
@@ -16,16 +16,14 @@ run 50-50-4x         4x --ratio 0.5
 run 90-10-2x         2x --ratio 0.9
 run 90-10-3x         3x --ratio 0.9
 run 90-10-4x         4x --ratio 0.9
-for model in $SIZES; do
-    [ "$model" != "$STANDARD_SIZE" ] || continue
+for model in $OTHER_SIZES; do
     size "$model"
     ladder
     run 50-50        1x --ratio 0.5
     run 90-10        1x --ratio 0.9
 done
 
-report "$SHARED" "$FOLDER"
-report "$SHARED" "$FOLDER" --figure 2
-report "$SHARED" "$FOLDER" --figure 9
-report "$SHARED" "$FOLDER" --compare
-record
+also python fit_scaling.py "$SHARED" "$FOLDER" --out "$PAGE"
+also python -m paper.figures 2 "$SHARED" "$FOLDER" --out "$PAGE"
+also python -m paper.figures 9 "$SHARED" "$FOLDER" --out "$PAGE"
+also python -m paper.compare "$SHARED" "$FOLDER" --out "$PAGE"

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Figure 3: English and French by their share, disjoint and anchored. (Takeaway 6) 10, 50 and 90% are Table 3's.
-source "$(dirname "$0")/scale.sh"
+source "$(dirname "$0")/lib.sh"
 corpus real
 into table3
 ladder en
 ladder fr
 for vocab in disjoint anchored; do
-    for tenths in 1 5 9; do run $vocab-${tenths}0-$((10 - tenths))0 1x --languages en fr --vocab $vocab --ratio 0.$tenths; done
+    run $vocab-10-90 1x --languages en fr --vocab $vocab --ratio 0.1
+    run $vocab-50-50 1x --languages en fr --vocab $vocab --ratio 0.5
+    run $vocab-90-10 1x --languages en fr --vocab $vocab --ratio 0.9
 done
 
 SHARED=$FOLDER
@@ -17,6 +19,5 @@ for vocab in disjoint anchored; do
     done
 done
 
-report "$SHARED" "$FOLDER"
-report "$SHARED" "$FOLDER" --figure 3
-record
+also python -m paper.figures 3 "$SHARED" "$FOLDER" --out "$PAGE"
+also python fit_scaling.py "$SHARED" "$FOLDER" --out "$PAGE"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Figures 4 and 10: English and French, anchored, at 50/50 and 90/10, by training tokens and by model size. (Takeaway 7)
-# The balanced runs at the standard size are Table 3's.
-source "$(dirname "$0")/scale.sh"
+# Figures 4 and 10: English and French, anchored, at 50/50 and 90/10, by training tokens and by model size.
+# (Takeaway 7) The balanced runs at the standard size are Table 3's.
+source "$(dirname "$0")/lib.sh"
 corpus real
 into table3
 ladder en
@@ -15,8 +15,7 @@ SHARED=$FOLDER
 into figure4
 run anchored-90-10-2x      2x --languages en fr --vocab anchored --ratio 0.9
 run anchored-90-10-3x      3x --languages en fr --vocab anchored --ratio 0.9
-for model in $SIZES; do
-    [ "$model" != "$STANDARD_SIZE" ] || continue
+for model in $OTHER_SIZES; do
     size "$model"
     ladder en
     ladder fr
@@ -24,8 +23,7 @@ for model in $SIZES; do
     run anchored-90-10     1x --languages en fr --vocab anchored --ratio 0.9
 done
 
-report "$SHARED" "$FOLDER"
-report "$SHARED" "$FOLDER" --figure 4
-report "$SHARED" "$FOLDER" --figure 10
-report "$SHARED" "$FOLDER" --compare
-record
+also python fit_scaling.py "$SHARED" "$FOLDER" --out "$PAGE"
+also python -m paper.figures 4 "$SHARED" "$FOLDER" --out "$PAGE"
+also python -m paper.figures 10 "$SHARED" "$FOLDER" --out "$PAGE"
+also python -m paper.compare "$SHARED" "$FOLDER" --out "$PAGE"

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # Figure 5: the laws of all sizes and languages. The runs are those of Tables 1 and 3 and of Figures 2 and 4.
-source "$(dirname "$0")/scale.sh"
-for setting in clones real; do
-    corpus $setting
-    for model in $STANDARD_SIZE ${SIZES//$STANDARD_SIZE/}; do
-        size "$model"
-        case $setting:$model in
-        clones:"$STANDARD_SIZE") into table1; ladder; CLONES=$FOLDER ;;
-        real:"$STANDARD_SIZE") into table3; ladder en; ladder fr; REAL=$FOLDER ;;
-        clones:*) into figure2; ladder; CLONE_SIZES=$FOLDER ;;
-        real:*) into figure4; ladder en; ladder fr; REAL_SIZES=$FOLDER ;;
-        esac
-    done
+source "$(dirname "$0")/lib.sh"
+for model in $STANDARD_SIZE $OTHER_SIZES; do
+    size "$model"
+    corpus clones
+    if [ "$model" = "$STANDARD_SIZE" ]; then into table1; else into figure2; fi
+    ladder
+    corpus real
+    if [ "$model" = "$STANDARD_SIZE" ]; then into table3; else into figure4; fi
+    ladder en
+    ladder fr
 done
 
-report "$CLONES" "$CLONE_SIZES" "$REAL" "$REAL_SIZES" --figure 5
-record
+FOLDERS=()
+for name in table1 table3 figure2 figure4; do
+    into $name
+    FOLDERS+=("$FOLDER")
+done
+also python -m paper.figures 5 "${FOLDERS[@]}" --out "$PAGE"
+also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Figures 6 and 7: are the embeddings of clones aligned, by the share of the second and by the frequency of a word? (Takeaway 2)
-# The runs are those of Table 1 and Figure 1. word2vec, which shares no parameter between clones, is the control.
-source "$(dirname "$0")/scale.sh"
+# Figures 6 and 7: are the embeddings of clones aligned, by the share of the second and by the frequency of a word?
+# (Takeaway 2) The runs are those of Table 1 and Figure 1. word2vec, which sees no more than co-occurrence, is the control.
+source "$(dirname "$0")/lib.sh"
 corpus clones
 into table1
 RUNS=("$FOLDER/50-50" "$FOLDER/90-10")
@@ -16,11 +16,11 @@ for share in 95 80 70 60; do
     RUNS+=("$FOLDER/$share-$((100 - share))")
 done
 
-CONTROL=()
-if python -c 'import gensim' 2>/dev/null; then CONTROL=(--word2vec); elif [ -z "$LISTING" ]; then
-    echo "no gensim, so no control: pip install -r requirements-extra.txt"
+also python align.py "${RUNS[@]}" --out "$PAGE"
+if python -c 'import gensim' 2>/dev/null; then
+    also python -m paper.word2vec "${RUNS[@]}"
+else
+    echo "# no gensim, so no control: pip install -r requirements-extra.txt"
 fi
-also python align.py "${RUNS[@]}" "${CONTROL[@]}" --out "$PAGE"
-report "$SHARED" "$FOLDER" --figure 6
-report "$SHARED" "$FOLDER" --figure 7
-record
+also python -m paper.figures 6 "$SHARED" "$FOLDER" --out "$PAGE"
+also python -m paper.figures 7 "$SHARED" "$FOLDER" --out "$PAGE"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Figure 8: balanced clones that share a part of their vocabulary. Do a few anchor points help? Without any: Table 1, row 4.
-source "$(dirname "$0")/scale.sh"
+source "$(dirname "$0")/lib.sh"
 corpus clones
 into table1
 ladder
@@ -12,6 +12,5 @@ for percent in 05 10 20 40 80; do
     run anchors-$percent 1x --ratio 0.5 --anchors 0.$percent
 done
 
-report "$SHARED" "$FOLDER"
-report "$SHARED" "$FOLDER" --figure 8
-record
+also python -m paper.figures 8 "$SHARED" "$FOLDER" --out "$PAGE"
+also python fit_scaling.py "$SHARED" "$FOLDER" --out "$PAGE"

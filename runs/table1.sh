@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Table 1: cloned English. Is a token of a clone worth a token of its own language, and does imbalance help? (Takeaways 1 to 5)
+# Table 1: cloned English. Is a token of a clone worth a token of its own language, and does imbalance help?
+# (Takeaways 1 to 5)
 #
-#   DRY=1 bash runs/table1.sh     # what it would cost; scale.sh explains SCALE, SEED and GPUS
-source "$(dirname "$0")/scale.sh"
+#   DRY=1 bash runs/table1.sh | python -m paper.plan     # what it would cost; lib.sh explains SCALE, SEED and GPUS
+source "$(dirname "$0")/lib.sh"
 corpus clones
 into table1
 
@@ -20,6 +21,5 @@ run 90to10-2x        2x --ratio 0.9,0.1          # row 11
 run 50-50-3x         3x --ratio 0.5              # row 12
 run 90to10-3x        3x --ratio 0.9,0.1          # row 13
 
-report "$FOLDER"
-report "$FOLDER" --compare
-record
+also python fit_scaling.py "$FOLDER" --out "$PAGE"
+also python -m paper.compare "$FOLDER" --out "$PAGE"

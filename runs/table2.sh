@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Table 2: are the hidden states of clones aligned, and more so under imbalance? (Takeaway 2) The runs are Table 1's.
-source "$(dirname "$0")/scale.sh"
+source "$(dirname "$0")/lib.sh"
 corpus clones
 into table1
 
@@ -9,5 +9,4 @@ run 50-50            1x --ratio 0.5
 run 90-10            1x --ratio 0.9
 
 also python align.py "$FOLDER/50-50" "$FOLDER/90-10" --out "$PAGE"
-report "$FOLDER" --compare
-record
+also python -m paper.compare "$FOLDER" --out "$PAGE"

@@ -2,7 +2,7 @@
 # Table 3: English and French. What is left of Table 1 for real languages? (Takeaways 6 to 8)
 #
 #   NOVELS=DIR bash runs/table3.sh     # DIR/en and DIR/fr hold texts
-source "$(dirname "$0")/scale.sh"
+source "$(dirname "$0")/lib.sh"
 corpus real
 into table3
 
@@ -25,6 +25,5 @@ run anchored-90to10-2x     2x --languages en fr --vocab anchored --ratio 0.9,0.1
 run anchored-50-50-3x      3x --languages en fr --vocab anchored --ratio 0.5                  # row 19
 run anchored-90to10-3x     3x --languages en fr --vocab anchored --ratio 0.9,0.1              # row 20
 
-report "$FOLDER"
-report "$FOLDER" --compare
-record
+also python fit_scaling.py "$FOLDER" --out "$PAGE"
+also python -m paper.compare "$FOLDER" --out "$PAGE"

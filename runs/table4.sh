@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Table 4: are the hidden states of English and French aligned? (Takeaway 6) The runs are Table 3's.
 #
-#   PARALLEL=multi30k bash runs/table4.sh     # multi30k.en and multi30k.fr: lines in step; without it, Europarl is downloaded
-source "$(dirname "$0")/scale.sh"
+#   PARALLEL=multi30k bash runs/table4.sh     # multi30k.en and .fr: lines in step; without it, Europarl is downloaded
+source "$(dirname "$0")/lib.sh"
 corpus real
 aligned
 into table3
@@ -16,6 +16,5 @@ for vocab in disjoint anchored; do
     RUNS+=("$FOLDER/$vocab-50-50" "$FOLDER/$vocab-90-10")
 done
 
-also python align.py "${RUNS[@]}" --parallel "${LINES_IN_STEP[@]}" --out "$PAGE"
-report "$FOLDER" --compare
-record
+also python align.py "${RUNS[@]}" --parallel "en=$PARALLEL.en" "fr=$PARALLEL.fr" --out "$PAGE"
+also python -m paper.compare "$FOLDER" --out "$PAGE"

@@ -1,59 +1,58 @@
-"""What tests share: a small prepared folder of real English, and a way to run a script's main as its command would."""
+"""What tests share: small prepared folders of real English, and a way to run a script's main as a command."""
 
+import json
 import pydoc_data.topics
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 
-from common import run_script
-from corpus import MemorySource
-from prepare import Rules, prepare
-from shards import ShardWriter
+from common import run_script, write
+from data import ShardWriter, prepare
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-class Document(NamedTuple):
-    """A named text."""
-
-    name: str
-    text: str
+def write_documents(path: Path, documents: list[tuple[str, str]]) -> Path:
+    """Named documents as one .jsonl file."""
+    lines = [json.dumps({"name": name, "text": text}) + "\n" for name, text in documents]
+    write(path, "".join(lines))
+    return path
 
 
 @pytest.fixture(scope="session")
-def documents() -> list[Document]:
-    """The help topics of Python: about 150 documents, 700 kB of English."""
-    return [Document(name, text) for name, text in sorted(pydoc_data.topics.topics.items())]
+def documents() -> list[tuple[str, str]]:
+    """(name, text) of the help topics of Python: about 150 documents, 700 kB of English."""
+    return sorted(pydoc_data.topics.topics.items())
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory, documents) -> Path:
     """A folder as data.py makes it, with 512 pieces. Tests read it and must not change it."""
-    folder = tmp_path_factory.mktemp("data") / "topics"
-    rules = Rules(vocab_size=512, test_fraction=0.05, seed=0, drop_copies=True, shard_tokens=10**8)
-    prepare(folder, {"source": "topics", **rules._asdict()}, {"en": MemorySource(documents)}, rules, {})
-    return folder
+    folder = tmp_path_factory.mktemp("data")
+    recipe = {"text": "topics", "vocab_size": 512, "test_fraction": 0.05, "seed": 0}
+    prepare(folder / "topics", recipe, {"en": write_documents(folder / "en.jsonl", documents)})
+    return folder / "topics"
 
 
 @pytest.fixture(scope="session")
 def babel(tmp_path_factory, documents) -> Path:
-    """Three "languages", en, xx and yy: every third help topic each, with tokenisers of their own. Read only."""
-    folder = tmp_path_factory.mktemp("data") / "babel"
-    texts = {name: documents[first::3] for first, name in enumerate(("en", "xx", "yy"))}
-    rules = Rules(vocab_size=512, test_fraction=0.1, seed=0, drop_copies=True, shard_tokens=10**8)
-    sources = {name: MemorySource(part) for name, part in texts.items()}
-    prepare(folder, {"source": "topics", **rules._asdict()}, sources, rules, {})
-    return folder
+    """Three "languages", en, xx and yy: every third help topic each, with their own tokenisers. Read only."""
+    folder = tmp_path_factory.mktemp("data")
+    recipe = {"text": "topics", "vocab_size": 512, "test_fraction": 0.1, "seed": 0}
+    texts = {
+        name: write_documents(folder / f"{name}.jsonl", documents[first::3])
+        for first, name in enumerate(("en", "xx", "yy"))
+    }
+    prepare(folder / "babel", recipe, texts)
+    return folder / "babel"
 
 
 @pytest.fixture
 def command(capsys):
-    """Call `command(main, *arguments)` as the shell would: returns (exit code, standard output, standard error)."""
+    """Call `command(main, *arguments)` as the shell would: (exit code, standard output, standard error)."""
 
     def call(main, *arguments) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -70,8 +69,21 @@ def command(capsys):
 @pytest.fixture
 def tiny(prepared):
     """Flags of a run of eight steps that takes a second: fp32, eager."""
-    return ["--data", prepared, "--size", "nano", "--length", 32, "--batch", 8, "--tokens", 8 * 8 * 32, "--warmup", 2,
-            "--log-every", 1, "--no-compile", "--precision", "fp32", "--device", "cpu"]  # fmt: skip
+    shape = [
+        "--size",
+        "nano",
+        "--length",
+        32,
+        "--batch",
+        8,
+        "--tokens",
+        8 * 8 * 32,
+        "--warmup",
+        2,
+        "--log-every",
+        1,
+    ]
+    return ["--data", prepared, *shape, "--no-compile", "--precision", "fp32", "--device", "cpu"]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -85,8 +97,9 @@ def same_weights(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def write_shard(path: Path, tokens: np.ndarray, offset: int = 0, vocab_size: int = 512) -> None:
-    """A shard with these tokens."""
-    writer = ShardWriter(path, offset, vocab_size)
-    writer.add(tokens)
-    writer.close()
+def write_shard(folder: Path, prefix: str, tokens, offset: int = 0, vocab_size: int = 512) -> Path:
+    """A shard with these tokens, as the first of a split."""
+    writer = ShardWriter(folder, prefix, offset, vocab_size)
+    writer.add(tokens, "")
+    writer.flush()
+    return folder / f"{prefix}_000.bin"

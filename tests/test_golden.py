@@ -1,8 +1,8 @@
 """The same bits, release after release: shards, batches, losses, weights, perplexities and rows of tables.
 
-Whoever changes one of these numbers changes every result that was ever made with this code: it has to be meant. Tokens and
-batches are compared bit for bit; floating-point numbers, which differ in their last digits from one kind of processor to another,
-to about five digits.
+Whoever changes one of these numbers changes every result that was ever made with this code: it has to be
+meant. Tokens and batches are compared bit for bit; floating-point numbers, which differ in their last digits
+from one kind of processor to another, to about five digits.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ MIXTURES = {  # flags: hash of the tokens and languages of six scattered batches
 
 
 def sentences(name: str, many: int) -> str:
-    """Made-up words in lines, the same on every machine and Python: some are shared by the languages, frequent ones are frequent."""
+    """Made-up words in lines, the same on every machine; some are shared by the languages, some frequent."""
     draw = random.Random(name).random
     letters = {"en": "etaoinshrdlu", "fr": "esaitnruloéè", "de": "enisratdhuüß"}[name]
     words = [
@@ -75,8 +75,8 @@ def folder(tmp_path_factory) -> Path:
             (texts / name / "all.jsonl").write_text(lines, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(texts)
-        call(data.main, "--name", "golden", *(f"--text={name}={name}" for name in ("en", "fr", "de")), "--vocab-size", 512,
-             "--test-fraction", 0.1)  # fmt: skip
+        text = [f"--text={name}={name}" for name in ("en", "fr", "de")]
+        call(data.main, "--name", "golden", *text, "--vocab-size", 512, "--test-fraction", 0.1)
     return texts / "data" / "golden"
 
 
@@ -123,8 +123,22 @@ def test_batches(folder, flags):
 def run(folder) -> Path:
     """A run of 24 steps, evaluated."""
     out = folder.parent.parent / "out"
-    call(train.main, "--data", folder, "--size", "nano", "--length", 32, "--batch", 8, "--tokens", 24 * 8 * 32, "--warmup", 4,
-         "--ratio", 0.75, "--log-every", 1, "--no-compile", "--precision", "fp32", "--device", "cpu", "--out", out)  # fmt: skip
+    shape = [
+        "--size",
+        "nano",
+        "--length",
+        32,
+        "--batch",
+        8,
+        "--tokens",
+        24 * 8 * 32,
+        "--warmup",
+        4,
+        "--ratio",
+        0.75,
+    ]
+    machine = ["--log-every", 1, "--no-compile", "--precision", "fp32", "--device", "cpu"]
+    call(train.main, "--data", folder, *shape, *machine, "--out", out)
     call(evaluate.main, out, "--device", "cpu")
     return out
 

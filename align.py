@@ -1,0 +1,564 @@
+"""What happens inside a model: does it use the same machinery for each language? (The paper's section 2.)
+
+    python align.py out/NAME                                # a run of clones
+    python align.py out/NAME --matching                     # the paper's control: their tokens matched, too
+    python align.py out/NAME --parallel en=FILE fr=FILE     # real languages: files of aligned lines
+    python align.py out/A out/B --out out/compared          # both, and their pictures side by side
+
+For every pair of languages it measures, prints, draws, and merges into result.json as "alignment",
+
+  embeddings   cosine of each token and its counterpart (its clone, or the same piece in another real
+               language) against that of all pairs of tokens, in the input and the output embedding, and by
+               training frequency (Figures 6, 7)
+  hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
+               real languages and with --matching (Tables 2 and 4, Figure 14). The matching has the largest
+               sum of cosines, mean over layers, in which each token of the shorter text has a partner
+  gradients    cosine of the gradients of one sequence's mean loss in each language, for each parameter
+               tensor; "blocks" is the macro average over those inside the blocks (Figures 11 to 13)
+
+Clones read the run's held-out text; real languages the parallel text, lines joined until a sequence is full.
+Sequences go through one by one, as in the paper. Arithmetic is float32 whatever the training used.
+"""
+
+import argparse
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations, islice
+from pathlib import Path
+
+import networkx
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from common import (
+    Parser,
+    Progress,
+    UserError,
+    markdown,
+    named_path,
+    number,
+    read_json,
+    run_script,
+    write,
+    write_figure,
+)
+from data import PAD, Dataset, Language, surface_forms
+from evaluate import Run, load_run
+from model import GPT
+from train import Process
+
+PARTS = ("embeddings", "hidden", "gradients")
+MATRICES = ("input", "output")
+Sides = list[np.ndarray]  # one text in each language of a run, (n,) joint ids
+Results = dict[str, dict]  # result.json of each run, by the run's name
+
+
+# --- similarity -----------------------------------------------------------------------------------
+
+
+def estimate(values: np.ndarray) -> dict | None:
+    """Mean of (n,) independent values, its standard error (None of one value), and n; None of none."""
+    if not len(values):
+        return None
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return {"mean": float(values.mean()), "standard_error": error, "count": len(values)}
+
+
+def normalise(vectors: Tensor) -> Tensor:
+    """Vectors of length 1 in the same directions; a vector of zeros stays one, and is similar to nothing."""
+    return F.normalize(vectors.float(), dim=-1, eps=1e-30)
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    """Cosine of two tensors of equal shape, each read as one long vector."""
+    # Each is scaled by its largest entry first: squares of small gradients are 0 in float32.
+    one, other = (part.flatten().float() / part.abs().max().float().clamp(min=1e-30) for part in (one, other))
+    return float(one @ other / (one.norm() * other.norm()).clamp(min=1e-30))
+
+
+def mean_of_all_pairs(one: Tensor, other: Tensor) -> float:
+    """Mean cosine of all pairs of rows of (n, width) and (m, width), without the n x m matrix."""
+    # A mean of dot products is the dot product of the means.
+    return float(normalise(one).double().mean(0) @ normalise(other).double().mean(0))
+
+
+def by_frequency(shares: np.ndarray, cosines: np.ndarray) -> list[dict]:
+    """Mean of (n,) cosines in half decades of (n,) shares of the training text, each with its middle."""
+    seen = shares > 0  # the logarithm needs it
+    # Powers of ten open a bin, whatever their logarithm is rounded to.
+    half_decades = np.floor(2 * np.log10(shares[seen]) + 1e-9)
+    return [
+        {"frequency": 10 ** ((place + 0.5) / 2), **estimate(cosines[seen][half_decades == place])}
+        for place in np.unique(half_decades).tolist()
+    ]
+
+
+def match(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Full matching of the rows of (S, T) with its columns of maximal weight: min(S, T) rows and columns."""
+    return linear_sum_assignment(similarity, maximize=True)
+
+
+def plain_match(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `match` computes, as the paper's code did it: a graph of a node a token and an edge a pair."""
+    graph = networkx.Graph()
+    for (i, j), weight in np.ndenumerate(similarity):
+        graph.add_edge(("row", i), ("column", j), weight=float(weight))
+    edges = networkx.max_weight_matching(graph, maxcardinality=True)
+    pairs = sorted((dict(edge)["row"], dict(edge)["column"]) for edge in edges)
+    return tuple(np.array(pairs).T)
+
+
+def mean_similarity(one: list[Tensor], other: list[Tensor]) -> np.ndarray:
+    """Cosine of all pairs of positions, mean over layers: (S, width), (T, width) for each layer -> (S, T)."""
+    layers = [left @ right.T for left, right in zip(one, other, strict=True)]
+    return (sum(layers) / len(layers)).cpu().numpy()
+
+
+def by_position(one: list[Tensor], other: list[Tensor]) -> list[float]:
+    """Mean cosine of equal positions after each layer: normalised (S, width) for each layer, twice."""
+    return [float((left * right).sum(-1).mean()) for left, right in zip(one, other, strict=True)]
+
+
+def by_matching(one: list[Tensor], other: list[Tensor]) -> list[float]:
+    """Mean cosine of matched positions after each layer; the matching is one for all layers."""
+    rows, columns = map(torch.from_numpy, match(mean_similarity(one, other)))
+    return by_position([layer[rows] for layer in one], [layer[columns] for layer in other])
+
+
+# --- what a model makes of a sequence -------------------------------------------------------------
+
+
+def as_batch(model: GPT, ids: np.ndarray) -> Tensor:
+    """A sequence of joint ids as a batch of one."""
+    return torch.from_numpy(ids.astype(np.int64))[None].to(model.output.weight.device)
+
+
+@torch.no_grad()
+def hidden_states(model: GPT, ids: np.ndarray) -> list[Tensor]:
+    """Normalised hidden states after each block: (S,) joint ids -> (S, width) for each layer."""
+    ids = ids[: model.length]  # a sequence's last token is only predicted: training does not read it either
+    states = []
+
+    def keep(block, inputs, output: Tensor) -> None:
+        states.append(normalise(output[0]))
+
+    hooks = [block.register_forward_hook(keep) for block in model.blocks]
+    model.hidden(as_batch(model, ids))
+    for hook in hooks:
+        hook.remove()
+    return states
+
+
+def gradients(model: GPT, ids: np.ndarray) -> list[Tensor]:
+    """Gradient of a sequence's mean loss by each parameter, in the order of `model.parameters()`."""
+    tokens = as_batch(model, ids)
+    mean, _ = model(tokens[:, :-1], tokens[:, 1:])
+    return list(torch.autograd.grad(mean, list(model.parameters())))
+
+
+# --- the texts ------------------------------------------------------------------------------------
+
+
+def are_clones(languages: list[Language]) -> bool:
+    """Whether all languages read one text."""
+    return len({language.source for language in languages}) == 1
+
+
+def clone_texts(run: Run, most: int) -> list[Sides]:
+    """At most `most` sequences of the held-out text, evenly spread over it, in each clone."""
+    stream, length = run.dataset.stream(run.languages[0].source, "test"), run.model.length
+    windows = (len(stream) - 1) // length
+    if windows < 1:
+        raise UserError(f"{run.dataset.folder}: {len(stream)} test tokens are no sequence of {length}")
+    chosen = np.arange(min(most, windows)) * windows // min(most, windows)
+    texts = [stream.read(window * length, length + 1) for window in chosen.tolist()]
+    return [[language.table[ids] for language in run.languages] for ids in texts]
+
+
+def aligned_lines(run: Run, paths: dict[str, Path]) -> list[tuple[str, ...]]:
+    """The lines of each language's file side by side, in the order of the run's languages."""
+    sources, texts = [language.source for language in run.languages], []
+    if set(paths) != set(sources):
+        expected = " ".join(f"{source}=FILE" for source in sources)
+        raise UserError(f"{run.out} has real languages, which share no text: expected --parallel {expected}")
+    for source in sources:
+        try:
+            # Only a line feed ends a line: a translation may have other separators where the text has none.
+            with open(paths[source], encoding="utf-8-sig", newline="\n") as file:
+                texts.append([line.strip() for line in file])
+        except UnicodeDecodeError:
+            raise UserError(f"{paths[source]} is not UTF-8 text") from None
+    if len(set(map(len, texts))) > 1:
+        lengths = " and ".join(str(len(text)) for text in texts)
+        raise UserError(f"--parallel: the files have {lengths} lines, expected as many in each")
+    return list(zip(*texts, strict=True))
+
+
+def encode_lines(run: Run, lines: Iterable[tuple[str, ...]]) -> Iterator[list[list[int]]]:
+    """The own ids of each line in each language."""
+    tokenizers = [run.dataset.tokenizer(language.source) for language in run.languages]
+    for sides in lines:
+        yield [tokenizer.encode(side) for tokenizer, side in zip(tokenizers, sides, strict=True)]
+
+
+def join_lines(lines: Iterable[list[list[int]]], length: int) -> Iterator[list[list[int]]]:
+    """Consecutive aligned lines, joined while all sides fit into `length` tokens; longer ones are skipped."""
+    held = None
+    for line in lines:
+        if max(map(len, line)) > length:
+            continue
+        joined = [side + more for side, more in zip(held, line, strict=True)] if held else line
+        if max(map(len, joined)) > length:
+            yield held
+            joined = line
+        held = joined
+    if held:
+        yield held
+
+
+def parallel_texts(run: Run, lines: list[tuple[str, ...]], most: int) -> list[Sides]:
+    """The first `most` texts of joined lines whose every side is at least a quarter of a sequence."""
+    length = run.model.length
+    shortest = length // 4  # the paper's 128 of 512
+    joined = join_lines(encode_lines(run, lines), length)
+    long_enough = (sides for sides in joined if min(map(len, sides)) >= shortest)
+    texts = list(islice(long_enough, most))
+    if not texts:
+        raise UserError(f"--parallel: no text of {shortest} to {length} tokens in each language is there")
+    tables = [language.table for language in run.languages]
+    return [[table[ids] for table, ids in zip(tables, sides, strict=True)] for sides in texts]
+
+
+def choose_sentence(run: Run, lines: list[tuple[str, ...]], line: int | None) -> list[list[int]] | None:
+    """Own ids of the line that is drawn, in each language: number `line`, or the first of suitable length."""
+    if line is None:
+        sentences = encode_lines(run, lines)
+        return next((sides for sides in sentences if all(5 <= len(side) <= 24 for side in sides)), None)
+    if line > len(lines) or not all(lines[line - 1]):
+        raise UserError(f"--line {line}: the files have {len(lines)} lines, expected one with text in each")
+    return next(encode_lines(run, [lines[line - 1]]))
+
+
+# --- what is measured -----------------------------------------------------------------------------
+
+
+def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple[np.ndarray, np.ndarray, int]:
+    """Tokens of two languages that stand for the same: (n,) own ids in each, and how many more are shared.
+
+    Clones have the same ids, real languages pieces of the same form. What shares a joint id, as anchors do,
+    is equal by construction and only counted. No text contains padding.
+    """
+    if one.source == other.source:
+        left = right = np.arange(1, len(one.table))
+    else:
+        forms, other_forms = (surface_forms(dataset.tokenizer(language.source)) for language in (one, other))
+        places = {form: place for place, form in enumerate(other_forms)}
+        left = np.array([i for i, form in enumerate(forms) if i != PAD and form in places], np.int64)
+        right = np.array([places[forms[i]] for i in left], np.int64)
+    apart = one.table[left] != other.table[right]
+    return left[apart], right[apart], int((~apart).sum())
+
+
+def relative_frequency(dataset: Dataset, source: str) -> np.ndarray:
+    """Share of each piece in a source's training text: (V,) by own ids."""
+    pieces = dataset.languages[source]["vocab_size"]
+    shards = dataset.stream(source, "train").shards  # one by one: counting takes four times a shard's memory
+    counts = sum(np.bincount(shard, minlength=pieces) for shard in shards)
+    return counts / counts.sum()
+
+
+@torch.no_grad()
+def measure_embeddings(
+    dataset: Dataset, languages: list[Language], matrices: dict[str, Tensor], known: np.ndarray
+) -> dict:
+    """Cosine of counterparts and of all pairs in each (J, width) matrix, of its `known` rows, (J,) bool."""
+    sources = {language.source for language in languages}
+    frequencies = {source: relative_frequency(dataset, source) for source in sources}
+    result = {}
+    for one, other in combinations(languages, 2):
+        left, right, shared = find_counterparts(dataset, one, other)
+        both = known[one.table[left]] & known[other.table[right]]
+        left, right = left[both], right[both]
+        everything = [language.table[1:][known[language.table[1:]]] for language in (one, other)]
+        found = {"shared": shared}
+        for name, matrix in matrices.items():
+            products = normalise(matrix[one.table[left]]) * normalise(matrix[other.table[right]])
+            cosines = products.sum(-1).cpu().numpy()
+            found[name] = {
+                "counterparts": estimate(cosines),
+                "all_pairs": mean_of_all_pairs(*(matrix[ids] for ids in everything)),
+                "frequency": by_frequency(frequencies[one.source][left], cosines),
+            }
+        result[f"{one.name}-{other.name}"] = found
+    return result
+
+
+def look_at(run: Run, texts: list[Sides], look: Callable, label: str) -> Iterator[tuple[str, list, list]]:
+    """What `look` finds in two sides of a text, for each text and pair: ("EN1-EN2", found in EN1, in EN2)."""
+    progress = Progress(f"{run.out.name}: {label}", len(texts), "sequences")
+    for done, sides in enumerate(texts, 1):
+        found = [look(run.model, ids) for ids in sides]
+        for (one, left), (other, right) in combinations(zip(run.languages, found, strict=True), 2):
+            yield f"{one.name}-{other.name}", left, right
+        progress.update(done)
+
+
+def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
+    """Similarity after each layer, by position for clones, of matched tokens otherwise."""
+    clones = are_clones(run.languages)
+    methods = {"positions": by_position} if clones else {}
+    if matching or not clones:
+        methods["matching"] = by_matching
+    values = defaultdict(list)
+    for pair, one, other in look_at(run, texts, hidden_states, "hidden states"):
+        for name, method in methods.items():
+            values[pair, name].append(method(one, other))
+    result = defaultdict(dict)
+    for (pair, name), rows in values.items():
+        result[pair][name] = [estimate(layer) for layer in np.array(rows).T]
+    return result
+
+
+def measure_gradients(run: Run, texts: list[Sides]) -> dict:
+    """Similarity by parameter tensor, and the macro average over those inside the blocks."""
+    tensors = [name for name, _ in run.model.named_parameters()]
+    inside = np.array([name.startswith("blocks.") for name in tensors])
+    values, result = defaultdict(list), {}
+    for pair, one, other in look_at(run, texts, gradients, "gradients"):
+        values[pair].append(list(map(cosine, one, other)))
+    for pair, rows in values.items():
+        cosines = np.array(rows)  # (texts, tensors)
+        by_tensor = {name: estimate(column) for name, column in zip(tensors, cosines.T, strict=True)}
+        result[pair] = {"blocks": estimate(cosines[:, inside].mean(1)), "tensors": by_tensor}
+    return result
+
+
+def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> None:
+    """Measure what is asked for into the run's result.json, and draw one matching of real languages."""
+    run, texts, sentence = load_run(out, device), [], None
+    if len(run.languages) == 1:
+        raise UserError(f"{out} is monolingual, there is nothing to compare")
+    if are_clones(run.languages):
+        texts = clone_texts(run, args.sequences)
+    elif args.parallel or set(args.only) - {"embeddings"}:
+        lines = aligned_lines(run, dict(args.parallel))
+        texts = parallel_texts(run, lines, args.sequences)
+        sentence = choose_sentence(run, lines, args.line)
+    for part in args.only:
+        if part == "embeddings":
+            matrices = {"input": run.model.token_embedding.weight, "output": run.model.output.weight}
+            known = np.ones(run.model.vocabulary, bool)
+            found = measure_embeddings(run.dataset, run.languages, matrices, known)
+        elif part == "hidden":
+            found = measure_hidden(run, texts, args.matching)
+        else:
+            found = measure_gradients(run, texts)
+        result = read_json(out / "result.json")
+        write(out / "result.json", result | {"alignment": result.get("alignment", {}) | {part: found}})
+    if sentence:
+        draw_matching(run, sentence)
+
+
+# --- what is printed ------------------------------------------------------------------------------
+
+
+def pairs_of(results: Results, part: str) -> list[tuple[str, dict, dict]]:
+    """(run and pair of languages, result, what was found) of all that have the part."""
+    return [
+        (f"{name} {pair}", result, found)
+        for name, result in results.items()
+        for pair, found in result.get("alignment", {}).get(part, {}).items()
+    ]
+
+
+def with_error(found: dict | None) -> str:
+    """A mean and its standard error."""
+    if found is None:
+        return "-"
+    error = found["standard_error"]
+    return f"{found['mean']:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
+def heat_map(found: dict) -> tuple[list[str], np.ndarray]:
+    """The tensors inside the blocks: the names of a block's, and (kinds, layers) mean cosines."""
+    kinds = defaultdict(list)
+    for name, tensor in found["tensors"].items():
+        if name.startswith("blocks."):
+            kinds[name.split(".", 2)[2]].append(tensor["mean"])
+    return list(kinds), np.array(list(kinds.values()))
+
+
+def tables(results: Results) -> str:
+    """Everything as Markdown; ± is a standard error over tokens (embeddings) or sequences."""
+    embeddings, hidden, gradients = [], [], []
+    for pair, _, found in pairs_of(results, "embeddings"):
+        for matrix in MATRICES:
+            same, everything = found[matrix]["counterparts"], found[matrix]["all_pairs"]
+            tokens = str(same["count"] if same else 0)
+            cells = [with_error(same), tokens, f"{everything:.3f}", str(found["shared"])]
+            embeddings.append([f"{pair}, {matrix}", *cells])
+    for pair, _, found in pairs_of(results, "hidden"):
+        for method, layers in found.items():
+            cells = [str(layers[0]["count"]), *map(with_error, layers)]
+            hidden.append([f"{pair}, {method}", *cells])
+    for pair, _, found in pairs_of(results, "gradients"):
+        blocks, by_layer = found["blocks"], heat_map(found)[1].mean(0)
+        cells = [pair, str(blocks["count"]), with_error(blocks)]
+        gradients.append(cells + [f"{mean:.3f}" for mean in by_layer])
+
+    text = []
+    for title, head, rows in (
+        ("embeddings", ["run", "counterparts", "tokens", "all pairs", "shared"], embeddings),
+        ("hidden states", ["run", "sequences"], hidden),
+        ("gradients", ["run", "sequences", "blocks"], gradients),
+    ):
+        if rows:
+            width = max(map(len, rows))  # models of less depth leave cells empty
+            layers = [f"layer {i}" for i in range(1, width - len(head) + 1)]
+            padded = [row + [""] * (width - len(row)) for row in rows]
+            text.append(f"Cosine of {title}\n\n{markdown(head + layers, padded)}")
+    return "\n".join(text)
+
+
+# --- what is drawn --------------------------------------------------------------------------------
+
+
+def finish(axis, **labels) -> None:
+    """Labels, no frame on the right and above, and a legend if its lines can be told apart."""
+    axis.set(**labels)
+    axis.spines[["top", "right"]].set_visible(False)
+    if 0 < len(axis.get_legend_handles_labels()[1]) <= 16:
+        axis.legend(frameon=False, fontsize=8)
+
+
+def draw_embeddings(results: Results, axes: np.ndarray, part="embeddings", model="GPT", color="C0") -> None:
+    """Figure 6: counterparts and all pairs against the share of the pair's second language, by matrix."""
+    runs = []
+    for pair, result, found in pairs_of(results, part):
+        names = [language["name"] for language in result["languages"]]
+        second = names.index(pair.rpartition("-")[2])
+        runs.append((100 * float(np.mean(result["stages"], axis=0)[second]), found))
+    runs.sort(key=lambda run: run[0])
+    shares = [share for share, _ in runs]
+    for axis, matrix in zip(axes, MATRICES, strict=True):
+        counterparts = [(found[matrix]["counterparts"] or {"mean": np.nan})["mean"] for _, found in runs]
+        all_pairs = [found[matrix]["all_pairs"] for _, found in runs]
+        axis.plot(shares, counterparts, "o-", color=color, label=f"{model}, counterparts")
+        axis.plot(shares, all_pairs, "x:", color=color, label=f"{model}, all pairs")
+        finish(axis, title=f"{matrix} embedding", xlabel="p(L2) in %", ylabel="cosine")
+
+
+def draw_frequency(results: Results, axes: np.ndarray) -> None:
+    """Figure 7: counterparts by training frequency, a line for each run and pair."""
+    for axis, matrix in zip(axes, MATRICES, strict=True):
+        for pair, _, found in pairs_of(results, "embeddings"):
+            points = [(entry["frequency"], entry["mean"]) for entry in found[matrix]["frequency"]]
+            axis.plot(*np.reshape(points, (-1, 2)).T, ".-", label=pair)
+        title = f"{matrix} embedding"
+        finish(axis, title=title, xlabel="share of the training text", ylabel="cosine", xscale="log")
+
+
+def draw_layers(results: Results, axes: np.ndarray) -> None:
+    """Tables 2 and 4 as lines with standard errors."""
+    for pair, _, found in pairs_of(results, "hidden"):
+        for method, layers in found.items():
+            means = [layer["mean"] for layer in layers]
+            errors = [layer["standard_error"] or 0 for layer in layers]
+            places = range(1, len(layers) + 1)
+            axes[0].errorbar(places, means, errors, marker="o", label=f"{pair}, {method}")
+    axes[0].xaxis.get_major_locator().set_params(integer=True)
+    finish(axes[0], title="Hidden states", xlabel="layer", ylabel="cosine")
+
+
+def draw_gradients(results: Results, axes: np.ndarray) -> None:
+    """Figures 11 to 13: tensors by layers, a heat map for each run and pair as far as there are axes."""
+    for axis, (pair, _, found) in zip(axes, pairs_of(results, "gradients"), strict=False):
+        kinds, matrix = heat_map(found)
+        picture = axis.imshow(matrix, vmin=-0.2, vmax=1, aspect="auto")
+        axis.set_title(f"{pair}\nmean {found['blocks']['mean']:.2f}", fontsize=9)
+        axis.set_xticks(range(matrix.shape[1]), range(1, matrix.shape[1] + 1))
+        axis.set_yticks(range(len(kinds)), kinds if axis is axes[0] else [""] * len(kinds), fontsize=8)
+        axis.set_xlabel("layer")
+        for (row, column), value in np.ndenumerate(matrix):
+            color = "white" if value < 0.4 else "black"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color=color)
+    figure = axes[0].figure
+    figure.set_figwidth(3 + len(axes) * max(2.2, 0.4 * matrix.shape[1]))
+    figure.colorbar(picture, ax=list(axes), label="cosine of gradients")
+
+
+PICTURES = {  # part of the results, function, panels (0: one for each run and pair, eight at most)
+    "embeddings": ("embeddings", draw_embeddings, 2),
+    "frequency": ("embeddings", draw_frequency, 2),
+    "layers": ("hidden", draw_layers, 1),
+    "gradients": ("gradients", draw_gradients, 0),
+}
+
+
+def draw_all(results: Results, folder: Path) -> None:
+    """Every picture for which there is something, to alignment-*.png in a folder."""
+    for name, (part, draw, panels) in PICTURES.items():
+        if found := pairs_of(results, part):
+            columns = panels or min(8, len(found))
+            figure = Figure(figsize=(2 + 3.6 * columns, 4.2), layout="constrained")
+            draw(results, figure.subplots(1, columns, squeeze=False)[0])
+            write_figure(folder / f"alignment-{name}.png", figure)
+
+
+def draw_matching(run: Run, sentence: list[list[int]]) -> None:
+    """Figure 14: the tokens of a sentence in two languages, with a line between those that are matched."""
+    languages, sides = run.languages[:2], [np.array(ids) for ids in sentence[:2]]
+    states = [
+        hidden_states(run.model, language.table[ids]) for language, ids in zip(languages, sides, strict=True)
+    ]
+    similarity = mean_similarity(*states)
+    longest = max(map(len, sides))
+    places = [np.linspace(0, longest - 1, len(ids)) for ids in sides]  # the shorter row is stretched
+
+    figure = Figure(figsize=(max(6.0, 0.55 * longest + 1.5), 3.4), layout="constrained")
+    axis = figure.subplots()
+    for row, column in zip(*match(similarity), strict=True):
+        opacity = float(np.clip(similarity[row, column], 0.1, 1))
+        axis.plot([places[0][row], places[1][column]], [1, 0], color="C0", alpha=opacity)
+    rows = zip(languages, sides, places, (1.06, -0.06), ("bottom", "top"), strict=True)
+    for language, ids, where, height, anchor in rows:
+        forms = surface_forms(run.dataset.tokenizer(language.source))
+        for i, x in zip(ids.tolist(), where, strict=True):
+            axis.text(x, height, forms[i], rotation=90, ha="center", va=anchor, fontsize=9, parse_math=False)
+    axis.set_yticks((1, 0), [language.name for language in languages])
+    axis.set(ylim=(-0.9, 1.9), xticks=[])
+    axis.spines[:].set_visible(False)
+    write_figure(run.out / "alignment-matching.png", figure)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure each run that the command line names, then print and draw what is known of them."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
+    add("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
+    add("--out", type=Path, help="folder of the pictures that show several runs (the one the first is in)")
+    add("--only", nargs="*", choices=PARTS, default=PARTS, help="some of the measures, or none (all)")
+    add("--parallel", nargs="+", type=named_path, default=[], metavar="LANG=FILE", help="aligned lines")
+    add("--line", type=number(int, 1), help="the one that is drawn (the first of suitable length)")
+    add("--sequences", type=number(int, 1), default=500, metavar="N", help="texts to compare (%(default)s)")
+    add("--matching", action="store_true", help="match the tokens of clones, too")
+    args = parser.parse_args(arguments)
+    device = Process.current(args.device).device
+    for out in args.runs:
+        measure_run(out, args, device)
+        draw_all({out.name: read_json(out / "result.json")}, out)
+    parent = os.path.commonpath([out.resolve().parent for out in args.runs])
+    results = {os.path.relpath(out, parent): read_json(out / "result.json") for out in args.runs}
+    print("\n" + tables(results))
+    if len(results) > 1:
+        draw_all(results, args.out or args.runs[0].parent)
+
+
+if __name__ == "__main__":
+    run_script(main)

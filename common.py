@@ -1,0 +1,174 @@
+"""What every script shares: errors in one sentence, files that are never half-written, a line that says how far it is."""
+
+import argparse
+import io
+import json
+import math
+import os
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: there, two processes in one folder are not kept apart
+    fcntl = None
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used. The message names it, what was found and what was expected."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose description is printed as written, and whose errors are one sentence."""
+
+    def __init__(self, description: str):
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=formatter, allow_abbrev=False)
+
+    def error(self, message: str):
+        raise UserError(f"{message.removeprefix('argument ')} ({self.prog} --help explains)")
+
+
+def number(kind=float, low=1e-300, high=1e15):
+    """A `type=` of argparse: a number between `low` and `high`."""
+
+    def convert(text: str):
+        value = float(text)
+        if not low <= value <= high or (kind is int and value != int(value)):  # nan is refused, too
+            whole = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text}: expected {whole} from {low:g} to {high:g}")
+        return kind(value)
+
+    convert.__name__ = "number"  # what argparse calls it where float() fails
+    return convert
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    """A `type=` of argparse: 'en=novels/en' -> ('en', Path('novels/en'))."""
+    name, _, path = text.partition("=")
+    if not (name.isidentifier() and path):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected LANG=PATH, as in en=novels/en")
+    return name, Path(path)
+
+
+def run_script(main) -> None:
+    """Call `main()` and end the process: 0 when done, 2 and one sentence where a user can do something about it."""
+    try:
+        main()
+    except (UserError, OSError) as error:
+        message = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            message = f"{error.filename or 'writing a file'}: {error.strerror}"
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command starts again", file=sys.stderr)
+        sys.exit(130)
+
+
+def write(path: Path, content) -> None:
+    """Replace `path` by bytes, a text, or an object as JSON: a reader sees the old file or the new one, whole."""
+    if not isinstance(content, bytes | str):
+        content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(
+            file.fileno()
+        )  # on the disk before it replaces anything: a power cut loses the new file only
+    os.replace(temporary, path)
+
+
+def write_figure(path: Path, figure) -> None:
+    """Write a figure of matplotlib as PNG."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    write(path, content.getvalue())
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise UserError(f"{path} is damaged: it is not a JSON object") from None
+
+
+@contextmanager
+def exclusive(folder: Path, wait: bool = False):
+    """Let one process at a time work in `folder`, which is made if need be; another waits or is sent away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    except BlockingIOError:
+        raise UserError(
+            f"another process is at work in {folder}; wait for it or choose another folder"
+        ) from None
+    finally:
+        if fcntl:
+            os.close(descriptor)
+
+
+def markdown(head, rows, left: int = 1) -> str:
+    """A Markdown table that is readable as it is; the first `left` columns are aligned to the left."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    ruler = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    align = [str.ljust if i < left else str.rjust for i in range(len(widths))]
+    lines = []
+    for row in (head, ruler, *rows):
+        cells = [pad(cell, width) for pad, cell, width in zip(align, row, widths, strict=True)]
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return "".join(lines)
+
+
+def count(value: float) -> str:
+    """1234567 -> '1.23M'."""
+    for scale, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= scale * 0.9995:  # 999,936 is 1M to three digits, not 1000k
+            return f"{value / scale:.3g}{letter}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """3725 -> '1h02m', 125 -> '2m05s', 7 -> '7s'."""
+    seconds = math.ceil(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+    return f"{seconds // 60}m{seconds % 60:02d}s" if seconds >= 60 else f"{seconds}s"
+
+
+class Progress:
+    """A line that says how far something is: on a terminal it rewrites itself, in a log it comes every ten seconds."""
+
+    def __init__(self, label: str, total: float, unit: str, begin: float = 0, quiet: bool = False):
+        self.label, self.total, self.unit, self.begin, self.quiet = label, total, unit, begin, quiet
+        self.started = self.shown = time.monotonic()
+
+    def rate(self, done: float) -> float:
+        """Units a second since the start."""
+        return (done - self.begin) / max(time.monotonic() - self.started, 1e-9)
+
+    def update(self, done: float, note: str = "") -> None:
+        """Show that `done` of `total` units are behind us, unless that was shown just now; at the end, how long it took."""
+        terminal, now = sys.stdout.isatty(), time.monotonic()
+        finished = done >= self.total
+        if self.quiet or (not finished and now - self.shown < (0.2 if terminal else 10)):
+            return
+        self.shown, rate = now, self.rate(done)
+        how_far = "done" if finished else f"{done / self.total:4.0%}"
+        time_left = (
+            duration(now - self.started)
+            if finished
+            else f"{duration((self.total - done) / max(rate, 1e-9))} left"
+        )
+        line = f"{self.label} {how_far} | {note}{count(rate)} {self.unit}/s | {time_left}"
+        print(
+            f"\r{line:<100}" if terminal else line, end="" if terminal and not finished else "\n", flush=True
+        )

@@ -1,0 +1,64 @@
+"""books: English and French books from the Hugging Face hub, for the paper's scale.
+
+Needs the package `datasets`: pip install -r requirements-extra.txt
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from common import Progress, UserError, count, run_script
+from corpora import command
+
+BOOKS = {  # data set, revision, column of the text, bytes that a token of 16,384 pieces stands for, about
+    "en": ("emozilla/pg19", "c021754c8e01c5b1cc83a1f549c1f97fbbb756b8", "text", 4.3),
+    "fr": ("PleIAs/French-PD-Books", "main", "complete_text", 4.5),  # no commit of it is known: the newest
+}
+
+
+def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
+    """A .jsonl for each language, of about `max_tokens` or of all books there are."""
+    texts = {name: folder / f"books-{name}-{max_tokens:.0f}.jsonl" for name in BOOKS}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in texts.items():
+        if not path.exists():
+            fetch_books(*BOOKS[name], max_tokens, path)
+    return texts
+
+
+def fetch_books(
+    dataset: str, revision: str, column: str, bytes_per_token: float, max_tokens: float, path: Path
+) -> None:
+    """Write books to `path`, which appears once it is whole."""
+    unfinished, done, enough = path.with_suffix(".unfinished"), 0, max_tokens * bytes_per_token
+    progress = Progress(f"downloading {dataset}", enough / 1e6, "MB")
+    with open(unfinished, "w", encoding="utf-8") as file:
+        for book in read_rows(dataset, revision, column):
+            text = book.encode("utf-8", "replace")  # some have lone surrogates
+            file.write(json.dumps({"text": text.decode()}, ensure_ascii=False) + "\n")
+            done += len(text)
+            progress.update(done / 1e6)
+            if done >= enough:
+                break
+        else:
+            print(f"{dataset} has no more than {count(done / bytes_per_token)} tokens, about")
+    unfinished.rename(path)
+
+
+def read_rows(dataset: str, revision: str, column: str) -> Iterator[str]:
+    """The texts of a data set as they come over the network."""
+    try:
+        import datasets
+
+        for row in datasets.load_dataset(dataset, revision=revision, split="train", streaming=True):
+            if row[column]:
+                yield row[column]
+    except ImportError:
+        raise UserError("books need the package datasets: pip install -r requirements-extra.txt") from None
+    except Exception as error:  # whatever the hub's client, its network and its file formats may raise
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{dataset} on the Hugging Face hub: {type(error).__name__}: {reason}") from None
+
+
+if __name__ == "__main__":
+    run_script(lambda: command(fetch, __doc__))

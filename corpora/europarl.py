@@ -1,0 +1,50 @@
+"""europarl: debates of the European Parliament, English and French lines in step (Europarl v7), for Table 4.
+
+python align.py ... --parallel en=data/downloads/europarl-v7/europarl-v7.fr-en.en fr=...
+"""
+
+import hashlib
+import io
+import tarfile
+import tempfile
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+from common import UserError, run_script
+from corpora import command
+
+URL = "https://www.statmt.org/europarl/v7/fr-en.tgz"
+SHA256 = "80f5d52113e23bfe51f890569ed69d2a1348127bca0894d07d1d23e0d0fac1e9"
+FILES = {"en": "europarl-v7.fr-en.en", "fr": "europarl-v7.fr-en.fr"}
+
+
+def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
+    """A file of lines for each language."""
+    target = folder / "europarl-v7"
+    if not target.exists():
+        archive = io.BytesIO(download())
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as working, tarfile.open(fileobj=archive) as members:
+            plain = Path(working) / "plain"
+            for file in FILES.values():
+                members.extract(file, plain, filter="data")  # which lets nothing out of the folder
+            plain.rename(target)
+    return {language: target / file for language, file in FILES.items()}
+
+
+def download() -> bytes:
+    """The archive of 200 MB."""
+    print(f"downloading {URL}", flush=True)
+    try:
+        with urllib.request.urlopen(URL, timeout=60) as response:
+            archive = response.read()
+    except (OSError, HTTPException) as error:
+        raise UserError(f"{URL} cannot be downloaded ({error}); align.py takes other lines in step") from None
+    if (found := hashlib.sha256(archive).hexdigest()) != SHA256:
+        raise UserError(f"{URL} gave {len(archive)} bytes with the SHA-256 {found}, expected {SHA256}")
+    return archive
+
+
+if __name__ == "__main__":
+    run_script(lambda: command(fetch, __doc__))

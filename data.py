@@ -1,0 +1,694 @@
+"""Text -> tokeniser -> shards -> languages -> the mixture that a run reads (sections 3 and 4 of the paper).
+
+    data/NAME/meta.json          what lies here: the recipe, sizes, counts, hashes
+    data/NAME/en.model           the language's SentencePiece BPE model
+    data/NAME/en_train_000.bin   its token stream, documents one after the other, each closed by <eod>
+    data/NAME/en_test_000.bin    the same for the documents held out
+
+Two ideas carry everything that comes after it:
+
+* A language is a token stream and a lookup table from its own ids to joint ids. Clones read one stream
+  through tables that differ by a multiple of V; French reads its own. Nothing after the lookup can tell.
+* The mixture is a pure function of (seed, sequence number). So a run reads the same on one process or eight,
+  a resumed run goes on as if never stopped, and runs of other ratios read each text in the same order.
+"""
+
+import argparse
+import gzip
+import hashlib
+import importlib
+import io
+import json
+import random
+import re
+import shlex
+import shutil
+import sys
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import sentencepiece
+
+from common import (
+    Parser,
+    Progress,
+    UserError,
+    count,
+    exclusive,
+    markdown,
+    named_path,
+    number,
+    read_json,
+    run_script,
+    write,
+)
+
+DATA = Path("data")
+CORPORA = ("pydocs", "eltec", "books")  # scripts in corpora/ that lay text down below data/downloads
+SPLITS = ("train", "test")
+KINDS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")  # of files that are read
+SHORTEST = 64  # characters; below this a document is a stub that teaches nothing
+SAMPLE = 50_000_000  # bytes of text that a tokeniser is trained on, about, drawn from the whole corpus
+SHARD = 100_000_000  # tokens in a file, about
+BATCH = 4_000_000  # characters that are tokenised at a time, by all cores
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+def text_files(path: Path) -> list[Path]:
+    """The files of text at or below `path`, in a fixed order; hidden ones are copies that editors keep."""
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    files = [file for file in files if file.name.lower().endswith(KINDS) and not file.name.startswith(".")]
+    if not files:
+        raise UserError(f"{path}: expected text, in files that end in {', '.join(KINDS)}; found none")
+    return files
+
+
+def documents(path: Path) -> Iterator[tuple[str, str]]:
+    """(name, text) of each document at or below `path`: a .txt file is one, each line of a .jsonl is one.
+
+    A line is {"text": ...}, with a "name" if it has one. Names decide what is held out, so they must not
+    depend on the machine.
+    """
+    for file in text_files(path):
+        name = file.name if file == path else file.relative_to(path).as_posix()
+        where, opened = str(file), gzip.open if name.lower().endswith(".gz") else open
+        try:
+            with opened(file, "rt", encoding="utf-8-sig") as lines:
+                if ".jsonl" not in name.lower():
+                    yield name, lines.read()
+                    continue
+                for line_number, line in enumerate(lines, 1):
+                    where = f"{file}:{line_number}"
+                    if not line.strip():
+                        continue
+                    record = json.loads(line)
+                    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+                        raise ValueError('expected {"text": "..."}')
+                    yield record.get("name", f"{name}:{line_number}"), record["text"]
+        except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:  # ValueError: also UTF-8, JSON
+            raise UserError(f"{where} cannot be read: {error}") from None
+
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")  # all but tab and line feed
+
+
+def clean(text: str) -> str:
+    """Unicode NFC, lines that end in \\n and not in blanks, no control characters, no two empty lines."""
+    text = CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    # After the control characters: without the one between them, a letter and its accent become one.
+    text = unicodedata.normalize("NFC", text).expandtabs(4)
+    text = "\n".join(map(str.rstrip, text.split("\n")))
+    return re.sub("\n\n\n+", "\n\n", text).strip("\n")
+
+
+def split_documents(path: Path, recipe: dict) -> Iterator[tuple[str, str, str]]:
+    """(fate, name, cleaned text) of each document; its fate is "train", "test", or why it is dropped.
+
+    The split follows from a hash of (seed, name): a document stays on its side when others are added.
+    """
+    seen = set()
+    for name, text in documents(path):
+        cleaned = clean(text)
+        digest = hashlib.sha256(cleaned.encode()).digest()[:16]
+        if len(cleaned) < SHORTEST:
+            fate = "too short"
+        elif digest in seen:
+            fate = "copy of another"
+        else:
+            place = int.from_bytes(hashlib.sha256(f"{recipe['seed']}/{name}".encode()).digest()[:8], "big")
+            fate = "test" if place < recipe["test_fraction"] * 2**64 else "train"
+            seen.add(digest)
+        yield fate, name, cleaned
+
+
+# --- tokeniser ------------------------------------------------------------------------------------
+
+PAD, UNKNOWN, END_OF_DOCUMENT = 0, 1, 2  # the first pieces of every tokeniser; 0 is padding in every language
+PART = 50_000  # characters that are encoded as one
+# U+2581 is how SentencePiece writes a space: next to one, a piece of several spaces could cross the cut.
+SPACE_BETWEEN_WORDS = re.compile("(?<=[^\\s\u2581]) (?=[^\\s\u2581])")
+Tokenizer = sentencepiece.SentencePieceProcessor
+
+
+def train_tokenizer(lines: list[str], vocab_size: int) -> bytes:
+    """A SentencePiece BPE model that no text is unknown to and that gives every text back to the letter."""
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            pad_id=PAD,
+            unk_id=UNKNOWN,
+            eos_id=END_OF_DOCUMENT,
+            bos_id=-1,
+            eos_piece="<eod>",
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            max_sentence_length=1 << 20,
+            minloglevel=2,
+            num_threads=16,  # on any machine: the model file names it
+        )
+    except RuntimeError as error:
+        reason = str(error).rpartition("] ")[2]
+        raise UserError(f"--vocab-size {vocab_size} does not fit this text: {reason}") from None
+    return model.getvalue()
+
+
+def encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
+    """The ids of each text, (n,) uint16 and closed by <eod>, as if it were encoded whole; by all cores.
+
+    SentencePiece needs hundreds of bytes for each character that it is given at once. No piece reaches across
+    a space between words, and a text is encoded as if a space stood before it: cut at such a space, without
+    it, the parts give what the whole does.
+    """
+    parts, text_of_part = [], []
+    for number_of_text, text in enumerate(texts):
+        begin = 0
+        while len(text) - begin > PART and (space := SPACE_BETWEEN_WORDS.search(text, begin + PART)):
+            parts.append(text[begin : space.start()])
+            begin = space.end()
+        parts.append(text[begin:])
+        text_of_part += [number_of_text] * (len(parts) - len(text_of_part))
+
+    ids = [[] for _ in texts]
+    for number_of_text, found in zip(text_of_part, tokenizer.encode(parts), strict=True):
+        ids[number_of_text] += found
+    return [np.array([*own, END_OF_DOCUMENT], np.uint16) for own in ids]
+
+
+def surface_forms(tokenizer: Tokenizer) -> list[str]:
+    """The pieces in the order of their ids."""
+    return [tokenizer.id_to_piece(i) for i in range(tokenizer.vocab_size())]
+
+
+def token_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
+    """How many bytes of text each token stands for, (n,) own ids -> (n,): over a document they add up to its.
+
+    A byte piece is 1, any other the UTF-8 length of its form, where U+2581 is a space. The space that
+    SentencePiece puts in front of every document was not in the text and is not counted. `ids` begin with a
+    document.
+    """
+    sizes, begins_with_space = [], []
+    for i, form in enumerate(surface_forms(tokenizer)):
+        without_text = tokenizer.is_control(i) or tokenizer.is_unknown(i)
+        length = 1 if tokenizer.is_byte(i) else len(form.replace("\u2581", " ").encode())
+        sizes.append(0 if without_text else length)
+        begins_with_space.append(form.startswith("\u2581"))
+    added = np.array(begins_with_space)[ids]
+    added[1:] &= ids[:-1] == END_OF_DOCUMENT
+    return np.array(sizes)[ids] - added
+
+
+# --- shards ---------------------------------------------------------------------------------------
+
+COUNTS = ("documents", "tokens", "words", "bytes")  # of a split
+MAGIC, VERSION, HEADER = 20240520, 1, 256  # as llm.c and modded-nanogpt read and write them
+
+
+class ShardWriter:
+    """Writes one split's documents into shards: 256 int32 of header, then uint16 tokens.
+
+    The header is magic, version, token count, and two fields that are free in llm.c: where the language's ids
+    begin in the disjoint joint vocabulary, and how many pieces it has. Other tools may want them; here,
+    shards hold a language's own ids, and tables do the rest.
+    """
+
+    def __init__(self, folder: Path, prefix: str, offset: int, vocab_size: int):
+        self.folder, self.prefix, self.offset, self.vocab_size = folder, prefix, offset, vocab_size
+        self.totals = Counter(dict.fromkeys(COUNTS, 0))
+        self.shards = []  # as meta.json lists them
+        self.waiting, self.tokens_waiting = [], 0
+
+    def add(self, ids: np.ndarray, text: str) -> None:
+        """Append one document."""
+        self.totals.update(documents=1, tokens=len(ids), words=len(text.split()), bytes=len(text.encode()))
+        self.waiting.append(ids.astype("<u2"))
+        self.tokens_waiting += len(ids)
+        if self.tokens_waiting >= SHARD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits to the next shard."""
+        if not self.waiting:
+            return
+        header = np.zeros(HEADER, "<i4")
+        header[:5] = MAGIC, VERSION, self.tokens_waiting, self.offset, self.vocab_size
+        content = b"".join([header, *self.waiting])
+        file = f"{self.prefix}_{len(self.shards):03d}.bin"
+        write(self.folder / file, content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.shards.append({"file": file, "tokens": self.tokens_waiting, "sha256": digest})
+        self.waiting, self.tokens_waiting = [], 0
+
+
+def open_shard(path: Path) -> np.ndarray:
+    """Map a shard's tokens into memory, read-only: (n,) uint16."""
+    header = np.fromfile(path, "<i4", HEADER)
+    if len(header) < HEADER or header[0] != MAGIC or header[1] != VERSION:
+        raise UserError(f"{path} is not a token shard; prepare the data again")
+    tokens = int(header[2])
+    if path.stat().st_size != 4 * HEADER + 2 * tokens:
+        raise UserError(f"{path} does not hold the {tokens} tokens that it should; prepare the data again")
+    return np.memmap(path, "<u2", "r", 4 * HEADER, (tokens,))
+
+
+class Stream:
+    """The shards of one language and split as one long sequence of token ids, mapped into memory."""
+
+    def __init__(self, paths: list[Path]):
+        self.shards = [open_shard(path) for path in paths]
+        self.starts = np.cumsum([0, *map(len, self.shards)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def read(self, begin: int, length: int) -> np.ndarray:
+        """Tokens [begin, begin + length), across shard borders: (length,) uint16."""
+        if not 0 <= begin <= begin + length <= len(self):
+            raise IndexError(f"[{begin}, {begin + length}) is not inside a stream of {len(self)} tokens")
+        parts = [
+            shard[max(0, begin - start) : max(0, begin + length - start)]
+            for shard, start in zip(self.shards, self.starts.tolist(), strict=False)
+        ]
+        return np.concatenate(parts)
+
+
+class Dataset:
+    """A prepared folder: what meta.json says, and the streams and tokenisers it names."""
+
+    def __init__(self, folder: Path):
+        if not (folder / "meta.json").exists():
+            raise UserError(f"{folder} holds no prepared data; python data.py --help says how to make it")
+        self.folder, self.meta = folder, read_json(folder / "meta.json")
+        self.languages: dict[str, dict] = self.meta["languages"]
+        self.fingerprint: str = self.meta["fingerprint"]
+
+    def stream(self, source: str, split: str) -> Stream:
+        """The token stream of a language's "train" or "test" split."""
+        return Stream([self.folder / shard["file"] for shard in self.languages[source][split]["shards"]])
+
+    def tokenizer(self, source: str) -> Tokenizer:
+        """The language's SentencePiece model."""
+        return Tokenizer(model_proto=(self.folder / f"{source}.model").read_bytes())
+
+
+def files_of(languages: dict[str, dict]) -> Iterator[dict]:
+    """The files of the languages of a meta.json, each with its "file" and "sha256"."""
+    for entry in languages.values():
+        yield from (entry["tokenizer"], *entry["train"]["shards"], *entry["test"]["shards"])
+
+
+# --- preparation ----------------------------------------------------------------------------------
+
+
+def prepare(folder: Path, recipe: dict, texts: dict[str, Path]) -> None:
+    """Make `folder` from a text for each language; all is decided by names, contents and the recipe alone.
+
+    Until it is whole it has another name, so that nobody takes a part for it. A stop costs what was done.
+    """
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # a killed preparation could not remove it
+    unfinished.mkdir(parents=True)
+    try:
+        languages, offset = {}, 0
+        for name, path in texts.items():
+            languages[name] = prepare_language(unfinished, name, path, recipe, offset)
+            offset += languages[name]["vocab_size"]
+        hashes = " ".join(part["sha256"] for part in files_of(languages))
+        meta = {
+            "fingerprint": hashlib.sha256(hashes.encode()).hexdigest()[:16],
+            "recipe": recipe,
+            "command": shlex.join(["python", *sys.argv]),
+            "python": sys.version,  # which pydocs reads
+            "languages": languages,
+        }
+        write(unfinished / "meta.json", meta)
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: int) -> dict:
+    """Tokeniser and shards of one language; returns its entry of meta.json."""
+    size = sum(file.stat().st_size for file in text_files(path))
+    print(f"{name}: reading {count(size)}B of text", flush=True)
+    rate, fates, characters, sample = SAMPLE / max(1, size), Counter(), Counter(), []
+    for fate, document, text in split_documents(path, recipe):
+        fates[fate] += 1
+        characters[fate] += len(text)
+        if fate == "train":
+            draw = random.Random(f"{recipe['seed']}/{document}").random
+            sample += [line for line in text.split("\n") if line and (rate >= 1 or draw() < rate)]
+    for split in SPLITS:
+        if not fates[split]:
+            found = ", ".join(f"{many} {fate}" for fate, many in fates.items())
+            raise UserError(
+                f"{name}: no document is left to {split} on ({found or 'none'}); see --test-fraction"
+            )
+
+    print(f"{name}: training a tokeniser of {recipe['vocab_size']} pieces", flush=True)
+    model = train_tokenizer(sample, recipe["vocab_size"])
+    write(folder / f"{name}.model", model)
+    tokenizer = Tokenizer(model_proto=model)
+
+    writers = {split: ShardWriter(folder, f"{name}_{split}", offset, len(tokenizer)) for split in SPLITS}
+    done, total = 0, sum(characters[split] for split in SPLITS)
+    progress = Progress(f"{name}: tokenising", total, "characters")
+    for batch in in_batches(split_documents(path, recipe)):
+        texts = [text for _, text in batch]
+        for (split, text), ids in zip(batch, encode(tokenizer, texts), strict=True):
+            writers[split].add(ids, text)
+        done += sum(map(len, texts))
+        progress.update(done)
+
+    entry = {
+        "vocab_size": len(tokenizer),
+        "offset": offset,
+        "tokenizer": {"file": f"{name}.model", "sha256": hashlib.sha256(model).hexdigest()},
+        "dropped": {fate: many for fate, many in fates.items() if fate not in SPLITS},
+    }
+    for split, writer in writers.items():
+        writer.flush()
+        entry[split] = {**writer.totals, "shards": writer.shards}
+    return entry
+
+
+def in_batches(documents: Iterator[tuple[str, str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """(split, text) of the documents that are kept, in groups of about BATCH characters."""
+    batch, characters = [], 0
+    for fate, _, text in documents:
+        if fate in SPLITS:
+            batch.append((fate, text))
+            characters += len(text)
+        if characters >= BATCH:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+# --- randomness without state ---------------------------------------------------------------------
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def random_bits(numbers: np.ndarray, *key: int) -> np.ndarray:
+    """64 random bits for each number: element `number` of the SplitMix64 sequence that a key begins.
+
+    NumPy's own generators may change from version to version, and every result rests on these bits.
+    """
+    begin = np.zeros(1, np.uint64)
+    for part in key:
+        begin = mix_bits(begin + GOLDEN + np.uint64(part))
+    return mix_bits(begin + GOLDEN * (np.asarray(numbers).astype(np.uint64) + np.uint64(1)))
+
+
+def mix_bits(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's output function."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def permute(numbers: np.ndarray, size: int, *key: int) -> np.ndarray:
+    """A random permutation of range(size), evaluated at `numbers` without ever being stored.
+
+    A Feistel network permutes the power of four at or above `size`; an image that falls outside is sent
+    through again until it lands inside, which keeps the map one to one.
+    """
+    half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+    result = np.asarray(numbers).astype(np.uint64)
+    outside = np.ones(result.shape, bool)
+    while outside.any():
+        left, right = result[outside] >> half, result[outside] & mask
+        for round_number in range(4):
+            left, right = right, left ^ (random_bits(right, *key, round_number) & mask)
+        result[outside] = left << half | right
+        outside = result >= size
+    return result.astype(np.int64)
+
+
+# --- languages ------------------------------------------------------------------------------------
+
+LANGUAGE_DRAW, WINDOW_DRAW, ANCHOR_DRAW = 0, 1, 2  # keep apart what is drawn under the same seed
+
+
+class Language(NamedTuple):
+    """A language of a run."""
+
+    name: str  # as in results: EN1
+    source: str  # as in the prepared folder: en
+    table: np.ndarray  # own id -> joint id, (V,) int32: ten clones of 16,384 pieces pass 65,535
+
+
+def cloned_languages(source: str, vocab_size: int, clones: int, anchors=0.0, seed=0) -> list[Language]:
+    """EN1, EN2, ...: the same text, every piece but padding moved by i * V. One clone alone is monolingual.
+
+    With `anchors` above 0 they are partial clones (the paper's Figure 8): round(anchors * (V - 1)) random
+    pieces keep the first clone's id in all of them; the ids that these leave stay unused. At the same seed, a
+    smaller share of anchors is a part of a larger one.
+    """
+    ids = np.arange(vocab_size, dtype=np.int32)
+    rank = permute(np.arange(vocab_size - 1), vocab_size - 1, seed, ANCHOR_DRAW)
+    shared = np.append(True, rank < round(anchors * (vocab_size - 1)))  # padding is, always
+    tables = [np.where(shared, ids, ids + i * vocab_size).astype(np.int32) for i in range(clones)]
+    return [Language(f"{source.upper()}{i + 1}", source, table) for i, table in enumerate(tables)]
+
+
+def disjoint_languages(vocab_sizes: dict[str, int]) -> list[Language]:
+    """EN, FR, ...: each language's pieces follow after all of those before it; only padding is shared."""
+    languages, offset = [], 0
+    for source, vocab_size in vocab_sizes.items():
+        table = np.arange(offset, offset + vocab_size, dtype=np.int32)
+        table[PAD] = PAD
+        languages.append(Language(source.upper(), source, table))
+        offset += vocab_size
+    return languages
+
+
+def anchored_languages(pieces: dict[str, list[str]]) -> list[Language]:
+    """EN, FR, ...: a piece has the id that its surface form got in the first language that has it.
+
+    New forms follow without gaps. Control and byte pieces are forms like any other: the end of a document is
+    the same id everywhere. `pieces` holds each language's surface forms in the order of its ids.
+    """
+    joint: dict[str, int] = {}
+    languages = []
+    for source, forms in pieces.items():
+        table = [PAD, *(joint.setdefault(form, 1 + len(joint)) for form in forms[1:])]
+        languages.append(Language(source.upper(), source, np.array(table, np.int32)))
+    return languages
+
+
+def build_languages(dataset: Dataset, config: dict) -> list[Language]:
+    """The languages of the run that `config` describes, in the order of its shares."""
+    sources, vocab = config["sources"], config["vocab"]
+    sizes = {source: dataset.languages[source]["vocab_size"] for source in sources}
+    if vocab == "disjoint":
+        return disjoint_languages(sizes)
+    if vocab == "anchored":
+        return anchored_languages({source: surface_forms(dataset.tokenizer(source)) for source in sources})
+    return cloned_languages(sources[0], sizes[sources[0]], len(sources), config["anchors"], config["seed"])
+
+
+# --- the mixture ----------------------------------------------------------------------------------
+
+
+class Mixture:
+    """The sequences of one run, numbered from 0: the language each is in, and the window it reads.
+
+    The whole run is planned in three arrays that one can print, each (total,): `language`; `place`, which of
+    the streams it reads; and `rank`, how many sequences before it read the same one.
+
+    streams: the texts by source. A text's place among them is part of the key of its shuffle: it is read in
+        the same order whichever of them the languages of a run use.
+    stages: (stages, languages) probabilities; the stages divide the run into equal parts.
+    length: targets in a sequence; a window is one token longer.
+    """
+
+    def __init__(
+        self, streams: dict, languages: list[Language], stages: np.ndarray, seed: int, total: int, length: int
+    ):
+        self.streams, self.languages, self.seed = streams, languages, seed
+        self.total, self.length = total, length
+        self.windows = {source: (len(stream) - 1) // length for source, stream in streams.items()}
+
+        # The language of each sequence is drawn independently, `L ~ p(L)` of its stage.
+        numbers = np.arange(total)
+        stage = numbers * len(stages) // total
+        uniform = (random_bits(numbers, seed, LANGUAGE_DRAW) >> np.uint64(11)) * 2.0**-53
+        self.language = np.empty(total, np.int16)
+        for i, shares in enumerate(stages):
+            borders = np.cumsum(shares)
+            borders = borders[:-1] / borders[-1]  # a last share of 0 must not get what rounding left over
+            self.language[stage == i] = np.searchsorted(borders, uniform[stage == i], side="right")
+
+        sources = list(streams)
+        self.place = np.array([sources.index(language.source) for language in languages])[self.language]
+        self.rank = np.empty(total, np.int64)
+        for place in range(len(sources)):
+            reads_it = self.place == place
+            self.rank[reads_it] = np.arange(reads_it.sum())
+
+    def window(self, numbers: np.ndarray) -> np.ndarray:
+        """The window of its text each sequence reads: (n,) -> (n,).
+
+        The k-th sequence of a text reads the k-th window of an order that is shuffled anew for each pass. So
+        every window is read once before any is read again, and clones read the same windows whatever their
+        ratio.
+        """
+        places, ranks = self.place[numbers], self.rank[numbers]
+        result = np.empty(len(numbers), np.int64)
+        for place, windows in enumerate(self.windows.values()):
+            for epoch in np.unique(ranks[places == place] // max(1, windows)).tolist():
+                inside = (places == place) & (ranks // max(1, windows) == epoch)
+                # With the place in it, translations of the same length do not come side by side.
+                key = (self.seed, WINDOW_DRAW, epoch, place) if place else (self.seed, WINDOW_DRAW, epoch)
+                result[inside] = permute(ranks[inside] % windows, windows, *key)
+        return result
+
+    def batch(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The sequences themselves: (n, length + 1) int64 joint ids, and (n,) language indices."""
+        rows = []
+        for language, window in zip(self.language[numbers], self.window(numbers).tolist(), strict=True):
+            _, source, table = self.languages[language]
+            rows.append(table[self.streams[source].read(window * self.length, self.length + 1)])
+        return np.stack(rows).astype(np.int64), self.language[numbers]
+
+    def tokens_seen(self) -> list[int]:
+        """Training tokens of each language in the whole run."""
+        return (self.length * np.bincount(self.language, minlength=len(self.languages))).tolist()
+
+    def passes(self) -> dict[str, float]:
+        """How often the whole run reads each source's text: above 1, it is repeated."""
+        return {
+            source: int((self.place == place).sum()) / max(1, windows)
+            for place, (source, windows) in enumerate(self.windows.items())
+        }
+
+
+def build_mixture(dataset: Dataset, config: dict) -> Mixture:
+    """The sequences of the run that `config` describes."""
+    return Mixture(
+        streams={source: dataset.stream(source, "train") for source in dataset.languages},
+        languages=build_languages(dataset, config),
+        stages=np.array(config["stages"]),
+        seed=config["seed"],
+        total=config["steps"] * config["batch"],
+        length=config["length"],
+    )
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+HELP = """\
+Turn text into what train.py reads: data/NAME with tokenisers, token shards and meta.json.
+
+  python data.py                                    data/pydocs: the docstrings of your own Python, 17 MB
+  python data.py --corpus eltec                     data/eltec: English and French novels (downloads)
+  python data.py --corpus books --max-tokens 1.3e9  the paper's scale, from the Hugging Face hub (downloads)
+  python data.py --name novels --text en=DIR --text fr=DIR
+                                                    your own files below DIR: .txt (a document each) and
+                                                    .jsonl (one a line, {"text": "..."}), also .gz
+  python data.py --describe data/novels             languages, tokens, fertility, shared pieces
+  python data.py --verify data/novels               compare every file with the hash it was written with
+"""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(HELP)
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument("--corpus", choices=CORPORA, default="pydocs", help="found or fetched (%(default)s)")
+    text.add_argument("--text", action="append", type=named_path, metavar="LANG=PATH", help="your own")
+    parser.add_argument("--name", help="the folder below data/ (the corpus)")
+    parser.add_argument("--max-tokens", type=number(), default=1.3e9, help="of each language's books (1.3e9)")
+    parser.add_argument("--vocab-size", type=number(int, 512, 65536), help="pieces (16384; pydocs: 2048)")
+    parser.add_argument("--test-fraction", type=number(float, 0, 1), default=0.02, help="held out (0.02)")
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="of what is held out (%(default)s)")
+    parser.add_argument("--describe", type=Path, metavar="DIR", help="say what a prepared folder holds")
+    parser.add_argument("--verify", type=Path, metavar="DIR", help="check a prepared folder's hashes")
+    args = parser.parse_args(arguments)
+    if args.text and not args.name:
+        parser.error("--text needs --name, the folder below data/")
+    if args.name and args.name != Path(args.name).name:
+        parser.error(f"--name {args.name}: expected the name of a folder below data/, without a path")
+    if args.text and len({name.upper() for name, _ in args.text}) < len(args.text):
+        parser.error("--text names a language more than once")
+    return args
+
+
+def verify(dataset: Dataset) -> None:
+    """Compare every file with its hash in meta.json."""
+    for part in files_of(dataset.languages):
+        path = dataset.folder / part["file"]
+        if hashlib.sha256(path.read_bytes()).hexdigest() != part["sha256"]:
+            raise UserError(f"{path} has changed since it was prepared")
+    print(f"{dataset.folder}: all hashes match")
+
+
+def describe(dataset: Dataset) -> None:
+    """Print languages, sizes, fertility, and the pieces that each pair of languages shares."""
+    rows = []
+    for name, entry in dataset.languages.items():
+        for split in SPLITS:
+            documents, tokens, words, size = (entry[split][key] for key in COUNTS)
+            sizes = [str(documents), count(tokens), count(words), count(size)]
+            rows.append([name, split, *sizes, f"{tokens / max(1, words):.2f}", f"{size / tokens:.2f}"])
+    head = ["language", "split", *COUNTS, "tokens per word", "bytes per token"]
+    print(f"{dataset.folder}, fingerprint {dataset.fingerprint}\n{markdown(head, rows, 2)}", end="")
+    for name, entry in dataset.languages.items():
+        dropped = ", ".join(f"{many} {reason}" for reason, many in entry["dropped"].items())
+        print(f"{name}: {entry['vocab_size']} pieces; documents dropped: {dropped or 'none'}")
+    forms = {source: set(surface_forms(dataset.tokenizer(source))[1:]) for source in dataset.languages}
+    for one, other in combinations(forms, 2):
+        shared, fewer = len(forms[one] & forms[other]), min(len(forms[one]), len(forms[other]))
+        print(f"{one} and {other} share {shared} pieces, {shared / fewer:.1%} of the smaller vocabulary")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prepare, describe or verify a folder, as the command line says."""
+    args = parse_arguments(arguments)
+    if args.verify or args.describe:
+        return verify(Dataset(args.verify)) if args.verify else describe(Dataset(args.describe))
+    folder = DATA / (args.name or args.corpus)
+    recipe = {
+        "source": " ".join(f"{name}={path}" for name, path in args.text or []) or args.corpus,
+        "vocab_size": args.vocab_size or (2048 if args.corpus == "pydocs" and not args.text else 16384),
+        "test_fraction": args.test_fraction,
+        "seed": args.seed,
+        "max_tokens": args.max_tokens if args.corpus == "books" else None,
+    }
+    with exclusive(DATA, wait=True):
+        if not folder.exists():
+            if args.text:
+                texts = dict(args.text)
+            else:
+                corpus = importlib.import_module(f"corpora.{args.corpus}")
+                texts = corpus.fetch(DATA / "downloads", args.max_tokens)
+            prepare(folder, recipe, texts)
+    dataset = Dataset(folder)
+    earlier = dataset.meta["recipe"]
+    if differing := [key for key in recipe if earlier.get(key) != recipe[key]]:
+        was = ", ".join(f"{key} {earlier.get(key)} instead of {recipe[key]}" for key in differing)
+        raise UserError(f"{folder} was prepared with {was}; choose another --name or remove it")
+    languages = f"--languages {' '.join(dataset.languages)} " if len(dataset.languages) > 1 else ""
+    print(f"{folder} is ready; next: torchrun --standalone train.py --data {folder} {languages}--ratio 0.9")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,453 @@
+"""What a trained run can do: perplexity in its languages, and GLUE transfer (section 3.3 of the paper).
+
+    python evaluate.py out/NAME                                # perplexity on the held-out text
+    python evaluate.py out/NAME --glue DIR --tasks SST-2 CoLA  # learned in L1, scored in all clones
+    python evaluate.py out/NAME --text my.txt --as EN2         # of a text of your own, printed only
+
+What is found is merged into out/NAME/result.json.
+
+Perplexity: a window of one sequence length moves over the text by a quarter of its length (paper: 512 by
+128), and only the last quarter of its predictions counts, so that every scored token has seen at least three
+quarters of a window. The softmax runs over the whole joint vocabulary: a model that answers in the wrong
+language pays for it. Clones are scored on the same text, each through its own table. Arithmetic is float32
+whatever the training used.
+
+GLUE (right half of Figure 1): a linear head reads the last token's hidden state, all weights learn a task in
+L1, and the weights that did best on L1's dev set are scored in every clone: the text is the same English, its
+ids are others. What a clone scores above the majority, it has from L1.
+"""
+
+import copy
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common import Parser, Progress, UserError, markdown, number, read_json, run_script, write
+from data import (
+    END_OF_DOCUMENT,
+    PAD,
+    Dataset,
+    Language,
+    Tokenizer,
+    build_languages,
+    clean,
+    documents,
+    encode,
+    token_bytes,
+)
+from kernels.cross_entropy import linear_cross_entropy
+from model import GPT, SIZES
+from train import Process, code_hash, default_precision, load_weights, mixed_precision, vocabulary_of
+
+BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}  # that are scored at a time: what a CPU's cache holds
+
+
+class Run(NamedTuple):
+    """A finished run: what it wrote, the text it read, and its model."""
+
+    out: Path
+    config: dict
+    dataset: Dataset
+    languages: list[Language]
+    model: GPT
+
+
+def load_run(out: Path, device: torch.device) -> Run:
+    """Open `out/NAME` with the data it was trained on."""
+    if not (out / "config.json").exists():
+        raise UserError(f"{out} is no run of train.py: it has no config.json")
+    if not (out / "result.json").exists():
+        raise UserError(f"{out} is not finished: it has no result.json; start its train.py command again")
+    config = read_json(out / "config.json")
+    dataset = Dataset(Path(config["data"]))
+    if dataset.fingerprint != config["fingerprint"]:
+        raise UserError(f"{out} was trained on other data than {dataset.folder} now holds")
+    try:
+        weights = load_weights(out / "model.pt")
+    except Exception as error:  # what is broken decides which
+        raise UserError(f"{out / 'model.pt'} is damaged or missing ({error})") from None
+    languages = build_languages(dataset, config)
+    try:
+        model = GPT(SIZES[config["size"]], vocabulary_of(languages), config["length"])
+        model.load_state_dict(weights)
+    except (KeyError, RuntimeError, TypeError):
+        maker = "the run was made by other code" if config["code"] != code_hash() else "it is another run's"
+        raise UserError(f"{out / 'model.pt'} does not fit this model.py: {maker}") from None
+    return Run(out, config, dataset, languages, model.to(device).eval())
+
+
+# --- perplexity -----------------------------------------------------------------------------------
+
+
+def sliding_windows(predictions: int, length: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where windows begin, and how many predictions at the end of each count: (windows,) twice.
+
+    The first window is scored like all others, so the first `length - stride` predictions of a text never
+    count. What a whole number of strides leaves over is scored by one more window that ends with the text. A
+    shorter text is one window.
+    """
+    length = min(length, predictions)
+    starts = np.arange(0, predictions - length + 1, stride)
+    counted = np.full(len(starts), min(stride, length))
+    if left_over := predictions - length - int(starts[-1]):
+        starts, counted = np.append(starts, predictions - length), np.append(counted, left_over)
+    return starts, counted
+
+
+def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
+    """Nats, (counted,), that each counted prediction of a text costs; the text is (n,) joint ids."""
+    device = model.output.weight.device
+    length, stride = min(model.length, len(tokens) - 1), max(1, model.length // 4)
+    starts, counted = sliding_windows(len(tokens) - 1, model.length, stride)
+    step = max(1, BATCH_TOKENS[device.type] // length)
+    batches = [slice(first, first + step) for first in range(0, len(starts), step)]
+
+    @torch.inference_mode()
+    def losses(batch: slice) -> np.ndarray:
+        windows = tokens[starts[batch, None] + np.arange(length + 1)].astype(np.int64)
+        windows = torch.from_numpy(windows).to(device)
+        # The output layer is the largest matrix of a small model: it is applied to the last positions only.
+        hidden = model.hidden(windows[:, :-1], last=stride)
+        each = linear_cross_entropy(hidden, model.output.weight, windows[:, 1:][:, -stride:])[1]
+        each = each.cpu().numpy()
+        return each[np.arange(each.shape[1]) >= each.shape[1] - counted[batch, None]]
+
+    # Each thread of a CPU scores windows of its own: threads that divided every matrix product would wait for
+    # each other after each of them, and for long where other programs keep a core busy.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads if device.type == "cpu" else 1) as pool:
+            found = []
+            for batch, nats in zip(batches, pool.map(losses, batches), strict=True):
+                progress.update(starts[batch][-1])
+                found.append(nats)
+    finally:
+        torch.set_num_threads(threads)
+    return np.concatenate(found).astype(np.float64)
+
+
+def standard_error(nats: np.ndarray, document_of: np.ndarray) -> float | None:
+    """Standard error of exp(mean of `nats`), seen as that of all texts of the kind; None from one document.
+
+    Tokens of a document are not independent, documents are. With s and n the nats and tokens of each of D
+    documents, N the sum of n and m the mean over all tokens, the mean's variance is
+    D / (D - 1) * sum((s - m * n)^2) / N^2; the delta method gives exp(m) times its root.
+    """
+    _, places = np.unique(document_of, return_inverse=True)
+    lengths, totals, mean = np.bincount(places), np.bincount(places, nats), nats.mean()
+    if len(lengths) < 2:
+        return None
+    variance = len(lengths) / (len(lengths) - 1) * ((totals - mean * lengths) ** 2).sum() / len(nats) ** 2
+    return math.exp(min(mean, 700.0)) * math.sqrt(variance)
+
+
+def perplexity(run: Run, language: Language, ids: np.ndarray) -> dict:
+    """Perplexity of (n,) own ids in one of the run's languages, and what result.json has beside it."""
+    if len(ids) < 2:
+        raise UserError(f"the text to score as {language.name} has {len(ids)} tokens, expected two or more")
+    progress = Progress(f"{run.out.name}: scoring {language.name}", len(ids), "tokens")
+    nats = score(run.model, language.table[ids], progress)
+    scored = slice(len(ids) - len(nats), None)
+    scored_bytes = int(token_bytes(run.dataset.tokenizer(language.source), ids)[scored].sum())
+    closed = np.cumsum(ids == END_OF_DOCUMENT)
+    document_of = (closed - (ids == END_OF_DOCUMENT))[scored]  # <eod> belongs to the document that it closes
+    measured = {
+        "ppl": math.exp(min(nats.mean(), 700.0)),
+        "ppl_standard_error": standard_error(nats, document_of),
+        "bits_per_byte": float(nats.sum()) / math.log(2) / scored_bytes if scored_bytes else None,
+        "scored_tokens": len(nats),
+        "scored_documents": int(document_of[-1] - document_of[0]) + 1,
+    }
+    error = measured["ppl_standard_error"]
+    note = f"PPL {measured['ppl']:.2f}{f' ± {error:.2g}' if error else ''}, "
+    note += f"{measured['bits_per_byte'] or math.nan:.3f} bits per byte, "
+    note += f"{len(nats)} tokens of {measured['scored_documents']} documents | "
+    progress.update(len(ids), note)
+    return measured
+
+
+def evaluate_held_out_text(run: Run) -> None:
+    """Perplexity in each language on the test split of its source, into result.json."""
+    measured = []
+    for language in run.languages:
+        stream = run.dataset.stream(language.source, "test")
+        measured.append(perplexity(run, language, stream.read(0, len(stream))))
+    result = read_json(run.out / "result.json")
+    for entry, found in zip(result["languages"], measured, strict=True):
+        entry.update(found)
+    write(run.out / "result.json", result)
+
+
+def evaluate_text(run: Run, path: Path, name: str) -> None:
+    """Perplexity of a text, cleaned and tokenised like a corpus, in one of the languages; printed only."""
+    languages = {language.name: language for language in run.languages}
+    if name not in languages:
+        raise UserError(f"--as {name}: {run.out} has {', '.join(languages)}")
+    texts = [text for _, document in documents(path) if (text := clean(document))]
+    ids = encode(run.dataset.tokenizer(languages[name].source), texts)
+    perplexity(run, languages[name], np.concatenate([np.empty(0, np.uint16), *ids]))
+
+
+# --- GLUE: the tasks ------------------------------------------------------------------------------
+
+
+class Task(NamedTuple):
+    """A classification task, in a folder as the official download lays it out.
+
+    The labels of the official test sets are secret: models are scored on the dev sets. Long passages are read
+    last, so that cutting never takes the question away.
+    """
+
+    texts: tuple[str, ...]  # columns, in the order in which they are read
+    label: str  # column
+    labels: tuple[str, ...] = ("0", "1")
+    files: tuple[str, ...] = ("train.tsv", "dev.tsv")  # of two dev sets, the first decides when to stop
+    columns: tuple[str, ...] | None = None  # of a .tsv file without a line that names them
+    flatten: Callable[[dict], list[dict]] = lambda record: [record]  # an object of a .jsonl file to its rows
+
+
+def multirc(record: dict) -> list[dict]:
+    """Each proposed answer to each question of a passage, to be called right or wrong by itself."""
+    passage = record["passage"]
+    return [
+        {**question, "passage": passage["text"], "answer": answer["text"], "label": answer["label"]}
+        for question in passage["questions"]
+        for answer in question["answers"]
+    ]
+
+
+def wsc(record: dict) -> list[dict]:
+    """Whether the pronoun of a text means the noun: both stand after it."""
+    target = record["target"]
+    return [{**record, "pronoun": target["span2_text"], "noun": target["span1_text"]}]
+
+
+ENTAILED, TRUTH = ("entailment", "not_entailment"), ("False", "True")
+JSON = ("train.jsonl", "val.jsonl")
+TASKS = {  # the paper's eleven results: MNLI has two
+    "CoLA": Task(("sentence",), "label", columns=("source", "label", "star", "sentence")),
+    "SST-2": Task(("sentence",), "label"),
+    "MRPC": Task(("#1 String", "#2 String"), "Quality"),
+    "QQP": Task(("question1", "question2"), "is_duplicate"),
+    "MNLI": Task(
+        ("sentence1", "sentence2"),
+        "gold_label",
+        ("entailment", "neutral", "contradiction"),
+        ("train.tsv", "dev_matched.tsv", "dev_mismatched.tsv"),
+    ),
+    "QNLI": Task(("question", "sentence"), "label", ENTAILED),
+    "RTE": Task(("sentence1", "sentence2"), "label", ENTAILED),
+    "BoolQ": Task(("question", "passage"), "label", TRUTH, JSON),
+    "MultiRC": Task(("question", "answer", "passage"), "label", files=JSON, flatten=multirc),
+    "WSC": Task(("text", "pronoun", "noun"), "label", TRUTH, JSON, flatten=wsc),
+}
+
+
+class Examples(NamedTuple):
+    """A file of a task: the own ids of each example, and the indices of their labels, (examples,)."""
+
+    rows: list[np.ndarray]
+    labels: np.ndarray
+
+
+def read_rows(path: Path, task: Task) -> Iterator[dict]:
+    """The rows of a tab-separated file with nothing quoted, or of one with a JSON object a line."""
+    columns, broken = task.columns, 0
+    with open(path, encoding="utf-8-sig", newline="\n") as lines:
+        for line in lines:
+            cells = line.rstrip("\r\n").split("\t")
+            if path.suffix == ".jsonl":
+                yield from task.flatten(json.loads(line))
+            elif columns is None:
+                columns = cells
+            elif len(cells) == len(columns):
+                yield dict(zip(columns, cells, strict=True))
+            else:
+                broken += 1
+    if broken:  # the official QQP has a few
+        print(f"{path}: {broken} rows without all cells are left out")
+
+
+def read_examples(path: Path, task: Task, tokenizer: Tokenizer, length: int) -> Examples:
+    """Read a file. An example is its texts in a row, each closed by <eod>, cut to `length` tokens."""
+    try:
+        rows = list(read_rows(path, task))
+        labels = [task.labels.index(str(row[task.label])) for row in rows]
+        texts = [encode(tokenizer, [clean(row[column]) for row in rows]) for column in task.texts]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not laid out as this task's official download: {error!r}") from None
+    if not rows:
+        raise UserError(f"{path} holds no examples")
+    return Examples([np.concatenate(parts)[:length] for parts in zip(*texts, strict=True)], np.array(labels))
+
+
+# --- GLUE: learned in L1, scored in every clone ---------------------------------------------------
+
+
+class Classifier(nn.Module):
+    """A GPT with a linear head in place of its output layer."""
+
+    def __init__(self, gpt: GPT, labels: int):
+        super().__init__()
+        self.gpt, self.dropout, self.head = gpt, nn.Dropout(0.1), nn.Linear(gpt.size.width, labels)
+        nn.init.normal_(self.head.weight, 0.0, 0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, rows: list[np.ndarray], table: np.ndarray) -> Tensor:
+        """n rows of own ids, read in the language of `table` -> (n, labels) float32."""
+        device, lengths = self.head.weight.device, np.array([len(row) for row in rows])
+        tokens = np.full((len(rows), lengths.max()), PAD, np.int64)  # on the right, where no one can see it
+        tokens[np.arange(tokens.shape[1]) < lengths[:, None]] = table[np.concatenate(rows)]
+        # fp16 would need its loss scaled: a GPU that has no bf16 takes float32.
+        precision = "bf16" if default_precision(device) == "bf16" else "fp32"
+        with mixed_precision(precision, device):
+            hidden = self.gpt.hidden(torch.from_numpy(tokens).to(device))
+            last = hidden[torch.arange(len(rows)), torch.from_numpy(lengths - 1)]
+            return self.head(self.dropout(last)).float()
+
+
+@torch.no_grad()
+def accuracy(classifier: Classifier, examples: Examples, table: np.ndarray) -> float:
+    """Share of right answers to examples that are read through `table`."""
+    order = np.argsort([len(row) for row in examples.rows], kind="stable")  # little of a batch is padding
+    classifier.eval()
+    right = 0
+    for places in np.split(order, range(256, len(order), 256)):
+        answers = classifier([examples.rows[i] for i in places], table).argmax(1).cpu().numpy()
+        right += int((answers == examples.labels[places]).sum())
+    classifier.train()
+    return right / len(order)
+
+
+def fine_tune(
+    model: GPT, train: Examples, dev: Examples, table: np.ndarray, *, labels: int, seed: int, label: str
+) -> Classifier:
+    """A copy of `model` that learned a task through `table`, at its best step on the dev set.
+
+    The recipe is the paper's: Adam at 5e-5, batches of 64, ten epochs; an end after 2,000 steps without a
+    better score, which is taken every 200.
+    """
+    batch, epochs, every, patience = 64, 10, 200, 2000
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    orders = [random.permutation(len(train.rows)) for _ in range(epochs)]
+    batches = [order[first : first + batch] for order in orders for first in range(0, len(order), batch)]
+    device = model.output.weight.device
+    classifier = Classifier(copy.deepcopy(model), labels).to(device).train()
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=5e-5, fused=True)
+    best, best_step, weights, progress = -1.0, 0, {}, Progress(label, len(batches), "steps")
+
+    for step, places in enumerate(batches, 1):
+        answers = classifier([train.rows[i] for i in places], table)
+        F.cross_entropy(answers, torch.from_numpy(train.labels[places]).to(device)).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+        if step % every == 0 or step == len(batches):
+            found = accuracy(classifier, dev, table)
+            if found > best:
+                best, best_step = found, step
+                weights = {name: tensor.detach().clone() for name, tensor in classifier.state_dict().items()}
+            if step - best_step >= patience:
+                progress.total = step
+        progress.update(step, f"best {best:.3f} after {best_step} | ")
+        if step == progress.total:
+            break
+
+    classifier.load_state_dict(weights)
+    return classifier
+
+
+def transfer(
+    run: Run, languages: list[Language], folder: Path, name: str, seeds: list[int]
+) -> dict[str, dict]:
+    """Fine-tune on a task in L1 once a seed: an entry of result.json for each of its dev sets.
+
+    An entry has the accuracy of the training set's commonest label, and each language's, one a seed.
+    """
+    task, l1 = TASKS[name], languages[0]
+    tokenizer, length = run.dataset.tokenizer(l1.source), min(128, run.model.length)  # 128 is the paper's
+    train, *devs = [read_examples(folder / name / file, task, tokenizer, length) for file in task.files]
+    commonest = Counter(train.labels.tolist()).most_common(1)[0][0]
+    entries = [{"seeds": seeds, "majority": float(np.mean(dev.labels == commonest))} for dev in devs]
+    for seed in seeds:
+        label = f"{run.out.name}: {name} in {l1.name}, seed {seed}"
+        classifier = fine_tune(
+            run.model, train, devs[0], l1.table, labels=len(task.labels), seed=seed, label=label
+        )
+        for entry, dev in zip(entries, devs, strict=True):
+            for language in languages:
+                found = accuracy(classifier, dev, language.table)
+                entry.setdefault(language.name, []).append(found)
+    return dict(zip((name, f"{name}-mm"), entries, strict=False))  # MNLI's second dev set is mismatched
+
+
+def evaluate_glue(run: Run, folder: Path, names: list[str], seeds: list[int]) -> None:
+    """Score the run on each task that its result.json does not have yet, and print the table of all.
+
+    GLUE is English: languages that are no clones of L1 have tokenisers for another text and are left out.
+    """
+    languages = [language for language in run.languages if language.source == run.languages[0].source]
+    path = run.out / "result.json"
+    for name in names:
+        if read_json(path).get("glue", {}).get(name, {}).get("seeds") != seeds:
+            found = transfer(run, languages, folder, name, seeds)
+            result = read_json(path)  # not before: hours may have passed, in which others wrote to it
+            write(path, result | {"glue": result.get("glue", {}) | found})
+
+    def cell(values) -> str:
+        deviation = f" ± {np.std(values, ddof=1):.3f}" if np.size(values) > 1 else ""
+        return f"{np.mean(values):.3f}{deviation}"
+
+    glue = read_json(path)["glue"]
+    columns = [*(language.name for language in languages), "majority"]
+    rows = [[task, *(cell(entry[column]) for column in columns)] for task, entry in glue.items()]
+    means = [np.mean([np.mean(entry[column]) for entry in glue.values()]) for column in columns]
+    print(markdown(["accuracy", *columns], [*rows, [f"mean of {len(glue)}", *map(cell, means)]]))
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Evaluate each run that the command line names and merge what is found into its result.json."""
+    parser = Parser(__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
+    text = parser.add_argument_group("perplexity of another text")
+    text.add_argument("--text", type=Path, help="a .txt or .jsonl file, or a folder of them")
+    text.add_argument("--as", dest="language", metavar="L", help="its language, as the run names it: EN2")
+    glue = parser.add_argument_group("GLUE transfer, by the paper's recipe")
+    glue.add_argument("--glue", type=Path, metavar="DIR", help="a folder with SST-2/train.tsv and the like")
+    glue.add_argument("--tasks", nargs="+", choices=TASKS, metavar="TASK", help="some of its tasks (all)")
+    glue.add_argument("--seeds", type=number(int, 1, 100), default=1, help="fine-tune so often (%(default)s)")
+    args = parser.parse_args(arguments)
+    if (args.text is None) != (args.language is None):
+        parser.error("--text FILE and --as LANGUAGE go together")
+    tasks = args.tasks or [name for name in TASKS if args.glue and (args.glue / name).is_dir()]
+    if args.glue and not tasks:
+        parser.error(f"--glue {args.glue} holds no task, expected folders named {', '.join(TASKS)}")
+
+    process = Process.current(args.device)
+    for out in dict.fromkeys(args.runs):
+        run = load_run(out, process.device)
+        if args.glue:
+            evaluate_glue(run, args.glue, tasks, list(range(args.seeds)))
+        elif args.text:
+            evaluate_text(run, args.text, args.language)
+        else:
+            evaluate_held_out_text(run)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,147 @@
+"""The GPT of the paper (section 3.1): a GPT-2 decoder, its sizes and nothing else.
+
+Pre-LayerNorm blocks, learned positions, biases in every linear layer but the last, GELU in its tanh form, no
+dropout, and input and output embeddings that are **not** tied, so that the two can be compared. Two details
+follow the code released with the paper rather than its text: token embeddings are multiplied by sqrt(width)
+before positions are added, and each MLP's output projection starts smaller, at 0.02 / sqrt(2 * layers).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.attention import causal_attention
+from kernels.cross_entropy import linear_cross_entropy
+
+
+@dataclass(frozen=True)
+class Size:
+    """One row of the paper's size table, and the recipe it is trained by unless flags of train.py say otherwise.
+
+    `heads * head_dim` need not equal `width` (mini: 256 of 512). The recipe's defaults are the paper's.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    head_dim: int
+    mlp: int
+    length: int = 512  # tokens of a sequence
+    batch: int = 128  # sequences of a step, on all processes together
+    learning_rate: float = 6e-4  # at its peak
+    warmup: int = 500  # steps
+    micro_batch: int = 16  # sequences that a process works on at a time: fits a GPU of 24 GB
+
+
+SIZES = {
+    "nano": Size(4, 128, 2, 64, 512, length=128, batch=32, learning_rate=2e-3, warmup=20, micro_batch=32),
+    "mini": Size(4, 512, 8, 32, 2048, micro_batch=32),
+    "tiny": Size(4, 768, 12, 64, 3072),
+    "small": Size(12, 768, 12, 64, 3072),
+    "medium": Size(24, 1024, 16, 64, 4096, batch=256),
+    "large": Size(24, 1536, 16, 96, 6144),
+    "xl": Size(24, 2048, 24, 128, 8192),
+}
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention: (batch, time, width) -> (batch, time, width)."""
+
+    def __init__(self, size: Size):
+        super().__init__()
+        self.heads, self.head_dim = size.heads, size.head_dim
+        self.query_key_value = nn.Linear(size.width, 3 * size.heads * size.head_dim)
+        self.output = nn.Linear(size.heads * size.head_dim, size.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, time, _ = x.shape
+        qkv = self.query_key_value(x).view(batch, time, 3, self.heads, self.head_dim)
+        return self.output(causal_attention(qkv).flatten(2))
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each added to the stream it reads through a LayerNorm."""
+
+    def __init__(self, size: Size):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(size.width)
+        self.attention = Attention(size)
+        self.mlp_norm = nn.LayerNorm(size.width)
+        self.mlp_input = nn.Linear(size.width, size.mlp)
+        self.mlp_output = nn.Linear(size.mlp, size.width)
+
+    def forward(self, x: Tensor, last: int | None = None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x))
+        if last is not None:  # only the last positions are asked for: nothing reads the others any more
+            x = x[:, -last:]
+        return x + self.mlp_output(F.gelu(self.mlp_input(self.mlp_norm(x)), approximate="tanh"))
+
+
+class GPT(nn.Module):
+    """A decoder over a joint vocabulary of all languages.
+
+    Args:
+        size: a row of SIZES.
+        vocabulary: number of ids in the joint vocabulary, that is, rows of the two embedding matrices.
+        length: longest sequence in tokens, that is, rows of the position matrix.
+    """
+
+    def __init__(self, size: Size, vocabulary: int, length: int):
+        super().__init__()
+        self.size, self.vocabulary, self.length = size, vocabulary, length
+        self.token_embedding = nn.Embedding(vocabulary, size.width)
+        self.position_embedding = nn.Embedding(length, size.width)
+        self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
+        self.final_norm = nn.LayerNorm(size.width)
+        self.output = nn.Linear(size.width, vocabulary, bias=False)
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """N(0, 0.02) for every matrix, N(0, 0.02 / sqrt(2 * layers)) where an MLP writes to the stream, 0 for biases."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "norm" not in name:
+                shrink = math.sqrt(2 * self.size.layers) if "mlp_output" in name else 1.0
+                parameter.normal_(0.0, 0.02 / shrink)
+
+    def hidden(self, tokens: Tensor, last: int | None = None) -> Tensor:
+        """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time, width), or of the `last` positions only."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        # Without this factor embeddings of size 0.02 would start as small as the positions that are added to
+        # them.
+        x = self.token_embedding(tokens) * math.sqrt(self.size.width) + self.position_embedding(positions)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        return self.final_norm(self.blocks[-1](x, last))
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy in nats of the targets under a softmax over the whole joint vocabulary.
+
+        (batch, time) ids and (batch, time) target ids -> their mean, to be differentiated, and (batch, time)
+        losses for the log.
+        """
+        return linear_cross_entropy(self.hidden(tokens), self.output.weight, targets)
+
+    def non_embedding_params(self) -> int:
+        """Parameters outside the two embedding matrices: the paper's measure of size (mini 11M, small 85M, medium 303M).
+
+        Position embeddings count, being no part of any vocabulary: only with them does medium round to 303M.
+        """
+        vocabularies = self.token_embedding.weight.numel() + self.output.weight.numel()
+        return sum(parameter.numel() for parameter in self.parameters()) - vocabularies
+
+
+def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
+    """Operations of a training step for each token, forward and backward, as model FLOPs utilisation counts them.
+
+    Six for each weight of a matrix product, output layer included, and 12 * layers * heads * head_dim *
+    length for attention.
+    """
+    inner = size.heads * size.head_dim
+    weights = size.layers * (4 * size.width * inner + 2 * size.width * size.mlp) + vocabulary * size.width
+    return 6 * weights + 12 * size.layers * inner * length

@@ -1,0 +1,301 @@
+"""The paper's Figures 1 to 10 from one's own runs, the paper's own values beside them as faint squares.
+
+    python -m paper.figures 1 out/table1 out/figure1 --out out/figure1    # writes out/figure1/figure1.png
+
+Figures 11 to 14 are pictures that align.py draws.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+import align
+from common import Parser, UserError, count, run_script, write_figure
+from fit_scaling import Fitted, Law, Quantity, Row, fit, names_of
+from paper import values
+from paper.compare import CLONES, EVEN, MAIN, ORDER, REAL, Missing, Rows, Setting, family, standard_size
+
+PAPER = {"alpha": 0.4, "linestyle": "none", "marker": "s", "markerfacecolor": "none", "markeredgewidth": 1.5}
+LEGEND = {"frameon": False, "fontsize": 8}
+
+
+def glue(row: Row) -> Quantity:
+    """Mean accuracy of a language over the tasks of GLUE, nan where it was not measured."""
+    tasks = row.result.get("glue", {}).values()
+    return Quantity(np.mean([np.mean(task[row.language]) for task in tasks]) if tasks else math.nan)
+
+
+MEASURES = {
+    "ppl": ("test perplexity", lambda row: row.ppl),
+    "mlte": ("MLTE in tokens", lambda row: row.mlte),
+    "efficiency": ("TEff", lambda row: row.token_efficiency),
+    "glue": ("mean accuracy on GLUE, fine-tuned in L1", glue),
+}
+
+
+# --- which rows -------------------------------------------------------------------------------------
+
+
+def plain(own: Rows, vocab: str, **fixed) -> Rows:
+    """Rows of two languages and one stage; `fixed` are other fields of their setting."""
+    return {
+        (setting, position): row
+        for (setting, position), row in own.items()
+        if setting.vocab == vocab and len(setting.languages) == 2 and len(setting.shares) == 1
+        if setting._replace(**fixed) == setting
+    }
+
+
+def of_paper(vocab: str) -> list[values.PaperRow]:
+    """The same of the paper."""
+    rows = [row for table in values.TABLES.values() for row in table if row.vocab == vocab]
+    return [row for row in rows if len(row.languages) == 2 and len(row.shares) == 1]
+
+
+def at_ratios(own: Rows, size: str, vocab: str) -> Rows:
+    """Plain rows at 1x, or Missing if they are of fewer than two ratios."""
+    found = plain(own, vocab, times=1, size=size, anchors=0)
+    if len({setting.shares for setting, _ in found}) < 2:
+        raise Missing(f"{vocab} runs of {size} at two ratios or more")
+    return found
+
+
+def second(row: Setting | values.PaperRow) -> float:
+    """p(L2) in percent."""
+    return 100 - row.shares[0]
+
+
+# --- how they are drawn -----------------------------------------------------------------------------
+
+
+def points(axes, rows: list[tuple[float, Row]], measure: str, **style) -> None:
+    """One line of rows at given places, their intervals as bars; one without end leaves the others room."""
+    known = [(x, MEASURES[measure][1](row)) for x, row in sorted(rows, key=lambda pair: pair[0])]
+    known = [(x, found) for x, found in known if math.isfinite(found.value)]
+    if known:
+        value, low, high = np.array([found for _, found in known]).T
+        bars = np.nan_to_num([value - low, np.minimum(high, 3 * value.max()) - value])
+        axes.errorbar([x for x, _ in known], value, bars, capsize=2, elinewidth=0.8, marker="o", **style)
+
+
+def finish(axes, measure: str, x_label: str) -> None:
+    """Labels and scale."""
+    axes.set(xlabel=x_label, ylabel=MEASURES[measure][0])
+    axes.spines[["top", "right"]].set_visible(False)
+    if measure in {"ppl", "mlte"}:
+        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
+    if measure == "efficiency":
+        axes.axhline(1, color="0.5", linestyle=":", linewidth=1)
+        axes.set_ylim(bottom=0)
+
+
+def logarithmic(axis) -> None:
+    """Ticks at 1, 2, 3 and 5 times the powers of ten; all nine would write over each other."""
+
+    def text(value: float, _) -> str:
+        return count(value) if value >= 1000 else f"{value:.3g}"
+
+    axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    axis.set_major_formatter(text)
+    axis.set_minor_formatter(text)
+
+
+def by_ratio(axes, rows: Rows, vocab: str, measure: str, position: int, label: str, **style) -> None:
+    """A language's rows against p(L2), and the paper's."""
+    mine = [(second(setting), row) for (setting, i), row in rows.items() if i == position]
+    points(axes, mine, measure, label=label, **style)
+    theirs = [(second(row), getattr(row, measure)[position]) for row in of_paper(vocab) if row.times == 1]
+    axes.plot(*zip(*theirs, strict=True), color=style["color"], label=f"{label}, paper", **PAPER)
+
+
+def expected_curve(axes, rows: Rows, position: int, **style) -> None:
+    """MLPE by p(L2), of a monolingual model on as many tokens, as far as the law reaches."""
+    mine = [(second(setting), row) for (setting, i), row in rows.items() if i == position]
+    shares = [share for share, _ in mine]
+    largest, row = max(mine, key=lambda pair: pair[1].seen)
+    curve = np.linspace(min(shares), max(shares), 60)
+    own, most = (curve, largest) if position else (100 - curve, 100 - largest)
+    tokens = row.seen * own / most
+    known = [row.law is not None and row.law.covers(number) for number in tokens]
+    if any(known):
+        label = f"L{position + 1}, as many tokens alone (MLPE)"
+        axes.plot(curve[known], row.law.perplexity(tokens[known]), label=label, **style)
+
+
+# --- the figures ------------------------------------------------------------------------------------
+
+
+def figure_1(figure, fitted: Fitted, size: str) -> None:
+    """Left: perplexity of two clones by the share of the second. Right: GLUE accuracy, if it was measured."""
+    rows = at_ratios(family(fitted, CLONES), size, "cloned")
+    scored = any(row.result.get("glue") for row in rows.values())
+    left, *right = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
+    for position, colour in enumerate(("C1", "C3")):
+        by_ratio(left, rows, "cloned", "ppl", position, f"L{position + 1}", color=colour)
+        expected_curve(left, rows, position, color=colour, linestyle="--", linewidth=1)
+    finish(left, "ppl", "p(L2) in %")
+    left.legend(**LEGEND)
+    for axes in right:
+        for position, (colour, label) in enumerate((("C1", "L1"), ("C3", "L2, zero-shot"))):
+            mine = [(second(setting), row) for (setting, i), row in rows.items() if i == position]
+            points(axes, mine, "glue", color=colour, label=label)
+        shares = [100 - share for share in values.GLUE_EN2]
+        axes.plot(shares, values.GLUE_EN2.values(), color="C3", label="L2, paper", **PAPER)
+        axes.axhspan(*values.GLUE_EN1, color="C1", alpha=0.25, label="L1, paper")
+        finish(axes, "glue", "p(L2) in %")
+        axes.legend(**LEGEND)
+
+
+def figure_3(figure, fitted: Fitted, size: str) -> None:
+    """Perplexity (above) and TEff (below) of two real languages by p(L2), disjoint and anchored."""
+    own, panels, measures = family(fitted, REAL), figure.subplots(2, 2, sharex=True), ("ppl", "efficiency")
+    for vocab, style in (("disjoint", {"color": "C0", "linestyle": "--"}), ("anchored", {"color": "C1"})):
+        rows = at_ratios(own, size, vocab)
+        for position in (0, 1):
+            for axes, measure in zip(panels[:, position], measures, strict=True):
+                by_ratio(axes, rows, vocab, measure, position, vocab, **style)
+    for position, name in enumerate(values.EN_FR):
+        expected_curve(panels[0, position], rows, position, color="0.5", linestyle=":")
+        panels[0, position].set_title(name.upper())
+        for axes, measure in zip(panels[:, position], measures, strict=True):
+            finish(axes, measure, "p(FR) in %")
+    panels[0, 0].legend(**LEGEND)
+
+
+def scaling(figure, fitted: Fitted, size: str, name: str, vocab: str, measures: tuple[str, ...]) -> None:
+    """Figures 2, 4, 9 and 10: 50/50 and 90/10 against tokens (left) and model size (right)."""
+    own = plain(family(fitted, name), vocab, anchors=0)
+    rows = [(setting, i, row) for (setting, i), row in own.items() if setting.shares in {EVEN, MAIN}]
+    times = sorted({setting.times for setting, _, _ in rows if setting.size == size})
+    sizes = sorted({setting.size for setting, _, _ in rows if setting.times == 1}, key=ORDER.index)
+    if len(times) < 2 and len(sizes) < 2:
+        raise Missing(f"{vocab} runs at 50/50 and 90/10 for two numbers of tokens, or of two sizes")
+    lines = {(EVEN, 0): "C0", (EVEN, 1): "C9", (MAIN, 0): "C1", (MAIN, 1): "C3"}
+    panels = figure.subplots(len(measures), 2, squeeze=False, sharey="row")
+    for (left, right), measure in zip(panels, measures, strict=True):
+        for (shares, position), colour in lines.items():
+            style = {"color": colour, "label": f"L{position + 1} at {shares[0]}/{100 - shares[0]}"}
+            mine = [(setting, row) for setting, i, row in rows if (setting.shares, i) == (shares, position)]
+            points(left, [(s.times, row) for s, row in mine if s.size == size], measure, **style)
+            points(right, [(sizes.index(s.size), row) for s, row in mine if s.times == 1], measure, **style)
+            if measure != "mlte":  # which the paper does not print
+                theirs = [row for row in of_paper(vocab) if row.shares == shares]
+                marks = [(row.times, getattr(row, measure)[position]) for row in theirs]
+                left.plot(*zip(*marks, strict=True), color=colour, **PAPER)
+        finish(left, measure, f"training tokens, in units of the standard run ({size})")
+        finish(right, measure, "model size at 1x")
+        left.set_xticks(times)
+        right.set_xticks(range(len(sizes)), sizes)
+    panels[0, 0].plot([], [], color="0.3", label="paper, small", **PAPER)
+    panels[0, 0].legend(**LEGEND)
+
+
+def figure_5(figure, fitted: Fitted, size: str) -> None:
+    """The laws of every size and language with the runs they rest on, and the paper's laws of small."""
+    axes = figure.subplots()
+    for i, (key, name) in enumerate(names_of(fitted.laws).items()):
+        colour, law, runs = f"C{i % 10}", fitted.laws[key], fitted.points[key]
+        curve = np.geomspace(law.fewest, law.most, 100)
+        axes.plot(curve, law.perplexity(curve), color=colour, label=name)
+        axes.plot([run.tokens for run in runs], [run.ppl for run in runs], "o", color=colour, markersize=5)
+    for source, parameters in values.LAWS.items():
+        law = Law(*parameters, 0.05 * values.TOKENS, 3 * values.TOKENS)
+        curve = np.geomspace(law.fewest, law.most, 100)
+        axes.plot(curve, law.perplexity(curve), color="0.5", alpha=0.5, label=f"paper: small, {source}")
+        tokens = [fraction * values.TOKENS for fraction in values.POINTS[source]]
+        axes.plot(tokens, values.POINTS[source].values(), color="0.5", **PAPER)
+    finish(axes, "ppl", "training tokens")
+    axes.set_xscale("log")
+    logarithmic(axes.xaxis)
+    axes.legend(**LEGEND)
+
+
+def clones_looked_at(fitted: Fitted, size: str) -> dict[str, dict]:
+    """result.json of the clones that align.py has looked at, by p(L2), or Missing."""
+    rows = plain(family(fitted, CLONES), "cloned", times=1, size=size, anchors=0)
+    shares = {second(setting): row.result for (setting, _), row in rows.items()}
+    found = {
+        f"p(L2) = {share:g}%": result
+        for share, result in sorted(shares.items())
+        if "embeddings" in result.get("alignment", {})
+    }
+    if not found:
+        raise Missing("runs of clones that align.py has looked at")
+    return found
+
+
+def figure_6(figure, fitted: Fitted, size: str) -> None:
+    """Cosine of clones' embeddings, and of all pairs, by p(L2); word2vec as the control."""
+    results, panels = clones_looked_at(fitted, size), figure.subplots(1, 2, sharey=True)
+    shares = [100 - share for share in values.EMBEDDINGS]
+    panels[0].plot(shares, values.EMBEDDINGS.values(), color="C0", label="paper, counterparts", **PAPER)
+    if align.pairs_of(results, "word2vec"):
+        align.draw_embeddings(results, panels, "word2vec", "word2vec", "C1")
+    align.draw_embeddings(results, panels)
+
+
+def figure_7(figure, fitted: Fitted, size: str) -> None:
+    """Cosine of clones' embeddings by the frequency of the token, a line for each ratio."""
+    align.draw_frequency(clones_looked_at(fitted, size), figure.subplots(1, 2, sharey=True))
+
+
+def figure_8(figure, fitted: Fitted, size: str) -> None:
+    """Perplexity of two balanced clones by the share of the vocabulary that they have in common."""
+    rows = plain(family(fitted, CLONES), "cloned", times=1, size=size, shares=EVEN)
+    if len({setting.anchors for setting, _ in rows}) < 2:
+        raise Missing("balanced runs of clones with several --anchors")
+    axes = figure.subplots()
+    for position, colour in enumerate(("C1", "C3")):
+        mine = [(100 * setting.anchors, row) for (setting, i), row in rows.items() if i == position]
+        points(axes, mine, "ppl", color=colour, label=f"L{position + 1} at 50/50")
+    theirs = next(row.ppl[0] for row in of_paper("cloned") if (row.shares, row.times) == (EVEN, 1))
+    axes.plot([0], [theirs], color="0.3", label="paper, no anchors", **PAPER)
+    finish(axes, "ppl", "anchor points: % of the vocabulary that is shared")
+    axes.legend(**LEGEND)
+
+
+FIGURES = {  # function, further arguments, inches
+    1: (figure_1, (), (10, 4.2)),
+    2: (scaling, (CLONES, "cloned", ("ppl", "efficiency")), (10, 7)),
+    3: (figure_3, (), (10, 7)),
+    4: (scaling, (REAL, "anchored", ("ppl", "efficiency")), (10, 7)),
+    5: (figure_5, (), (7, 4.8)),
+    6: (figure_6, (), (10, 4.2)),
+    7: (figure_7, (), (10, 4.2)),
+    8: (figure_8, (), (7, 4.2)),
+    9: (scaling, (CLONES, "cloned", ("ppl", "mlte", "efficiency")), (10, 10)),
+    10: (scaling, (REAL, "anchored", ("ppl", "mlte", "efficiency")), (10, 10)),
+}
+
+
+def draw(number: int, fitted: Fitted) -> Figure:
+    """One of the paper's figures."""
+    function, further, inches = FIGURES[number]
+    figure = Figure(figsize=inches, layout="constrained")
+    try:
+        function(figure, fitted, standard_size(fitted), *further)
+    except Missing as missing:
+        raise UserError(f"Figure {number} needs {missing}; bash runs/figure{number}.sh runs them") from None
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Draw one figure from the runs below the given folders."""
+    parser = Parser(__doc__)
+    parser.add_argument("figure", type=int, choices=FIGURES, help="its number")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="out/FOLDER", help="folders of evaluated runs"
+    )
+    parser.add_argument("--out", type=Path, help="where figureN.png goes (the first folder)")
+    args = parser.parse_args(arguments)
+    path = (args.out or args.folders[0]) / f"figure{args.figure}.png"
+    write_figure(path, draw(args.figure, fit(args.folders)))
+    print(f"figure: {path}")
+
+
+if __name__ == "__main__":
+    run_script(main)

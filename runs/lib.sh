@@ -1,0 +1,115 @@
+# Sourced by every script here: how large the experiments are, and what `run` means.
+#
+#   SCALE=cpu bash runs/table1.sh             # two cores: GPT nano, 2 million tokens (the default)
+#   SCALE=gpu bash runs/table1.sh             # one GPU: GPT mini, several epochs over the novels
+#   SCALE=paper GPUS=8 bash runs/table1.sh    # the paper's: GPT small, 1.2 billion tokens of books
+#   DRY=1 bash runs/table1.sh                 # only print the commands; | python -m paper.plan says what they cost
+#   SEED=1 bash runs/table1.sh                # another seed, in out/table1-seed1
+#   NOVELS=DIR bash runs/table3.sh            # DIR/en and DIR/fr hold texts; without it, novels are downloaded
+#   RESULTS=results/cpu bash runs/table1.sh   # tables and figures go there, and what made them: commands.txt
+#
+# SIZE, TOKENS (of 1x) and RECIPE (more flags of train.py) replace what the scale says; then choose another OUT, too.
+# A finished run is skipped, a stopped one goes on: every script can be stopped and started again at any time.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+[ ! -d .venv ] || PATH="$PWD/.venv/bin:$PATH" # the environment that make creates
+SCALE=${SCALE:-cpu} SEED=${SEED:-0} GPUS=${GPUS:-1} DRY=${DRY:-} NOVELS=${NOVELS:-}
+[ -n "$DRY" ] || python -c 'import sentencepiece' 2>/dev/null || {
+    echo "error: $(command -v python || echo python) lacks the libraries of requirements.txt;" \
+        "make env installs them into .venv" >&2
+    exit 2
+}
+
+# What a scale is. LADDER: monolingual runs for the law, in units of 1x; SIZES: models of the figures by size.
+NOVEL_DATA=eltec
+[ -z "$NOVELS" ] || NOVEL_DATA=novels
+case $SCALE in
+cpu) # 3x is 6.0 of the 6.1 million tokens of pydocs: no row of Table 1 reads a text twice
+    STANDARD_SIZE=${SIZE:-nano} SIZES="nano mini" STANDARD_TOKENS=2e6 STANDARD_RECIPE=${RECIPE:-}
+    OTHER_RECIPE="--length 128 --batch 32 --learning-rate 1e-3 --warmup 20" # as nano's, but for the rate
+    LADDER="0.1 0.25 0.5 1 1.5 2 3" REAL_LADDER="0.1 0.25 0.5 1 2" OTHER_LADDER="0.1 0.25 0.5 1"
+    CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-4096 PIECES=4096 OUT=${OUT:-out}
+    ;;
+gpu) # 1x is one and a half passes over the English novels, 3x four and a half, more than which teaches little
+    STANDARD_SIZE=${SIZE:-mini} SIZES="mini small" STANDARD_TOKENS=20e6
+    OTHER_RECIPE="--batch 32 --warmup 100" STANDARD_RECIPE=${RECIPE:-$OTHER_RECIPE}
+    LADDER="0.1 0.25 0.5 1 1.5 2 3" REAL_LADDER="0.1 0.25 0.5 1 2" OTHER_LADDER="0.1 0.25 0.5 1 2"
+    CLONE_DATA=$NOVEL_DATA REAL_DATA=$NOVEL_DATA PIECES=16384 OUT=${OUT:-out/gpu}
+    ;;
+paper) # 18,265 steps
+    STANDARD_SIZE=${SIZE:-small} SIZES="mini small medium" STANDARD_TOKENS=1197015040
+    OTHER_RECIPE="" STANDARD_RECIPE=${RECIPE:-}
+    LADDER="0.05 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.85 0.9 0.95 1 1.5 2 3" REAL_LADDER=$LADDER
+    LADDER_mini="0.05 0.1 0.25 0.5 1" LADDER_medium="0.1 0.24 0.5 1 1.2 2.04 2.16 2.28 2.4"
+    OTHER_LADDER=$LADDER_mini
+    CLONE_DATA=books REAL_DATA=books PIECES=16384 OUT=${OUT:-out/paper}
+    ;;
+*) echo "error: SCALE=$SCALE: expected cpu, gpu or paper" >&2 && exit 2 ;;
+esac
+ONE=${TOKENS:-$STANDARD_TOKENS}                     # tokens of 1x
+SUFFIX=$([ "$SEED" = 0 ] || echo "-seed$SEED")      # of folders
+PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX   # where tables and figures go
+LAUNCH=python # one process needs no launcher
+[ "$GPUS" = 1 ] && [ "$SCALE" = cpu ] || LAUNCH="torchrun --standalone --nproc-per-node $GPUS"
+
+corpus() { # clones|real: the text of what follows, prepared if it is not there
+    local name=$CLONE_DATA
+    [ "$1" = clones ] || name=$REAL_DATA
+    DATA=data/$name
+    case $name in
+    pydocs) also python data.py ;;
+    books) also python data.py --corpus books --max-tokens 5e9 ;;
+    eltec*) also python data.py --corpus eltec --name "$name" --vocab-size "$PIECES" ;;
+    novels*) also python data.py --name "$name" --text "en=$NOVELS/en" --text "fr=$NOVELS/fr" --vocab-size "$PIECES" ;;
+    esac
+}
+
+aligned() { # lines in step for align.py: PARALLEL.en and PARALLEL.fr, of Europarl unless it says otherwise
+    [ -n "${PARALLEL:-}" ] || also python -m corpora.europarl
+    PARALLEL=${PARALLEL:-data/downloads/europarl-v7/europarl-v7.fr-en}
+}
+
+into() { # NAME: the folder of the runs that follow, below out/
+    FOLDER=$OUT/$1$SUFFIX
+}
+
+size() { # SIZE: the model of the runs that follow; unless it is the standard one, their names begin with it
+    SIZE=$1 RECIPE=$STANDARD_RECIPE PREFIX=""
+    [ "$SIZE" = "$STANDARD_SIZE" ] || RECIPE=$OTHER_RECIPE PREFIX=$SIZE-
+}
+size "$STANDARD_SIZE"
+OTHER_SIZES=${SIZES//$STANDARD_SIZE/}
+
+run() { # NAME TIMESx FLAGS...: train and evaluate one model on TIMES the standard tokens, unless that is done
+    local out=$FOLDER/$PREFIX$1 tokens made
+    tokens=$(awk "BEGIN { printf \"%.0f\", ${2%x} * $ONE }")
+    shift 2
+    # train.py says itself that a run is finished, and whether it was with other settings or other code.
+    # shellcheck disable=SC2086
+    also $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" "$@" $RECIPE --seed "$SEED" --out "$out"
+    [ -z "$DRY" ] && grep -q '"ppl"' "$out/result.json" || also python evaluate.py "$out"
+    [ -z "$DRY" ] || return 0
+    made=$(sed -n -e 's/^  "device": "\(.*\)",*$/on \1/p' -e 's/^  "date": "\(.*\)",*$/at \1/p' "$out/result.json")
+    keep "# $out was made" $made
+}
+
+ladder() { # [LANGUAGE]: monolingual runs of different length, for the law
+    local times steps=$LADDER own=LADDER_$SIZE
+    [ $# = 0 ] || steps=$REAL_LADDER
+    [ "$SIZE" = "$STANDARD_SIZE" ] || steps=${!own:-$OTHER_LADDER}
+    for times in $steps; do
+        run "mono-${1:+$1-}${times}x" "${times}x" ${1:+--languages "$1"} --ratio 1
+    done
+}
+
+also() { # COMMAND...: print it and do it; with DRY only print it
+    [ -z "$DRY" ] || { echo "$*" && return; }
+    echo "== $*"
+    "$@" </dev/null
+    keep "$@"
+}
+
+keep() { # WORDS...: a line beside the tables that tells how they were made, once however often the script is started
+    mkdir -p "$PAGE"
+    grep -qsxF -e "$*" "$PAGE/commands.txt" || echo "$*" >>"$PAGE/commands.txt"
+}

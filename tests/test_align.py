@@ -1,0 +1,423 @@
+"""Alignment: closed forms and brute force for similarities, joined lines against their definition, runs."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tree
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import align
+import train
+from common import UserError
+from data import Dataset
+from evaluate import load_run
+from model import GPT, SIZES, Size
+
+MICRO = Size(layers=2, width=32, heads=2, head_dim=16, mlp=64)
+
+# --- similarity -----------------------------------------------------------------------------------
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_cosine_does_not_depend_on_lengths_however_small_or_large():
+    one, other = random(3, 5), random(3, 5, seed=1)
+    expected = float((one * other).sum() / (one.norm() * other.norm()))
+    for left, right in ((1, 1), (1e-30, 1), (1e-25, 1e25)):
+        assert align.cosine(one * left, other * right) == pytest.approx(expected, abs=1e-6)
+    assert align.cosine(one, -2 * one) == pytest.approx(-1)
+    assert align.cosine(one, 0 * one) == 0
+    assert align.normalise(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist() == [
+        pytest.approx([0.6, 0.8]),
+        [0, 0],
+    ]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 6), st.integers(0, 99))
+@settings(deadline=None)
+def test_mean_of_all_pairs_equals_brute_force(n, m, width, seed):
+    one, other = random(n, width, seed=seed), random(m, width, seed=seed + 1)
+    brute = torch.nn.functional.cosine_similarity(one[:, None].double(), other[None].double(), dim=-1).mean()
+    assert align.mean_of_all_pairs(one, other) == pytest.approx(float(brute), abs=1e-6)
+
+
+def test_standard_errors_are_those_of_random_vectors():
+    """Random vectors of width d are similar by 0, give or take 1 / sqrt(d)."""
+    for width in (16, 256):
+        one, other = (align.normalise(random(4000, width, seed=seed)) for seed in (0, 1))
+        found = align.estimate((one * other).sum(-1).numpy())
+        error = 1 / math.sqrt(4000 * width)
+        assert found == {
+            "mean": pytest.approx(0, abs=4 * error),
+            "standard_error": pytest.approx(error, rel=0.05),
+            "count": 4000,
+        }
+    assert align.estimate(np.array([0.5])) == {"mean": 0.5, "standard_error": None, "count": 1}
+    assert align.estimate(np.array([])) is None
+
+
+@given(st.integers(1, 7), st.integers(1, 7), st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_matching_is_full_and_weighs_as_much_as_its_plain_twin(rows, columns, seed):
+    similarity = np.random.default_rng(seed).uniform(-1, 1, (rows, columns))
+    left, right = align.match(similarity)
+    assert len(left) == len(set(left)) == len(set(right)) == min(rows, columns)
+    assert similarity[left, right].sum() == pytest.approx(similarity[align.plain_match(similarity)].sum())
+
+
+def layers(count: int, positions: int, width: int, seed: int = 0) -> list[torch.Tensor]:
+    return list(align.normalise(random(count, positions, width, seed=seed)))
+
+
+def test_permuted_positions_are_recovered():
+    one, order = layers(3, 40, 16), torch.from_numpy(np.random.default_rng(0).permutation(40))
+    other = [layer[order] for layer in one]
+    rows, columns = align.match(align.mean_similarity(one, other))
+    assert order[columns].tolist() == rows.tolist()
+    assert align.by_matching(one, other) == pytest.approx([1] * 3, abs=1e-6)
+    assert np.abs(align.by_position(one, other)).max() < 0.5
+
+
+def test_texts_of_different_length_leave_positions_over():
+    one, order = layers(2, 12, 16), torch.tensor([7, 1, 4, 11])
+    other = [layer[order] for layer in one]
+    assert align.by_matching(one, other) == pytest.approx([1, 1], abs=1e-6)
+    assert align.by_matching(other, one) == pytest.approx([1, 1], abs=1e-6)
+
+
+def test_matching_is_made_on_the_mean_over_layers_and_measured_in_each():
+    """Layer 2 contradicts layer 1, more weakly: the matching follows layer 1, and layer 2 pays for it."""
+    same, crossed = torch.eye(2), torch.tensor([[0.6, 0.8], [0.8, 0.6]])
+    expected = torch.tensor([[0.8, 0.4], [0.4, 0.8]])
+    assert align.mean_similarity([same, same], [same, crossed]) == pytest.approx(expected.numpy())
+    assert align.by_matching([same, same], [same, crossed]) == pytest.approx([1, 0.6], abs=1e-6)
+
+
+def test_frequency_is_in_half_decades_without_what_never_occurs():
+    shares = np.array([0, 0.001, 0.002, 0.0032, 0.5, 0.01])
+    found = align.by_frequency(shares, np.array([9, 1, 3, 5, 7, 6.0]))
+    middles = [math.log10(entry["frequency"]) for entry in found]
+    assert middles == pytest.approx([-2.75, -2.25, -1.75, -0.25])
+    assert [(entry["mean"], entry["count"]) for entry in found] == [(2, 2), (5, 1), (6, 1), (7, 1)]
+    assert found[0]["standard_error"] == pytest.approx(1)
+
+
+# --- what a model makes of a sequence -------------------------------------------------------------
+
+
+@pytest.fixture
+def gpt() -> GPT:
+    torch.manual_seed(0)
+    return GPT(MICRO, vocabulary=60, length=16).eval()
+
+
+def test_hidden_states_are_those_after_each_block_and_hooks_are_gone(gpt):
+    states = align.hidden_states(gpt, np.arange(17))  # the last token is only predicted
+    x = gpt.token_embedding(torch.arange(16)[None]) * 32**0.5 + gpt.position_embedding(torch.arange(16))
+    for block, state in zip(gpt.blocks, states, strict=True):
+        x = block(x)
+        assert torch.allclose(state, x[0] / x[0].norm(dim=-1, keepdim=True), atol=1e-5)
+    assert not any(block._forward_hooks for block in gpt.blocks)
+
+
+def test_gradients_are_those_of_the_mean_loss(gpt):
+    tokens = torch.arange(10)[None]
+    logits = gpt.output(gpt.hidden(tokens[:, :-1]))
+    torch.nn.functional.cross_entropy(logits[0], tokens[0, 1:]).backward()
+    for found, parameter in zip(align.gradients(gpt, np.arange(10)), gpt.parameters(), strict=True):
+        assert torch.allclose(found, parameter.grad, atol=1e-6)
+
+
+# --- parallel text --------------------------------------------------------------------------------
+
+LINES = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), max_size=60)
+
+
+def lengths_of(lines: list[list[list[int]]]) -> list[list[int]]:
+    return [[len(side) for side in line] for line in lines]
+
+
+@given(LINES, st.integers(6, 20))
+@settings(deadline=None, max_examples=50)
+def test_lines_are_joined_as_the_paper_says(lengths, length):
+    lines = [[[i] * n, [i] * m] for i, (n, m) in enumerate(lengths)]
+    fitting = [line for line in lines if max(map(len, line)) <= length]
+    expected = []
+    while fitting:  # the longest run of lines that fits on both sides
+        ends = range(1, len(fitting) + 1)
+        end = max(end for end in ends if np.max(np.sum(lengths_of(fitting[:end]), axis=0)) <= length)
+        expected.append([[token for line in fitting[:end] for token in line[side]] for side in (0, 1)])
+        fitting = fitting[end:]
+    assert list(align.join_lines(iter(lines), length)) == expected
+
+
+def test_joining_reads_no_more_than_it_needs():
+    def lines():
+        yield from ([[1] * 300, [2] * 300], [[1] * 300, [2] * 300])
+        raise AssertionError("read on")
+
+    assert list(map(len, next(align.join_lines(lines(), 512)))) == [300, 300]
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(prepared, babel, tmp_path_factory) -> Iterator[dict[str, Path]]:
+    """Runs of two steps in several settings. Read only."""
+    folder = tmp_path_factory.mktemp("runs")
+    shape = ["--size", "micro", "--length", 32, "--batch", 8, "--tokens", 512, "--warmup", 1]
+    machine = ["--no-compile", "--precision", "fp32", "--device", "cpu"]
+    settings = {
+        "clones": [prepared, "--ratio", 0.9],
+        "three": [prepared, "--clones", 3, "--anchors", 0.5],
+        "mono": [prepared, "--ratio", 1],
+        "disjoint": [babel, "--languages", "en", "xx"],
+        "anchored": [babel, "--languages", "en", "xx", "--vocab", "anchored"],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "micro", MICRO)
+        for name, flags in settings.items():
+            train.main([str(flag) for flag in ["--data", *flags, *shape, *machine, "--out", folder / name]])
+        yield {name: folder / name for name in settings}
+
+
+@pytest.fixture
+def run(runs, tmp_path):
+    """`run(name)`: a copy of one that a test may change."""
+    return lambda name: Path(shutil.copytree(runs[name], tmp_path / name))
+
+
+@pytest.fixture
+def lines(tmp_path) -> list[str]:
+    """Flags that name two files of aligned lines; some are empty in both."""
+    english = "\ufeffOh.\r\n\n" + "".join(f"Line {i} is\u2028a text.\n" for i in range(60))
+    other = "Ah.\n \n" + "".join(f"And {i} is the other side of the line.\n" for i in range(60))
+    (tmp_path / "en.txt").write_bytes(english.encode())
+    (tmp_path / "xx.txt").write_bytes(other.encode())
+    return ["--parallel", f"xx={tmp_path / 'xx.txt'}", f"en={tmp_path / 'en.txt'}"]
+
+
+def alignment(out: Path) -> dict:
+    return json.loads((out / "result.json").read_text())["alignment"]
+
+
+def means(entries: list[dict]) -> list[float]:
+    return [entry["mean"] for entry in entries]
+
+
+def test_copied_clones_are_equal_everywhere(run, command):
+    out = run("clones")
+    before = json.loads((out / "result.json").read_text())
+    state = torch.load(out / "model.pt", weights_only=True)
+    for name in ("token_embedding.weight", "output.weight"):
+        state[name][512:1024] = state[name][:512]
+    torch.save(state, out / "model.pt")
+
+    code, printed, _ = command(align.main, out, "--sequences", 3, "--matching")
+    assert code == 0
+    embeddings, hidden, gradients = (alignment(out)[part]["EN1-EN2"] for part in align.PARTS)
+    for matrix in ("input", "output"):
+        expected = {"mean": pytest.approx(1), "standard_error": pytest.approx(0, abs=1e-6), "count": 511}
+        assert embeddings[matrix]["counterparts"] == expected
+        assert abs(embeddings[matrix]["all_pairs"]) < 0.9
+    for method in ("positions", "matching"):
+        assert means(hidden[method]) == pytest.approx([1] * 2, abs=1e-5)
+        assert {entry["count"] for entry in hidden[method]} == {3}
+    inside = [entry for name, entry in gradients["tensors"].items() if name.startswith("blocks.")]
+    assert (len(inside), gradients["blocks"]["count"]) == (2 * 12, 3)
+    assert means([gradients["blocks"], *inside]) == pytest.approx([1] * 25, abs=1e-4)
+    # The clones' tokens are other rows: their gradients have nothing in common.
+    assert gradients["tensors"]["token_embedding.weight"]["mean"] == pytest.approx(0, abs=1e-6)
+
+    after = json.loads((out / "result.json").read_text())
+    assert {key: value for key, value in after.items() if key != "alignment"} == before
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()]
+    assert ["clones EN1-EN2, matching", "3", *["1.000 ± 0.000"] * 2] in rows
+    assert ["clones EN1-EN2", "3", "1.000 ± 0.000", *["1.000"] * 2] in rows
+    names = {path.name for path in out.glob("alignment-*")}
+    assert names == {f"alignment-{picture}.png" for picture in align.PICTURES}
+
+
+def test_parts_are_merged(run, command, monkeypatch):
+    out = run("clones")
+    monkeypatch.setattr(align, "draw_all", lambda *_: None)
+    assert command(align.main, out, "--sequences", 2, "--only", "hidden")[0] == 0
+    first = alignment(out)
+    assert command(align.main, out, "--only", "embeddings")[0] == 0
+    assert alignment(out) == {"hidden": first["hidden"], "embeddings": alignment(out)["embeddings"]}
+    before = alignment(out)
+    code, printed, _ = command(align.main, out, "--only")
+    assert (code, printed.count("Cosine of"), alignment(out)) == (0, 2, before)
+
+
+def test_means_are_those_of_single_texts_spread_over_the_held_out_text(runs):
+    run = load_run(runs["clones"], torch.device("cpu"))
+    texts, stream = align.clone_texts(run, 3), run.dataset.stream("en", "test")
+    windows = (len(stream) - 1) // 32
+    begins = [0, windows // 3 * 32, 2 * windows // 3 * 32]
+    assert [one.tolist() for one, _ in texts] == [stream.read(begin, 33).tolist() for begin in begins]
+
+    def cosines(one: list, other: list) -> list[float]:
+        return [float(torch.cosine_similarity(a, b, dim=-1).mean()) for a, b in zip(one, other, strict=True)]
+
+    states = [[align.hidden_states(run.model, ids) for ids in sides] for sides in texts]
+    expected = np.mean([cosines(*both) for both in states], axis=0)
+    assert means(align.measure_hidden(run, texts, matching=False)["EN1-EN2"]["positions"]) == pytest.approx(
+        expected
+    )
+
+    flat = [[[g.flatten() for g in align.gradients(run.model, ids)] for ids in sides] for sides in texts]
+    expected = np.array([cosines(*both) for both in flat])
+    found = align.measure_gradients(run, texts)["EN1-EN2"]
+    assert means(found["tensors"].values()) == pytest.approx(expected.mean(0), abs=1e-5)
+    inside = [name.startswith("blocks.") for name in found["tensors"]]
+    assert found["blocks"]["mean"] == pytest.approx(expected[:, inside].mean(), abs=1e-5)
+    assert found["blocks"]["standard_error"] == pytest.approx(
+        expected[:, inside].mean(1).std(ddof=1) / 3**0.5, abs=1e-5
+    )
+
+
+def test_every_pair_of_several_clones_and_shared_rows_are_left_out(run, command, monkeypatch):
+    out = run("three")
+    monkeypatch.setattr(align, "draw_all", lambda *_: None)
+    assert command(align.main, out, "--sequences", 2)[0] == 0
+    found = alignment(out)
+    assert all(list(found[part]) == ["EN1-EN2", "EN1-EN3", "EN2-EN3"] for part in align.PARTS)
+    pair = found["embeddings"]["EN2-EN3"]
+    assert pair["shared"] == pytest.approx(511 / 2, abs=1)
+    assert pair["input"]["counterparts"]["count"] == 511 - pair["shared"]
+    assert sum(entry["count"] for entry in pair["input"]["frequency"]) <= 511 - pair["shared"]
+
+
+@pytest.mark.parametrize("vocab", ["disjoint", "anchored"])
+def test_real_languages_are_compared_on_parallel_text(run, command, lines, vocab):
+    out = run(vocab)
+    code, printed, _ = command(align.main, out, *lines, "--sequences", 3)
+    assert code == 0
+    found = alignment(out)
+    assert list(found["hidden"]["EN-XX"]) == ["matching"]
+    assert (
+        found["hidden"]["EN-XX"]["matching"][0]["count"]
+        == found["gradients"]["EN-XX"]["blocks"]["count"]
+        == 3
+    )
+    embeddings = found["embeddings"]["EN-XX"]
+    if vocab == "anchored":
+        assert (embeddings["input"]["counterparts"], embeddings["shared"] > 100) == (None, True)
+        assert f"| {vocab} EN-XX, input  |" in printed
+    else:
+        assert (embeddings["input"]["counterparts"]["count"] > 100, embeddings["shared"]) == (True, 0)
+    assert (out / "alignment-matching.png").exists()
+
+
+def test_the_sentence_that_is_drawn_is_the_line_that_was_asked_for(run, command, lines, monkeypatch):
+    out, drawn = run("disjoint"), []
+
+    def keep(run, sentence: list[list[int]]) -> None:
+        tokenizers = [run.dataset.tokenizer(source) for source in ("en", "xx")]
+        drawn.append([tokenizer.decode(ids) for tokenizer, ids in zip(tokenizers, sentence, strict=True)])
+
+    monkeypatch.setattr(align, "draw_matching", keep)
+    monkeypatch.setattr(align, "draw_all", lambda *_: None)
+    for flags in ([], ["--line", 1], ["--line", 5]):
+        assert command(align.main, out, *lines, "--only", *flags)[0] == 0
+    assert drawn == [
+        ["Line 0 is\u2028a text.", "And 0 is the other side of the line."],
+        ["Oh.", "Ah."],
+        ["Line 2 is\u2028a text.", "And 2 is the other side of the line."],
+    ]
+
+
+def test_counterparts_of_real_languages_have_the_same_form(runs):
+    run = load_run(runs["disjoint"], torch.device("cpu"))
+    *places, shared = align.find_counterparts(run.dataset, *run.languages)
+    tokenizers = [run.dataset.tokenizer(language.source) for language in run.languages]
+    forms = [
+        [tokenizer.id_to_piece(i) for i in ids.tolist()]
+        for tokenizer, ids in zip(tokenizers, places, strict=True)
+    ]
+    assert forms[0] == forms[1]
+    assert "▁the" in forms[0]
+    assert (0 in places[0], shared) == (False, 0)
+
+
+def test_frequency_is_counted_from_the_stream(prepared):
+    dataset = Dataset(prepared)
+    stream = dataset.stream("en", "train")
+    expected = np.bincount(stream.read(0, len(stream)), minlength=512) / len(stream)
+    assert align.relative_frequency(dataset, "en") == pytest.approx(expected)
+
+
+def test_heat_map_has_tensors_as_rows_and_layers_as_columns():
+    names = ["embedding", "blocks.0.a.weight", "blocks.0.b", "blocks.10.a.weight", "blocks.10.b", "norm"]
+    kinds, matrix = align.heat_map({"tensors": {name: {"mean": i} for i, name in enumerate(names)}})
+    assert kinds == ["a.weight", "b"]
+    assert matrix.tolist() == [[1, 3], [2, 4]]
+
+
+def test_models_of_different_depth_share_a_table():
+    hidden = {"EN1-EN2": {"positions": [align.estimate(np.array([0.5, 0.5]))] * 2}}
+    deeper = {"EN1-EN2": {"positions": [align.estimate(np.array([0.25]))] * 3}}
+    results = {name: {"alignment": {"hidden": part}} for name, part in (("a", hidden), ("b", deeper))}
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in align.tables(results).splitlines()[2:]
+    ]
+    assert rows[0] == ["run", "sequences", "layer 1", "layer 2", "layer 3"]
+    assert rows[2] == ["a EN1-EN2, positions", "2", "0.500 ± 0.000", "0.500 ± 0.000", ""]
+    assert rows[3] == ["b EN1-EN2, positions", "1", "0.250", "0.250", "0.250"]
+
+
+def test_pictures_of_several_runs_stand_side_by_side(run, command, lines, tmp_path, monkeypatch):
+    clones, three = run("clones"), run("three")
+    panels = {}
+    monkeypatch.setattr(align, "write_figure", lambda path, figure: panels.update({path: len(figure.axes)}))
+    code, printed, _ = command(align.main, clones, three, "--sequences", 2, "--out", tmp_path / "both")
+    assert code == 0
+    assert panels[tmp_path / "both" / "alignment-gradients.png"] == 5  # a heat map for each pair, and a scale
+    assert panels[clones / "alignment-gradients.png"] == 2
+    assert "| clones EN1-EN2, input  |" in printed
+    assert "| three EN2-EN3, input   |" in printed
+
+
+@pytest.mark.parametrize(("name", "flags", "sentence"), [
+    ("mono", [], "mono is monolingual, there is nothing to compare"),
+    ("disjoint", [], "expected --parallel en=FILE xx=FILE"),
+    ("disjoint", ["--parallel", "en=en.txt", "yy=xx.txt"], "expected --parallel en=FILE xx=FILE"),
+    ("disjoint", ["--parallel", "en=en.txt", "xx=short.txt"], "the files have 62 and 1 lines"),
+    ("disjoint", ["--parallel", "en=short.txt", "xx=short.txt"], "no text of 8 to 32 tokens in each"),
+    ("disjoint", ["--parallel", "en=en.txt", "xx=missing.txt"], "missing.txt: No such file"),
+    ("disjoint", ["--parallel", "en=en.txt", "xx=latin.txt"], "latin.txt is not UTF-8"),
+    ("disjoint", ["--parallel", "en=en.txt", "xx=xx.txt", "--line", "99"], "--line 99: the files have 62"),
+    ("disjoint", ["--parallel", "en=en.txt", "xx=xx.txt", "--line", "2"], "expected one with text in each"),
+    ("disjoint", ["--parallel", "en.txt", "xx.txt"], "expected LANG=PATH"),
+    ("clones", ["--sequences", "0"], "0: expected a whole number from 1"),
+    ("clones", ["--only", "word2vec"], "invalid choice: 'word2vec'"),
+])  # fmt: skip
+def test_what_cannot_be_compared_is_one_sentence(
+    run, command, lines, tmp_path, monkeypatch, name, flags, sentence
+):
+    out = run(name)
+    (tmp_path / "short.txt").write_text("One.\n")
+    (tmp_path / "latin.txt").write_text("Café.\n" * 62, encoding="latin-1")
+    before = tree(out)
+    monkeypatch.chdir(tmp_path)
+    code, _, error = command(align.main, out, *flags)
+    assert (code, error.count("\n"), tree(out)) == (2, 1, before)
+    assert sentence in error
+
+
+def test_a_held_out_text_shorter_than_a_sequence_is_one_sentence(runs):
+    run = load_run(runs["clones"], torch.device("cpu"))
+    run.model.length = 10**6
+    with pytest.raises(UserError, match="test tokens are no sequence of 1000000"):
+        align.clone_texts(run, 1)

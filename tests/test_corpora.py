@@ -1,0 +1,259 @@
+"""Corpora: what is fetched is whole, what fails is one sentence and leaves nothing. No network is used."""
+
+import hashlib
+import io
+import json
+import pydoc_data.topics
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from conftest import tree
+
+from common import UserError
+from corpora import books, eltec, europarl, pydocs
+from data import documents
+
+UNREACHABLE = "http://127.0.0.1:9/fr-en.tgz"  # the port that discards: nothing listens there
+
+
+def refusal(fetch, folder) -> str:
+    """The one sentence that fetching fails with; nothing stays behind."""
+    with pytest.raises(UserError) as raised:
+        fetch(folder, 300)
+    assert "\n" not in str(raised.value)
+    assert tree(folder) == {}
+    return str(raised.value)
+
+
+# --- pydocs ---------------------------------------------------------------------------------------
+
+MODULE = '''"""Module."""
+raise SystemExit("imported")
+class A:
+    """Class."""
+    if True:
+        async def f(self):
+            r"""Method \\d."""
+def g():
+    "not" + "a docstring"
+    x = """an expression"""
+try:
+    pass
+except ValueError:
+    def h():
+        """In a handler."""
+else:
+    match A:
+        case 1:
+            class B: "In a case."
+'''
+
+
+@pytest.mark.parametrize(
+    ("content", "docstrings"),
+    [
+        (MODULE.encode(), ["Module.", "Class.", "Method \\d.", "In a handler.", "In a case."]),
+        (b"def f(:\n", []),
+        (b"\xff\xfe\x00", []),
+        (b"x = '\x00'\n", []),
+        (b"", []),
+    ],
+)
+def test_docstrings_are_read_from_source_without_running_it(tmp_path, content, docstrings):
+    (tmp_path / "module.py").write_bytes(content)
+    assert pydocs.read_docstrings(tmp_path / "module.py") == docstrings
+
+
+def test_every_package_is_there_and_no_installed_one_counts_as_the_standard_library():
+    names = [name for name, _ in pydocs.source_files()]
+    assert {name.partition("/")[0] for name in names} == {"stdlib", "torch", "numpy", "scipy", "networkx"}
+    assert len(set(names)) == len(names) > 4000
+    assert not any("site-packages" in name for name in names)
+
+
+def test_pydocs_are_named_documents_without_copies(tmp_path, monkeypatch):
+    topics = Path(pydoc_data.topics.__file__)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text(f'"""Shared."""\ndef {name}(): "Only {name}."\n')
+    files = [
+        ("x/a.py", tmp_path / "a.py"),
+        ("stdlib/pydoc_data/topics.py", topics),
+        ("x/b.py", tmp_path / "b.py"),
+    ]
+    monkeypatch.setattr(pydocs, "source_files", lambda: iter(files))
+    found = list(documents(pydocs.fetch(tmp_path, 1e9)["en"]))
+    assert (found[0], found[-1]) == (("x/a.py", "Shared.\n\nOnly a."), ("x/b.py", "Only b."))
+    assert len(found) > 60
+    assert all(name.startswith("topic/") for name, _ in found[1:-1])
+
+
+# --- eltec ----------------------------------------------------------------------------------------
+
+NOVEL = """<front><p>Title page</p></front><body>between <div><head>I.</head>
+    <p>A  <hi>bold</hi>,\n   folded &amp; plain<note n="1">a <p>note</p></note>\u00a0!</p>
+    <lg><l>verse</l><l/></lg></div><note><p>left out</p></note></body><back><p>Index</p></back>"""
+TEI = '<?xml version="1.0" encoding="UTF-8"?><TEI xmlns="http://www.tei-c.org/ns/1.0"><text>{}</text></TEI>'
+
+
+@pytest.mark.parametrize(("content", "text"), [
+    (NOVEL, "I.\nA bold, folded & plain\u00a0!\nverse"),
+    ("<body><p>He sang: <quote><l>one</l><l>two</l></quote> and left.</p></body>", "He sang:\none\ntwo\nand left."),
+    ("<body>Out <p>in<!-- no --> <hi>and <note>x</note>in</hi></p> out</body>", "in and in"),
+])  # fmt: skip
+def test_the_text_of_a_novel_is_its_paragraphs(content, text):
+    assert eltec.tei_text(TEI.format(content).encode()) == text
+    assert eltec.tei_text(f"<TEI>{content}</TEI>".encode()) == text  # without a namespace
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> tuple[str, str]:
+    """(address, commit) of a git repository like those of ELTeC; its newest commit is not that one."""
+    folder, commits = tmp_path_factory.mktemp("remote"), []
+
+    def git(*arguments):
+        command = ["git", "-c", "user.name=n", "-c", "user.email=e", *arguments]
+        return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet")
+    for content in ("old", "new"):
+        for level in ("level1", "level2"):
+            (folder / level).mkdir(exist_ok=True)
+            (folder / level / "novel.xml").write_text(TEI.format(f"<body><p>{content}</p></body>"))
+        git("add", ".")
+        git("commit", "--quiet", "-m", content)
+        commits.append(git("rev-parse", "HEAD"))
+    return folder.as_uri(), commits[0]
+
+
+def test_novels_come_from_the_pinned_commit_once(tmp_path, monkeypatch, repository):
+    monkeypatch.setattr(eltec, "NOVELS", {"en": repository})
+    folder = eltec.fetch(tmp_path, 1e9)["en"]
+    assert list(documents(folder)) == [("novel.txt", "old")]
+    assert list(tree(tmp_path)) == [f"{folder.name}/novel.txt"]
+    monkeypatch.setattr(
+        eltec, "NOVELS", {"en": (UNREACHABLE, repository[1])}
+    )  # once there, it needs no remote
+    assert eltec.fetch(tmp_path, 1e9)["en"] == folder
+
+
+@pytest.mark.parametrize("change", [0, 1])
+def test_novels_that_cannot_be_fetched_leave_nothing(tmp_path, monkeypatch, repository, change):
+    url, commit = repository
+    monkeypatch.setattr(eltec, "NOVELS", {"en": [("file:///nowhere", commit), (url, "0" * 40)][change]})
+    assert "data.py --text takes texts of your own" in refusal(eltec.fetch, tmp_path)
+
+
+# --- europarl -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch) -> bytes:
+    """An archive like Europarl's, which a file stands for the network with."""
+    members = {"europarl-v7.fr-en.en": b"one\ntwo\n", "other": b"x", "europarl-v7.fr-en.fr": b"un\ndeux\n"}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as file:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    (tmp_path / "remote.tgz").write_bytes(packed.getvalue())
+    monkeypatch.setattr(europarl, "URL", (tmp_path / "remote.tgz").as_uri())
+    monkeypatch.setattr(europarl, "SHA256", hashlib.sha256(packed.getvalue()).hexdigest())
+    return packed.getvalue()
+
+
+def test_parallel_text_is_the_two_files_of_the_archive(tmp_path, monkeypatch, archive):
+    files = europarl.fetch(tmp_path / "in", 1e9)
+    texts = {language: path.read_text() for language, path in files.items()}
+    assert texts == {"en": "one\ntwo\n", "fr": "un\ndeux\n"}
+    names = [f"europarl-v7/europarl-v7.fr-en.{language}" for language in ("en", "fr")]
+    assert sorted(tree(tmp_path / "in")) == names
+    monkeypatch.setattr(europarl, "URL", UNREACHABLE)
+    assert europarl.fetch(tmp_path / "in", 1e9) == files
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), [
+    ("URL", UNREACHABLE, "cannot be downloaded"),
+    ("SHA256", "0" * 64, "expected 0000"),
+])  # fmt: skip
+def test_parallel_text_that_is_not_as_expected_leaves_nothing(
+    tmp_path, monkeypatch, archive, name, value, sentence
+):
+    monkeypatch.setattr(europarl, name, value)
+    assert sentence in refusal(europarl.fetch, tmp_path / "in")
+
+
+def test_a_member_that_leads_out_of_its_folder_is_not_followed(tmp_path, monkeypatch):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as file:
+        for name in europarl.FILES.values():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            file.addfile(member)
+    monkeypatch.setattr(europarl, "download", packed.getvalue)
+    with pytest.raises(tarfile.FilterError):
+        europarl.fetch(tmp_path, 1e9)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- books ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A stand-in for the package `datasets`: fifty books of 100 bytes, two rows without text."""
+
+    def load_dataset(name, revision, split, streaming):
+        assert (name, revision, split, streaming) == ("some/books", "abc", "train", True)
+        for number in range(52):
+            if number == hub.breaks:
+                raise ConnectionError("the line is dead\nTraceback of the client")
+            hub.served = number
+            yield {"title": f"{number}", "text": None if number in (3, 4) else f"{number:<98}é"}
+
+    hub = SimpleNamespace(load_dataset=load_dataset, breaks=None, served=None)
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    monkeypatch.setattr(books, "BOOKS", {"en": ("some/books", "abc", "text", 4.0)})
+    return hub
+
+
+def test_books_stop_at_the_tokens_asked_for(tmp_path, hub):
+    path = books.fetch(tmp_path, 300)["en"]
+    texts = [text for _, text in documents(path)]
+    assert [int(text[:-1]) for text in texts] == [
+        0,
+        1,
+        2,
+        *range(5, 14),
+    ]  # 300 tokens of 4 bytes are 1200 bytes
+    assert hub.served == 13  # no more than needed is asked for
+    hub.breaks = 0
+    assert books.fetch(tmp_path, 300)["en"] == path
+    assert list(tree(tmp_path)) == [path.name]
+
+
+def test_all_books_are_taken_when_there_are_no_more(tmp_path, hub, capsys):
+    assert len(list(documents(books.fetch(tmp_path, 1e9)["en"]))) == 50
+    assert "some/books has no more than 1.25k tokens" in capsys.readouterr().out
+
+
+def test_books_that_cannot_be_read_are_one_sentence(tmp_path, hub, monkeypatch):
+    hub.breaks = 9
+    with pytest.raises(
+        UserError, match=r"some/books on the Hugging Face hub: ConnectionError: the line is dead$"
+    ):
+        books.fetch(tmp_path, 300)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"pip install -r requirements-extra\.txt"):
+        books.fetch(tmp_path, 300)
+    assert list(tmp_path.glob("*.jsonl")) == []
+
+
+def test_books_are_written_without_lone_surrogates(tmp_path, monkeypatch):
+    monkeypatch.setattr(books, "read_rows", lambda *_: iter(["a\ud800"]))
+    books.fetch_books("some/books", "abc", "text", 4.0, 1e9, tmp_path / "a.jsonl")
+    assert json.loads((tmp_path / "a.jsonl").read_text()) == {"text": "a?"}

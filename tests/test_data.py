@@ -1,0 +1,411 @@
+"""Text, tokenisers, shards and prepared folders: what is written is read back, what is damaged is refused."""
+
+import contextlib
+import gzip
+import json
+import random
+import resource
+import shutil
+import struct
+import threading
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tree, write_documents, write_shard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import data
+from common import UserError, exclusive
+from data import END_OF_DOCUMENT, Dataset, Stream, clean, documents, encode, open_shard, token_bytes
+
+SPOILT = gzip.compress(bytes(range(256)) * 9)[:60] * 9
+RECIPE = {"source": "topics", "vocab_size": 512, "test_fraction": 0.05, "seed": 0}
+quick = settings(max_examples=30, deadline=None)
+PLAIN_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+
+
+def jsonl(*texts: str) -> bytes:
+    """A JSON Lines file."""
+    return "".join(json.dumps({"text": text, "other": 1}) + "\n" for text in texts).encode()
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    """What the fingerprint is made of."""
+    return {name: content for name, content in tree(folder).items() if name.endswith((".bin", ".model"))}
+
+
+@pytest.fixture
+def few(tmp_path, monkeypatch, documents) -> list[str]:
+    """A working directory with twenty texts in text/; returns the arguments that prepare data/x from them."""
+    monkeypatch.chdir(tmp_path)
+    Path("text").mkdir()
+    for name, text in documents[:20]:
+        Path("text", f"{name}.txt").write_text(text, encoding="utf-8")
+    return ["--text", "en=text", "--name", "x", "--vocab-size", "512", "--test-fraction", "0.2"]
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+@quick
+@given(st.text())
+def test_cleaning_is_idempotent_and_leaves_no_control_characters(text):
+    cleaned = clean(text)
+    assert clean(cleaned) == cleaned
+    assert unicodedata.is_normalized("NFC", cleaned)
+    assert not any(unicodedata.category(c) in ("Cc", "Cs") for c in cleaned if c != "\n")
+    assert "\n\n\n" not in cleaned
+    assert " \n" not in cleaned
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("e\x00\u0301", "é"),  # an accent joins its letter once what was between them is gone
+        ("\r\nA word.\t \r\n\r\n\r\n\r\n    indented\x00\n", "A word.\n\n    indented"),
+    ],
+)
+def test_cleaning_keeps_letters_indentation_and_paragraphs(text, cleaned):
+    assert clean(text) == cleaned
+
+
+@pytest.mark.parametrize(("end", "compress"), [("", bytes), (".gz", gzip.compress)])
+def test_text_and_json_lines_are_read_compressed_or_not(tmp_path, end, compress):
+    (tmp_path / f"b.TXT{end}").write_bytes(compress("\ufeffzweite Ä\n".encode()))
+    (tmp_path / f"a.jsonl{end}").write_bytes(compress(jsonl("one", "") + b"\n \n" + jsonl("four")))
+    (tmp_path / "c.jsonl").write_text('{"name": "stdlib/c.py", "text": "named"}')
+    assert list(documents(tmp_path)) == [
+        (f"a.jsonl{end}:1", "one"),
+        (f"a.jsonl{end}:2", ""),
+        (f"a.jsonl{end}:5", "four"),
+        (f"b.TXT{end}", "zweite Ä\n"),
+        ("stdlib/c.py", "named"),
+    ]
+    assert list(documents(tmp_path / f"b.TXT{end}")) == [(f"b.TXT{end}", "zweite Ä\n")]
+
+
+def test_folders_are_read_in_one_order_without_hidden_files(tmp_path):
+    for name in ("b/2.txt", "b/1.txt", "a.txt", "c.txt", "ignored.md", "b/._1.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert [name for name, _ in documents(tmp_path)] == ["a.txt", "b/1.txt", "b/2.txt", "c.txt"]
+
+
+@pytest.mark.parametrize(("name", "content", "sentence"), [
+    ("a.txt", b"ok \xff", r"a\.txt cannot be read: .* byte 0xff"),
+    ("a.txt", "Ä".encode("utf-16"), r"a\.txt cannot be read: .* byte 0xff"),
+    ("a.txt.gz", gzip.compress(b"text" * 999)[:-9], r"a\.txt\.gz cannot be read: Compressed file ended"),
+    ("a.txt.gz", SPOILT, r"a\.txt\.gz cannot be read"),
+    ("a.jsonl.gz", jsonl("text"), r"a\.jsonl\.gz cannot be read: Not a gzipped file"),
+    ("a.jsonl", b'\n{"text": "open', r"a\.jsonl:2 cannot be read: Unterminated string"),
+    ("a.jsonl", b"[1]", r"a\.jsonl:1 cannot be read: expected"),
+    ("a.jsonl", jsonl("text") + b'{"content": "x"}', r"a\.jsonl:2 cannot be read: expected"),
+    ("a.jsonl", b'{"text": null}', r"a\.jsonl:1 cannot be read: expected"),
+], ids=lambda value: str(value)[:20])  # fmt: skip
+def test_damaged_documents_are_named(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=sentence) as raised:
+        list(documents(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", data.KINDS)
+@quick
+@given(content=st.binary(max_size=60))
+def test_any_bytes_are_read_or_refused_in_a_sentence(tmp_path_factory, kind, content):
+    path = tmp_path_factory.getbasetemp() / f"any{kind}"
+    path.write_bytes(content)
+    with contextlib.suppress(UserError):
+        assert all(isinstance(text, str) for _, text in documents(path))
+
+
+def test_a_document_stays_on_its_side_when_others_are_added(tmp_path, documents):
+    def fates(some):
+        path = write_documents(tmp_path / "some.jsonl", some)
+        return {name: fate for fate, name, _ in data.split_documents(path, RECIPE | {"test_fraction": 0.3})}
+
+    few, many = fates(documents[::2]), fates([*documents, ("stub", "A stub."), ("again", documents[0][1])])
+    assert {"train", "test"} <= set(few.values())
+    assert few == {name: many[name] for name in few}
+    assert (many["stub"], many["again"]) == ("too short", "copy of another")
+
+
+# --- tokeniser ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer(prepared):
+    return Dataset(prepared).tokenizer("en")
+
+
+def test_special_pieces(tokenizer):
+    assert [tokenizer.id_to_piece(i) for i in range(3)] == ["<pad>", "<unk>", "<eod>"]
+
+
+@quick
+@given(text=PLAIN_TEXT)
+def test_no_text_is_unknown(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.unk_id() not in ids
+    assert tokenizer.decode(ids) == text
+
+
+FRAGMENTS = [" ", "  ", "\n", "\n    ", "word", "the ", "é", "\u2581", "\u00a0", "1.", "🙂", "of"]
+
+
+@quick
+@given(texts=st.lists(st.lists(st.sampled_from(FRAGMENTS)).map("".join), max_size=3))
+def test_texts_encoded_in_parts_give_the_same_ids(tokenizer, texts):
+    for part in (1, 3, 10):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(data, "PART", part)
+            found = [ids.tolist() for ids in encode(tokenizer, texts)]
+        assert found == [[*tokenizer.encode(text), END_OF_DOCUMENT] for text in texts]
+
+
+@quick
+@given(texts=st.lists(PLAIN_TEXT, min_size=1, max_size=4))
+def test_bytes_of_tokens_add_up_to_those_of_each_text(tokenizer, texts):
+    ids = encode(tokenizer, texts)
+    sizes = token_bytes(tokenizer, np.concatenate(ids))
+    assert sizes.min() >= 0
+    each = np.split(sizes, np.cumsum([len(own) for own in ids])[:-1])
+    assert [int(own.sum()) for own in each] == [len(text.encode()) for text in texts]
+
+
+# --- shards ---------------------------------------------------------------------------------------
+
+
+@quick
+@given(tokens=st.lists(st.integers(0, 65535), min_size=1, max_size=200))
+def test_shards_are_read_by_an_independent_reader(tmp_path_factory, tokens):
+    """The shard of llm.c and modded-nanogpt, read by nothing but its description."""
+    path = write_shard(tmp_path_factory.getbasetemp(), "independent", np.array(tokens, np.uint16), 2048)
+    raw = path.read_bytes()
+    assert struct.unpack("<5i", raw[:20]) == (20240520, 1, len(tokens), 2048, 512)
+    assert list(struct.unpack(f"<{len(tokens)}H", raw[1024:])) == tokens
+    assert open_shard(path).tolist() == tokens
+
+
+@quick
+@given(
+    tokens=st.lists(st.integers(0, 65535), max_size=200),
+    free=st.lists(st.integers(-5, 5), min_size=253, max_size=253),
+)
+def test_shards_written_by_the_same_rules_elsewhere_are_read(tmp_path_factory, tokens, free):
+    path = tmp_path_factory.getbasetemp() / "elsewhere.bin"
+    header = struct.pack("<256i", 20240520, 1, len(tokens), *free)
+    path.write_bytes(header + struct.pack(f"<{len(tokens)}H", *tokens))
+    assert open_shard(path).tolist() == tokens
+
+
+@pytest.mark.parametrize(("damage", "sentence"), [
+    (lambda raw: raw[:-1], "does not hold the 100 tokens"),
+    (lambda raw: raw + b"\0\0", "does not hold the 100 tokens"),
+    (lambda raw: raw[:1000], "is not a token shard"),
+    (lambda raw: b"", "is not a token shard"),
+    (lambda raw: b"PK\3\4" + raw[4:], "is not a token shard"),
+    (lambda raw: raw[:4] + b"\2\0\0\0" + raw[8:], "is not a token shard"),
+    (lambda raw: raw[:8] + struct.pack("<i", -1) + raw[12:], "does not hold"),
+])  # fmt: skip
+def test_damaged_shards_are_refused(tmp_path, damage, sentence):
+    path = write_shard(tmp_path, "en_train", np.arange(100, dtype=np.uint16))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=sentence) as raised:
+        open_shard(path)
+    assert str(path) in str(raised.value)
+
+
+@quick
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.data())
+def test_a_stream_reads_across_shards(tmp_path_factory, lengths, draw):
+    folder, whole = tmp_path_factory.getbasetemp(), np.arange(sum(lengths), dtype=np.uint16)
+    parts = np.split(whole, np.cumsum(lengths)[:-1])
+    stream = Stream([write_shard(folder, f"part{i}", part) for i, part in enumerate(parts)])
+    begin = draw.draw(st.integers(0, len(whole)))
+    length = draw.draw(st.integers(0, len(whole) - begin))
+    assert np.array_equal(stream.read(begin, length), whole[begin : begin + length])
+    with pytest.raises(IndexError):
+        stream.read(begin, len(whole) - begin + 1)
+
+
+# --- prepared folders -----------------------------------------------------------------------------
+
+
+def test_a_prepared_folder_describes_itself(prepared, documents):
+    dataset = Dataset(prepared)
+    entry = dataset.languages["en"]
+    for split in ("train", "test"):
+        ids = dataset.stream("en", split).read(0, entry[split]["tokens"])
+        assert len(dataset.stream("en", split)) == len(ids)
+        assert (ids == END_OF_DOCUMENT).sum() == entry[split]["documents"]
+        assert ids.max() < 512
+        assert token_bytes(dataset.tokenizer("en"), ids).sum() == entry[split]["bytes"]
+    kept = entry["train"]["documents"] + entry["test"]["documents"]
+    assert kept + sum(entry["dropped"].values()) == len(documents)
+    assert {Path(name).suffix for name in tree(prepared)} == {".bin", ".model", ".json"}
+
+
+def test_tokens_decode_to_the_text_they_came_from(prepared, documents):
+    dataset = Dataset(prepared)
+    test = dataset.stream("en", "test").read(0, dataset.languages["en"]["test"]["tokens"])
+    ends = np.flatnonzero(test == END_OF_DOCUMENT)
+    texts = [dataset.tokenizer("en").decode(part.tolist()) for part in np.split(test, ends)]
+    # Held-out documents come back to the letter, indentation and line ends included.
+    assert {text for text in texts if text} <= {clean(text) for _, text in documents}
+
+
+def test_small_shards_and_batches_hold_the_same_tokens(prepared, tmp_path, monkeypatch, documents):
+    monkeypatch.setattr(data, "SHARD", 20_000)
+    monkeypatch.setattr(data, "BATCH", 10_000)
+    data.prepare(tmp_path / "x", RECIPE, {"en": write_documents(tmp_path / "en.jsonl", documents)})
+    large, small = Dataset(prepared), Dataset(tmp_path / "x")
+    assert len(small.languages["en"]["train"]["shards"]) > 3
+    for split in ("train", "test"):
+        one, other = large.stream("en", split), small.stream("en", split)
+        assert np.array_equal(one.read(0, len(one)), other.read(0, len(other)))
+
+
+def test_a_tokeniser_is_trained_on_a_sample_of_training_lines(tmp_path, monkeypatch, documents):
+    path = write_documents(tmp_path / "en.jsonl", documents)
+    training = [text for fate, _, text in data.split_documents(path, RECIPE) if fate == "train"]
+    lines = [line for text in training for line in text.split("\n") if line]
+    samples = []
+
+    def stop(sample, vocab_size):
+        samples.append(sample)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "train_tokenizer", stop)
+    for part in (1, 0.25):
+        monkeypatch.setattr(data, "SAMPLE", part * path.stat().st_size)
+        with pytest.raises(KeyboardInterrupt):
+            data.prepare(tmp_path / "x", RECIPE, {"en": path})
+    assert samples[0] == lines
+    assert set(samples[1]) < set(lines)
+    assert len(samples[1]) == pytest.approx(len(lines) / 4, rel=0.1)
+
+
+def test_a_stopped_preparation_leaves_nothing_and_starts_anew(few, monkeypatch, command):
+    Path("data/x.unfinished").mkdir(parents=True)
+    Path("data/x.unfinished/en_train_000.bin").write_bytes(b"what a killed process left")
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "encode", lambda *_: exec("raise KeyboardInterrupt"))
+        assert command(data.main, *few)[0] == 130
+    assert list(Path("data").iterdir()) == []
+    assert command(data.main, *few)[0] == 0
+    assert command(data.main, *few[:2], "--name", "y", *few[4:])[0] == 0
+    assert shards(Path("data/x")) == shards(Path("data/y"))
+    assert len(shards(Path("data/x"))) == 3
+
+
+@pytest.mark.parametrize("limit", [5_000, 20_000])
+def test_a_full_disk_leaves_no_folder(few, command, limit):
+    # A limit on the size of files fails in mid-write as a full disk does.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        code, _, error = command(data.main, *few)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    assert "File too large" in error
+    assert list(Path("data").iterdir()) == []
+
+
+def test_a_second_preparation_waits_for_the_first(few, prepared):
+    finished = threading.Event()
+
+    def second():
+        with contextlib.suppress(UserError):  # x is of another recipe
+            data.main(few)
+        finished.set()
+
+    with exclusive(Path("data")):
+        threading.Thread(target=second, daemon=True).start()
+        assert not finished.wait(0.3)
+        shutil.copytree(prepared, "data/x")
+        before = tree(Path("data/x"))
+    assert finished.wait(10)
+    assert tree(Path("data/x")) == before
+
+
+def test_a_prepared_folder_is_kept(few, command):
+    assert command(data.main, *few)[0] == 0
+    before = tree(Path("data"))
+    # A copy of the text has other times, and no text at all is needed for what is there.
+    shutil.copytree("text", "copy")
+    shutil.rmtree("text")
+    shutil.move("copy", "text")
+    assert command(data.main, *few)[0] == 0
+    code, _, error = command(data.main, *few, "--seed", "7")
+    assert code == 2
+    assert "seed 0 instead of 7" in error
+    assert tree(Path("data")) == before
+
+
+def test_verify_finds_a_changed_byte(prepared, tmp_path, command):
+    folder = tmp_path / "copy"
+    shutil.copytree(prepared, folder)
+    assert command(data.main, "--verify", folder)[:2] == (0, f"{folder}: all hashes match\n")
+    shard = folder / "en_train_000.bin"
+    raw = bytearray(shard.read_bytes())
+    raw[random.Random(0).randrange(1024, len(raw))] ^= 1
+    shard.write_bytes(raw)
+    code, _, error = command(data.main, "--verify", folder)
+    assert code == 2
+    assert str(shard) in error
+
+
+def test_describe_tells_sizes_and_shared_pieces(babel, command):
+    code, out, _ = command(data.main, "--describe", babel)
+    dataset = Dataset(babel)
+    entry = dataset.languages["xx"]["train"]
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    (line,) = [line for line in lines if line.startswith("| xx | train |")]
+    assert code == 0
+    assert f"| {entry['documents']} |" in line
+    assert f"{entry['tokens'] / entry['words']:.2f} |" in line
+    assert f"{entry['bytes'] / entry['tokens']:.2f} |" in line
+    en, yy = (set(data.surface_forms(dataset.tokenizer(source))) - {"<pad>"} for source in ("en", "yy"))
+    assert f"en and yy share {len(en & yy)} pieces, {len(en & yy) / 511:.1%} of" in out
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["--text", "en=missing", "--name", "x"], "missing: expected text, in files that end in .txt"),
+    (["--text", "en=missing.txt", "--name", "x"], "missing.txt: expected text"),
+    (["--text", "en=empty", "--name", "x"], "empty: expected text"),
+    (["--text", "en=one", "--name", "x"], "en: no document is left to test on (1 train)"),
+    (["--text", "en=stubs", "--name", "x"], "en: no document is left to train on (2 too short)"),
+    (["--text", "en=few", "--name", "x", "--test-fraction", "0.5"], "--vocab-size 16384 does not fit"),
+    (["--text", "en", "--name", "x"], "expected LANG=PATH"),
+    (["--text", "en=few", "--text", "EN=one", "--name", "x"], "more than once"),
+    (["--text", "en=few"], "--text needs --name"),
+    (["--text", "en=few", "--name", "x", "--corpus", "eltec"], "not allowed with"),
+    (["--text", "en=few", "--name", "../x"], "--name ../x"),
+    (["--vocab-size", "100"], "100: expected a whole number from 512 to 65536"),
+    (["--vocab-size", "many"], "--vocab-size"),
+    (["--test-fraction", "2"], "--test-fraction"),
+    (["--corpus", "books4"], "invalid choice"),
+    (["--describe", "missing"], "missing holds no prepared data"),
+    (["--verify", "missing"], "missing holds no prepared data"),
+])  # fmt: skip
+def test_unusable_input_is_one_sentence_and_writes_nothing(
+    tmp_path, monkeypatch, command, arguments, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    long = "A line that is long enough to count as a document of its own, as it should be."
+    texts = {"empty": [], "one": [long], "stubs": ["short", "too"], "few": [f"{i} {long}" for i in range(9)]}
+    for folder, contents in texts.items():
+        Path(folder).mkdir()
+        for i, text in enumerate(contents):
+            Path(folder, f"{i}.txt").write_text(text)
+    before = tree(tmp_path)
+    code, _, error = command(data.main, *arguments)
+    assert code == 2
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert tree(tmp_path) == before

@@ -1,0 +1,356 @@
+"""Languages and mixtures: which pieces are one id, and which text each sequence of a run is."""
+
+import sys
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_shard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import (
+    PAD,
+    Dataset,
+    Mixture,
+    Stream,
+    anchored_languages,
+    build_languages,
+    build_mixture,
+    cloned_languages,
+    disjoint_languages,
+    permute,
+    random_bits,
+    surface_forms,
+)
+from train import vocabulary_of
+
+quick = settings(max_examples=30, deadline=None)
+KEYS = st.integers(0, 2**32)
+
+# --- languages ------------------------------------------------------------------------------------
+
+FORMS = st.lists(st.text("abc", min_size=1, max_size=3), unique=True, max_size=30)
+VOCABULARIES = st.lists(FORMS, min_size=1, max_size=4).map(
+    lambda languages: {f"l{i}": ["<pad>", *forms] for i, forms in enumerate(languages)}
+)
+
+
+def injective(table: np.ndarray) -> bool:
+    """Whether no two pieces of a language became one."""
+    return len(np.unique(table)) == len(table)
+
+
+@quick
+@given(st.integers(1, 12), st.integers(2, 3000))
+def test_clones_differ_by_multiples_of_the_vocabulary(clones, vocab_size):
+    languages = cloned_languages("en", vocab_size, clones)
+    assert [language.name for language in languages] == [f"EN{i + 1}" for i in range(clones)]
+    for i, language in enumerate(languages):
+        assert injective(language.table)
+        assert (language.table[1:] - languages[0].table[1:] == i * vocab_size).all()
+        assert language.table[PAD] == PAD
+    pieces = np.concatenate([language.table[1:] for language in languages])
+    assert len(np.unique(pieces)) == len(pieces)  # no piece of one language is a piece of another
+    assert vocabulary_of(languages) == clones * vocab_size
+
+
+def test_ten_clones_of_a_real_vocabulary_need_more_than_sixteen_bits():
+    assert cloned_languages("en", 16384, 10)[9].table[16383] == 163839
+
+
+@quick
+@given(st.integers(1, 6), st.integers(1, 2000), st.floats(0, 1), KEYS)
+def test_partial_clones_share_exactly_their_anchors(clones, vocab_size, anchors, seed):
+    languages = cloned_languages("en", vocab_size, clones, anchors, seed)
+    first = languages[0].table
+    assert np.array_equal(first, np.arange(vocab_size))
+    shared = [set(np.flatnonzero(language.table == first)) for language in languages[1:]]
+    assert all(found == shared[0] and len(found) == 1 + round(anchors * (vocab_size - 1)) for found in shared)
+    for i, language in enumerate(languages):
+        assert injective(language.table)
+        assert set(np.unique(language.table - first)) <= {0, i * vocab_size}
+    for one, other in combinations(languages, 2):  # what is no anchor belongs to one clone alone
+        assert set(one.table) & set(other.table) == set(first[sorted(shared[0])])
+
+
+def test_more_anchors_keep_the_fewer_and_seeds_choose_others():
+    few, more, other = (
+        cloned_languages("en", 5000, 2, share, seed)[1].table < 5000
+        for share, seed in ((0.2, 0), (0.3, 0), (0.2, 1))
+    )
+    assert (more[few]).all()
+    assert 0.1 < (few & other).sum() / few.sum() < 0.3  # as many as chance makes
+
+
+@quick
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=5))
+def test_disjoint_languages_share_only_padding(sizes):
+    languages = disjoint_languages({f"l{i}": size for i, size in enumerate(sizes)})
+    for i, (language, size) in enumerate(zip(languages, sizes, strict=True)):
+        assert injective(language.table)
+        assert language.table[PAD] == PAD
+        assert np.array_equal(language.table[1:], np.arange(1, size) + sum(sizes[:i]))
+    assert all(set(one.table) & set(other.table) == {PAD} for one, other in combinations(languages, 2))
+
+
+@quick
+@given(VOCABULARIES)
+def test_anchored_languages_share_what_looks_the_same(pieces):
+    languages = anchored_languages(pieces)
+    assert [language.name for language in languages] == [source.upper() for source in pieces]
+    assert np.array_equal(languages[0].table, np.arange(len(pieces["l0"])))
+    for language in languages:
+        assert injective(language.table)
+        assert language.table[PAD] == PAD
+    for one, other in combinations(languages, 2):
+        same = set(pieces[one.source][1:]) & set(pieces[other.source][1:])
+        places = np.flatnonzero(np.isin(one.table[1:], other.table[1:])) + 1
+        assert {pieces[one.source][i] for i in places} == same
+    forms = {form for vocabulary in pieces.values() for form in vocabulary[1:]}
+    used = np.unique(np.concatenate([language.table for language in languages]))
+    assert np.array_equal(used, np.arange(1 + len(forms)))  # without gaps
+    *earlier, last = languages
+    begin = vocabulary_of(earlier) if earlier else 1
+    new = [i for i in last.table[1:].tolist() if i >= begin]
+    assert new == list(range(begin, begin + len(new)))  # in order, after those before
+
+
+def test_real_tokenisers_are_anchored_by_their_surface_forms(babel):
+    dataset = Dataset(babel)
+    config = {"sources": list(dataset.languages), "vocab": "anchored", "anchors": 0.0, "seed": 0}
+    tables = {language.source: language.table for language in build_languages(dataset, config)}
+    forms = {source: surface_forms(dataset.tokenizer(source)) for source in tables}
+    for one, other in combinations(tables, 2):
+        shared = len(set(forms[one][1:]) & set(forms[other][1:]))
+        assert len(np.intersect1d(tables[one], tables[other])) == 1 + shared
+        assert 256 < shared < 511  # the bytes at least, but not all
+    for form in ("<eod>", "<0x0A>", "▁the"):
+        assert len({tables[source][forms[source].index(form)] for source in tables}) == 1
+
+
+# --- randomness -----------------------------------------------------------------------------------
+
+
+@quick
+@given(st.integers(1, 5000), KEYS)
+def test_permute_is_a_permutation(size, key):
+    assert np.array_equal(np.sort(permute(np.arange(size), size, key)), np.arange(size))
+
+
+def test_permute_spreads_neighbours_and_depends_on_its_key():
+    one, other = permute(np.arange(10_000), 10_000, 1), permute(np.arange(10_000), 10_000, 2)
+    assert (one == other).sum() < 20
+    assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 0.05
+    assert abs(np.corrcoef(one, np.arange(10_000))[0, 1]) < 0.05
+
+
+def test_random_bits_are_splitmix64():
+    # The sequence that begins at 0, from Vigna's published splitmix64.c; an empty key begins there.
+    expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert random_bits(np.arange(3)).tolist() == expected
+
+
+# --- clones: one text -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory):
+    tokens = np.random.default_rng(0).integers(1, 512, 10_007).astype(np.uint16)
+    return Stream([write_shard(tmp_path_factory.mktemp("stream"), "x", tokens)])
+
+
+def clones_of(stream, ratios=(0.9,), clones=2, seed=0, total=4096, length=16) -> Mixture:
+    rest = max(1, clones - 1)
+    stages = np.array([[ratio, *[(1 - ratio) / rest] * (clones - 1)] for ratio in ratios])
+    return Mixture({"en": stream}, cloned_languages("en", 512, clones), stages, seed, total, length)
+
+
+@quick
+@given(st.floats(0, 1), st.integers(2, 10), KEYS)
+def test_languages_occur_as_often_as_asked(stream, ratio, clones, seed):
+    mixture = clones_of(stream, [ratio], clones, seed, total=20_000)
+    expected = np.array([ratio, *[(1 - ratio) / (clones - 1)] * (clones - 1)])
+    frequencies = np.bincount(mixture.language, minlength=clones) / 20_000
+    assert (
+        np.abs(frequencies - expected) <= 6 * np.sqrt(expected * (1 - expected) / 20_000) + 3 / 20_000
+    ).all()
+
+
+def test_neighbouring_sequences_are_in_independent_languages(stream):
+    chosen = clones_of(stream, [0.5], total=100_000).language
+    assert abs(np.corrcoef(chosen[:-1], chosen[1:])[0, 1]) < 0.015
+
+
+@quick
+@given(st.integers(1, 5), st.integers(1, 40), KEYS)
+def test_stages_switch_at_the_exact_sequence(stream, stages, per_stage, seed):
+    ratios = [float(stage % 2) for stage in range(stages)]
+    mixture = clones_of(stream, ratios, seed=seed, total=stages * per_stage)
+    assert mixture.language.tolist() == [int(ratio == 0) for ratio in ratios for _ in range(per_stage)]
+
+
+@quick
+@given(KEYS)
+def test_every_window_is_read_once_an_epoch(stream, seed):
+    mixture = clones_of(stream, seed=seed, total=3000)
+    read = mixture.window(np.arange(3 * mixture.windows["en"])).reshape(3, -1)
+    assert (np.sort(read, axis=1) == np.arange(mixture.windows["en"])).all()
+    assert not np.array_equal(read[0], read[1])
+
+
+def test_a_shorter_run_reads_a_prefix_of_a_longer_one(stream):
+    short, long = (clones_of(stream, total=total).batch(np.arange(100)) for total in (100, 5000))
+    assert all(np.array_equal(one, other) for one, other in zip(short, long, strict=True))
+
+
+def test_runs_of_different_ratio_read_the_same_text(stream):
+    little, much = clones_of(stream, [0.3], total=1000), clones_of(stream, [0.8], total=1000)
+    assert np.array_equal(little.window(np.arange(1000)), much.window(np.arange(1000)))
+    assert (much.language[little.language == 0] == 0).all()
+
+
+def test_a_sequence_is_its_window_through_its_language_s_table(stream):
+    mixture = clones_of(stream, [0.5], clones=3)
+    tokens, chosen = mixture.batch(np.arange(50))
+    assert set(chosen.tolist()) == {0, 1, 2}
+    for row, language, window in zip(tokens, chosen, mixture.window(np.arange(50)), strict=True):
+        assert np.array_equal(row, stream.read(window * 16, 17).astype(np.int64) + 512 * int(language))
+
+
+def test_seeds_give_different_runs(stream):
+    one, other = clones_of(stream, [0.5], seed=0), clones_of(stream, [0.5], seed=1)
+    assert (one.window(np.arange(600)) == other.window(np.arange(600))).sum() < 10
+    assert 0.4 < (one.language == other.language).mean() < 0.6
+
+
+# --- several texts --------------------------------------------------------------------------------
+
+SIZES = {"en": 3001, "fr": 1603, "de": 801}
+SHARES = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(
+    lambda weights: [weight / sum(weights) for weight in weights]
+)
+
+
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory):
+    """Each text counts upwards from its own number, so that a sequence tells where it was read."""
+    folder, streams = tmp_path_factory.mktemp("streams"), {}
+    for i, (source, size) in enumerate(SIZES.items()):
+        tokens = (np.arange(size) + 10_000 * i).astype(np.uint16)
+        streams[source] = Stream([write_shard(folder, source, tokens)])
+    return streams
+
+
+def real(streams, stages=((0.5, 0.4, 0.1),), seed=0, total=4096, length=16) -> Mixture:
+    languages = disjoint_languages(dict.fromkeys(list(SIZES)[: len(stages[0])], 65536))
+    return Mixture(streams, languages, np.array(stages), seed, total, length)
+
+
+@quick
+@given(SHARES, SHARES, KEYS)
+def test_three_languages_occur_as_often_as_asked_in_each_stage(streams, first, second, seed):
+    chosen = real(streams, [first, second], seed, total=40_000).language
+    for begin, shares in ((0, np.array(first)), (20_000, np.array(second))):
+        frequencies = np.bincount(chosen[begin : begin + 20_000], minlength=3) / 20_000
+        assert (
+            np.abs(frequencies - shares) <= 6 * np.sqrt(shares * (1 - shares) / 20_000) + 3 / 20_000
+        ).all()
+
+
+def test_a_share_of_zero_is_never_drawn_even_if_the_shares_lack_a_little(streams):
+    mixture = real(streams, [[0.5, 0.499, 0.0]], total=100_000)
+    assert set(mixture.language.tolist()) == {0, 1}
+
+
+@settings(max_examples=10, deadline=None)
+@given(KEYS)
+def test_every_window_of_every_text_is_read_once_an_epoch(streams, seed):
+    mixture = real(streams, seed=seed, total=3000)
+    read = mixture.window(np.arange(3000))
+    for position, windows in enumerate(mixture.windows.values()):
+        of_source = read[mixture.language == position]
+        epochs = of_source[: len(of_source) // windows * windows].reshape(-1, windows)
+        assert len(epochs) >= 4
+        assert (np.sort(epochs, axis=1) == np.arange(windows)).all()
+        assert len(np.unique(of_source[len(epochs) * windows :])) == len(of_source) % windows
+
+
+def test_a_sequence_is_read_from_its_own_language_s_text(streams):
+    mixture = real(streams)
+    tokens, chosen = mixture.batch(np.arange(300))
+    chosen = chosen.astype(np.int64)
+    expected = (mixture.window(np.arange(300)) * 16 + 10_000 * chosen)[:, None] + np.arange(17)
+    assert np.array_equal(tokens, np.where(expected == 0, 0, expected + 65536 * chosen[:, None]))
+
+
+def test_windows_follow_from_how_often_a_text_was_read_before(streams):
+    mixture = real(streams, [(0.5, 0.4, 0.1), (0.1, 0.1, 0.8)], total=1200)
+    read, expected = Counter(), []
+    for language in mixture.language.tolist():
+        windows = list(mixture.windows.values())[language]
+        epoch, rank = divmod(read[language], windows)
+        key = (0, 1, epoch, language) if language else (0, 1, epoch)
+        expected += permute(np.array([rank]), windows, *key).tolist()
+        read[language] += 1
+    numbers = np.random.default_rng(0).permutation(1200)
+    assert mixture.window(numbers).tolist() == [expected[number] for number in numbers]
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 4000), st.integers(0, 1000), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4]))
+def test_a_batch_is_the_same_however_it_is_shared_out(streams, step, seed, world, parts):
+    numbers = np.arange(step * 64, step * 64 + 64)
+    whole = real(streams, [(0.7, 0.3)], seed, total=64 * 4001).batch(numbers)
+    again = real(streams, [(0.7, 0.3)], seed, total=64 * 4001)
+    shares = [again.batch(share) for share in np.split(numbers, world * parts)[::-1]][::-1]
+    for part, together in enumerate(whole):
+        assert np.array_equal(np.concatenate([share[part] for share in shares]), together)
+
+
+def test_a_text_is_read_in_the_same_order_in_whatever_company(streams):
+    alone = Mixture(streams, cloned_languages("fr", 65536, 1), np.ones((1, 1)), 0, 50, 16)
+    mixed = real(streams, [(0.8, 0.2)])
+    numbers = np.flatnonzero(mixed.language == 1)[:50]
+    assert np.array_equal(mixed.window(numbers), alone.window(np.arange(50)))
+    # Texts of the same length are shuffled apart: translations must not come side by side.
+    both, languages = {"a": streams["en"], "b": streams["en"]}, disjoint_languages({"a": 9, "b": 9})
+    windows = Mixture(both, languages, np.eye(2), 0, 300, 16).window(np.arange(300))
+    assert (windows[:150] == windows[150:]).sum() < 10
+
+
+def test_tokens_and_passes_are_counted(streams):
+    mixture = real(streams, [(0.9, 0.1)], total=3000)
+    counts = np.bincount(mixture.language)
+    assert mixture.tokens_seen() == (16 * counts).tolist()
+    expected = {"en": counts[0] / (3000 // 16), "fr": counts[1] / (1602 // 16), "de": 0}
+    assert mixture.passes() == pytest.approx(expected)
+
+
+def test_a_run_is_given_all_texts_of_its_folder(babel):
+    config = {"sources": ["xx", "en"], "vocab": "disjoint", "anchors": 0.0, "stages": [[0.5, 0.5]], "seed": 0}
+    mixture = build_mixture(Dataset(babel), config | {"steps": 4, "batch": 8, "length": 16})
+    assert list(mixture.streams) == ["en", "xx", "yy"]
+    assert [language.name for language in mixture.languages] == ["XX", "EN"]
+    assert len(mixture.language) == 32
+
+
+def private_bytes() -> int:
+    """Memory that belongs to this process alone, as the kernel counts it."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in status if line.startswith("RssAnon")]
+    return 1024 * int(line.split()[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_reading_a_large_shard_takes_no_private_memory(tmp_path, stream):
+    size = 12 << 20  # tokens: 24 MB
+    path = write_shard(tmp_path, "large", np.ones(size, np.uint16))
+    clones_of(stream).batch(np.arange(64))  # what the first batch of all needs does not count
+    before = private_bytes()
+    mixture = clones_of(Stream([path]), [0.5], total=(size - 1) // 1024, length=1024)
+    for numbers in np.array_split(np.arange(mixture.total), mixture.total // 64):
+        mixture.batch(numbers)
+    assert private_bytes() - before < 8 << 20

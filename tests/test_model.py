@@ -1,0 +1,111 @@
+"""The model: the paper's sizes and initialisation, causality, and losses that match a float64 reference."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model import GPT, SIZES, Size, flops_per_token
+
+TINY = Size(layers=2, width=48, heads=2, head_dim=16, mlp=96)
+
+
+@pytest.fixture
+def gpt():
+    torch.manual_seed(0)
+    return GPT(TINY, vocabulary=100, length=24)
+
+
+@pytest.mark.parametrize(("size", "millions"), [("mini", 11), ("small", 85), ("medium", 303)])
+def test_non_embedding_parameters_are_the_paper_s(size, millions):
+    with torch.device("meta"):
+        assert round(GPT(SIZES[size], 16384, 512).non_embedding_params() / 1e6) == millions
+
+
+def test_non_embedding_parameters_do_not_depend_on_the_vocabulary():
+    with torch.device("meta"):
+        assert GPT(TINY, 100, 24).non_embedding_params() == GPT(TINY, 1000, 24).non_embedding_params()
+
+
+@pytest.mark.parametrize("name", ["nano", "mini", "small"])
+def test_operations_are_six_for_each_weight_of_a_matrix_product_and_attention(name):
+    size = SIZES[name]
+    with torch.device("meta"):
+        model = GPT(size, 1000, 64)
+    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
+    attention = 12 * size.layers * size.heads * size.head_dim * 64
+    assert flops_per_token(size, 1000, 64) == 6 * linear + attention
+
+
+def test_from_mini_on_the_recipe_is_the_paper_s():
+    for name in ("mini", "tiny", "small", "medium", "large", "xl"):
+        size = SIZES[name]
+        assert (size.length, size.learning_rate, size.warmup) == (512, 6e-4, 500)
+        assert size.batch == (256 if name == "medium" else 128)
+
+
+def test_initialisation_is_the_released_one():
+    torch.manual_seed(0)
+    size = Size(layers=8, width=256, heads=4, head_dim=64, mlp=1024)
+    for name, parameter in GPT(size, 2048, 512).named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif "norm" in name:
+            assert (parameter == 1).all(), name
+        else:
+            expected = 0.02 / math.sqrt(16) if "mlp_output" in name else 0.02
+            assert parameter.std().item() == pytest.approx(expected, rel=0.02), name
+
+
+def test_input_and_output_embeddings_are_not_tied(gpt):
+    assert gpt.output.weight is not gpt.token_embedding.weight
+    assert not torch.equal(gpt.output.weight, gpt.token_embedding.weight)
+    assert gpt.output.bias is None
+
+
+def test_losses_match_a_reference_written_out_in_float64(gpt):
+    tokens, targets = torch.randint(100, (2, 3, 24))
+    p = {name: parameter.double() for name, parameter in gpt.named_parameters()}
+
+    def norm(x, name):
+        return F.layer_norm(x, (48,), p[f"{name}.weight"], p[f"{name}.bias"])
+
+    def linear(x, name):
+        return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+    x = p["token_embedding.weight"][tokens] * math.sqrt(48) + p["position_embedding.weight"]
+    for i in range(2):
+        q, k, v = linear(
+            norm(x, f"blocks.{i}.attention_norm"), f"blocks.{i}.attention.query_key_value"
+        ).split(32, dim=-1)
+        heads = []
+        for h in (slice(0, 16), slice(16, 32)):
+            scores = q[..., h] @ k[..., h].transpose(1, 2) / 4
+            heads.append(
+                scores.masked_fill(torch.ones(24, 24).triu(1).bool(), -math.inf).softmax(-1) @ v[..., h]
+            )
+        x = x + linear(torch.cat(heads, -1), f"blocks.{i}.attention.output")
+        inner = linear(norm(x, f"blocks.{i}.mlp_norm"), f"blocks.{i}.mlp_input")
+        gelu = 0.5 * inner * (1 + torch.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
+        x = x + linear(gelu, f"blocks.{i}.mlp_output")
+    logits = norm(x, "final_norm") @ p["output.weight"].T
+    expected = logits.logsumexp(-1) - logits.gather(-1, targets[..., None])[..., 0]
+    mean, losses = gpt(tokens, targets)
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mean.double(), expected.mean(), rtol=1e-6, atol=1e-6)
+
+
+def test_the_past_does_not_see_the_future(gpt):
+    one = torch.randint(100, (1, 24))
+    other = one.clone()
+    other[0, 15:] = torch.randint(100, (9,))
+    with torch.no_grad():
+        difference = (gpt.hidden(one) - gpt.hidden(other)).abs().amax(-1)[0]
+    assert (difference[:15] == 0).all()
+    assert (difference[15:] > 0).all()
+
+
+def test_shorter_sequences_are_accepted(gpt):
+    tokens = torch.randint(100, (2, 7))
+    assert torch.allclose(gpt.hidden(tokens), gpt.hidden(torch.cat([tokens, tokens], 1))[:, :7], atol=1e-6)

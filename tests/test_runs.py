@@ -1,0 +1,330 @@
+"""The scripts of runs/: which commands they give, that they agree where they share runs, that they go on."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from functools import cache
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, tree
+from made_up_runs import write_run
+
+import data
+from data import Dataset
+from model import SIZES, flops_per_token
+from paper import plan, values
+from train import Process, languages_and_stages, parse_arguments
+
+PAGES = ["table1", "table2", "table3", "table4", *(f"figure{number}" for number in range(1, 15))]
+SCALES = {"cpu": "nano", "gpu": "mini", "paper": "small"}
+
+
+def bash(script: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run a script with nothing of the caller's settings but PATH."""
+    environment = {"PATH": os.environ["PATH"]} | environment
+    return subprocess.run(
+        ["bash", script, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@cache
+def commands(page: str, scale: str = "cpu", **environment: str) -> list[str]:
+    """What a script would do."""
+    texts = ("en=here", "sw=there") if page == "mylanguages" else ()
+    done = bash(ROOT / "runs" / f"{page}.sh", *texts, DRY="1", SCALE=scale, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@cache
+def trainings(page: str, scale: str = "cpu") -> dict:
+    """Parsed train.py commands by folder."""
+    words = [shlex.split(line) for line in commands(page, scale) if " train.py " in line]
+    parsed = [parse_arguments(line[line.index("train.py") + 1 :]) for line in words]
+    return {str(args.out): args for args in parsed}
+
+
+class Texts:
+    """As much of a prepared folder as tells which languages a command means."""
+
+    folder, languages = Path("data/texts"), ("en", "fr", "sw")
+
+
+def row_of(args, one: float) -> tuple:
+    """Vocabulary, languages, shares of L1 and multiples of the standard run that a command trains."""
+    config = languages_and_stages(args, Texts)
+    shares = tuple(round(100 * stage[0], 3) for stage in config["stages"])
+    return config["vocab"], tuple(config["sources"]), shares, round(args.tokens / one, 3)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_scripts_that_share_a_folder_agree_on_what_lies_there(scale):
+    runs: dict[str, set[str]] = {}
+    for line in [line for page in PAGES for line in commands(page, scale) if " train.py " in line]:
+        runs.setdefault(line.split("--out ")[1], set()).add(line)
+    assert len(runs) > 60
+    assert {name: lines for name, lines in runs.items() if len(lines) > 1} == {}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(("page", "table"), [
+    ("table1", values.TABLE_1), ("table3", values.TABLE_3), ("figure2", values.FIGURE_2),
+])  # fmt: skip
+def test_every_row_of_the_paper_is_run(page, table, scale):
+    runs = trainings(page, scale)
+    one = next(args.tokens for name, args in runs.items() if name.endswith("50-50"))
+    rows = {row_of(args, one) for args in runs.values() if args.size == SCALES[scale] and not args.anchors}
+    assert {(row.vocab, row.languages, row.shares, row.times) for row in table} <= rows
+
+
+@pytest.mark.parametrize(("page", "source", "size"), [
+    ("table1", "en", "small"), ("table3", "fr", "small"),
+    ("figure2", "en", "mini"), ("figure2", "en", "medium"),
+])  # fmt: skip
+def test_at_the_paper_s_scale_the_law_has_the_paper_s_points(page, source, size):
+    runs = [args for args in trainings(page, "paper").values() if args.size == size and args.ratio == [1.0]]
+    tokens = [args.tokens / values.TOKENS for args in runs if (args.languages or ["en"]) == [source]]
+    assert sorted(tokens) == pytest.approx(sorted(values.FRACTIONS[size]))
+
+
+def test_the_default_scale_is_small_enough():
+    runs = trainings("table1").values()
+    assert max(args.tokens for args in runs) <= 6.1e6  # no row reads pydocs twice
+    assert sum(args.tokens for args in runs) < 45 * 60 * 35_000  # 45 minutes at 35 thousand tokens a second
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_run_is_all_warm_up(scale):
+    for page in [*PAGES, "mylanguages"]:
+        for args in trainings(page, scale).values():
+            size = SIZES[args.size]
+            steps = args.tokens / ((args.batch or size.batch) * (args.length or size.length))
+            assert steps > (args.warmup or size.warmup), args.out
+
+
+def test_every_command_is_one_that_exists():
+    """Flags of train.py and data.py are parsed, modules are there, and what is evaluated was trained."""
+    for page in [*PAGES, "mylanguages", "demo"]:
+        for line in commands(page):
+            words = shlex.split(line.removeprefix("python "))
+            if words[0] == "data.py":
+                data.parse_arguments(words[1:])
+            elif words[0] == "-m":
+                assert (ROOT / f"{words[1].replace('.', '/')}.py").exists(), line
+            elif words[0] == "evaluate.py":
+                assert words[1] in trainings(page)
+            else:
+                assert words[0] in {"train.py", "align.py", "fit_scaling.py", "#"}, line
+
+
+def test_the_demo_is_six_runs():
+    lines = [line for line in commands("demo", SEED="1", BATCH="8") if "train.py" in line]
+    flags = (
+        "python train.py --data data/pydocs --size nano --tokens {} --ratio {} --batch 8 --seed 1 --out {}"
+    )
+    runs = [("mono-100", 3000, 1), ("mono-50", 1500, 1), ("mono-25", 750, 1), ("mono-10", 300, 1),
+            ("50-50", 3000, 0.5), ("90-10", 3000, 0.9)]  # fmt: skip
+    assert lines == [
+        flags.format(1000 * k, ratio, f"out/demo-batch8-seed1/{name}") for name, k, ratio in runs
+    ]
+
+
+def test_seeds_gpus_and_sizes_reach_the_commands():
+    environment = {
+        "GPUS": "8",
+        "SEED": "3",
+        "SIZE": "tiny",
+        "TOKENS": "5e6",
+        "OUT": "elsewhere",
+        "RECIPE": "--warmup 9",
+    }
+    first, europarl, train, *_ = commands("figure14", "gpu", **environment)
+    assert first == "python data.py --corpus eltec --name eltec --vocab-size 16384"
+    assert europarl == "python -m corpora.europarl"
+    assert train == (
+        "torchrun --standalone --nproc-per-node 8 train.py --data data/eltec --size tiny --tokens 5000000 "
+        "--languages en fr --vocab anchored --ratio 0.5 --warmup 9 "
+        "--seed 3 --out elsewhere/table3-seed3/anchored-50-50"
+    )
+    first, train, *_ = commands("figure14", NOVELS="there", PARALLEL="lines", RESULTS="results")
+    assert (
+        first == "python data.py --name novels-4096 --text en=there/en --text fr=there/fr --vocab-size 4096"
+    )
+    assert train.startswith("python train.py --data data/novels-4096 --size nano ")
+    assert commands("table4", PARALLEL="lines", RESULTS="results")[-2].endswith(
+        " --parallel en=lines.en fr=lines.fr --out results/table4"
+    )
+    assert "python evaluate.py out/table1/50-50 out/table1/90-10 out/figure1/95-5" in "\n".join(
+        commands("figure1", GLUE="glue")
+    )
+
+
+@pytest.mark.parametrize(("script", "arguments", "environment", "sentence"), [
+    ("table1.sh", (), {"SCALE": "huge"}, "error: SCALE=huge: expected cpu, gpu or paper"),
+    ("mylanguages.sh", ("en=somewhere",), {}, "error: expected two texts"),
+    ("mylanguages.sh", ("texts", "other"), {}, "error: expected two texts"),
+])  # fmt: skip
+def test_what_cannot_be_run_is_refused(script, arguments, environment, sentence):
+    done = bash(ROOT / "runs" / script, *arguments, **environment)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+
+
+def test_scripts_keep_to_what_macos_has():
+    """Its bash is 3.2, and its tools are not GNU's."""
+    newer = (
+        r"realpath|readlink -f|mapfile|readarray|declare -A|sed -i|grep -P|\bseq\b|date -d|\$\{\w+(,,|\^\^|@)"
+    )
+    for script in (ROOT / "runs").glob("*.sh"):
+        assert not re.search(newer, script.read_text()), script
+
+
+# --- a script whose `python` only writes down what it was asked for ---------------------------------
+
+STUB = """#!/usr/bin/env bash
+case $1 in
+-c) exit 0 ;;
+train.py)
+    for out; do :; done
+    echo "train $out" >>log
+    [ "$out" != "$(cat broken 2>/dev/null)" ] || exit 130
+    [ ! -f "$out/result.json" ] || exit 0
+    mkdir -p "$out"
+    printf '{\\n  "device": "a chip",\\n  "date": "2026"\\n}\\n' >"$out/result.json" ;;
+evaluate.py)
+    echo "evaluate $2" >>log
+    printf '{\\n  "device": "a chip",\\n  "date": "2026",\\n  "ppl": 20\\n}\\n' >"$2/result.json" ;;
+*) echo "$*" >>log ;;
+esac
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A copy of runs/ with the stub, and a function that starts a script there: (exit code, output, log)."""
+    shutil.copytree(ROOT / "runs", tmp_path / "runs")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    stub = tmp_path / ".venv" / "bin" / "python"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+
+    def call(script: str, **environment: str) -> tuple[int, str, list[str]]:
+        (tmp_path / "log").write_text("")
+        done = bash(tmp_path / "runs" / script, **environment)
+        return done.returncode, done.stdout + done.stderr, (tmp_path / "log").read_text().splitlines()
+
+    return call
+
+
+def test_a_script_stops_goes_on_and_tells_how_its_page_was_made(start, tmp_path):
+    before = tree(tmp_path)
+    code, out, log = start("table2.sh", DRY="1")
+    assert (code, log) == (0, [])
+    assert {**tree(tmp_path), "log": b""} == {**before, "log": b""}
+    assert "--size nano --tokens 2000000 --ratio 0.9 --seed 0 --out out/table1/90-10" in out
+
+    (tmp_path / "broken").write_text("out/table1/mono-0.5x")
+    code, _, log = start("table2.sh")
+    assert code == 130
+    finished = [f"{what} out/table1/mono-{times}x" for times in (0.1, 0.25) for what in ("train", "evaluate")]
+    assert log == ["data.py", *finished, "train out/table1/mono-0.5x"]
+
+    (tmp_path / "broken").unlink()
+    code, _, log = start("table2.sh")
+    assert code == 0
+    assert log[1:5] == ["train out/table1/mono-0.1x", "train out/table1/mono-0.25x",  # which finds it done
+                        "train out/table1/mono-0.5x", "evaluate out/table1/mono-0.5x"]  # fmt: skip
+    assert log[-2:] == ["align.py out/table1/50-50 out/table1/90-10 --out out/table2",
+                        "-m paper.compare out/table1 --out out/table2"]  # fmt: skip
+
+    made = (tmp_path / "out" / "table2" / "commands.txt").read_text()
+    assert sorted(made.splitlines()) == sorted(set(made.splitlines()))
+    assert (
+        made.count(" train.py ")
+        == made.count(" evaluate.py ")
+        == made.count(" was made on a chip at 2026")
+        == 9
+    )
+    assert start("table2.sh", SEED="1")[2][-1] == "-m paper.compare out/table1-seed1 --out out/table2-seed1"
+    assert not [line for line in start("table2.sh")[2] if "evaluate" in line]
+    assert (tmp_path / "out" / "table2" / "commands.txt").read_text() == made
+
+
+def test_the_demo_says_how_far_it_is(start, tmp_path):
+    code, out, log = start("demo.sh", SIZE="xl", TOKENS="7", SCALE="paper")  # of which it has its own
+    assert (code, len(log)) == (0, 1 + 2 * 6 + 1)
+    assert re.findall(r"# (.*% done), about", out) == [
+        "0% done",
+        "25% done",
+        "38% done",
+        "45% done",
+        "48% done",
+        "74% done",
+    ]
+    assert "about 8 minutes in all" in out
+    assert re.search(r"74% done, about \d+ minutes left", out)
+
+
+def test_without_any_run_there_is_nothing_to_judge(start):
+    code, out, _ = start("takeaways.sh")
+    assert code == 2
+    assert "there is neither out/table1 nor any other folder of runs" in out
+
+
+# --- the plan ---------------------------------------------------------------------------------------
+
+COMMAND = "python train.py --data {} --size nano --tokens 1e6 {} --out out/a"
+
+
+def test_cost_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for flags, vocabulary in (
+        ("--ratio 1", 2048),
+        ("--clones 10 --ratio 0.5", 20480),
+        ("--anchors 0.25", 3584),
+    ):
+        found = plan.cost(COMMAND.format("data/pydocs", flags), 4096)
+        assert found.flops == pytest.approx(1e6 * flops_per_token(SIZES["nano"], vocabulary, 128))
+        assert found.state == "to do"
+    novels = plan.cost(COMMAND.format("data/novels", "--languages en fr --ratio 0.5"), 4096)
+    assert novels.flops == pytest.approx(1e6 * flops_per_token(SIZES["nano"], 8192, 128))
+    write_run(tmp_path / "out", "a", 1e6, [20, None])
+    assert plan.cost(COMMAND.format("data/pydocs", ""), 0).state == "begun"
+    write_run(tmp_path / "out", "a", 1e6, [20, 30])
+    assert plan.cost(COMMAND.format("data/pydocs", ""), 0).state == "done"
+
+
+def test_evaluation_is_counted_where_its_text_is_known(prepared):
+    """Four times forwards, each a third of a step, for each test token and language; one output layer."""
+    test = Dataset(prepared).languages["en"]["test"]["tokens"]
+    for ratio, clones in ((1, 1), (0.5, 2)):
+        step, body = (flops_per_token(SIZES["nano"], ids, 128) for ids in (512 * clones, 0))
+        evaluation = clones * test * (4 * body / 3 + (step - body) / 3)
+        found = plan.cost(COMMAND.format(prepared, f"--ratio {ratio}"), 0)
+        assert found.flops == pytest.approx(1e6 * step + evaluation)
+
+
+def test_speed_is_that_of_earlier_runs_on_this_machine(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan.Process, "current", classmethod(lambda cls: Process(0, 1, torch.device("cpu"))))
+    script = "\n".join(commands("table1"))
+    device = plan.Process.current().device_name()
+    for name, where, rate in (("a", device, 1000), ("b", device, 3000), ("c", "another machine", 10**9)):
+        facts = {"device": where, "processes": 1, "tokens_per_second": rate, "vocabulary": 4096}
+        write_run(tmp_path / "out", name, 1e6, [20, 30], size="nano", length=128, facts=facts)
+    rate = 2000 * flops_per_token(SIZES["nano"], 4096, 128)
+    assert plan.speed({"nano"}, False)[0] == rate
+    assert plan.speed({"mini"}, False) == plan.GUESSES["cpu"]
+    assert plan.speed({"nano"}, True) == plan.GUESSES["cuda"]
+    monkeypatch.setattr("sys.stdin", StringIO(script))
+    code, out, _ = command(plan.main)
+    assert code == 0
+    assert "17 of 17 runs are left: 48.7M tokens,\n" in out
+    assert f"at {rate:.1e} FLOPs a second (median of 2 earlier runs on this machine)" in out
+    monkeypatch.setattr("sys.stdin", StringIO("no command"))
+    assert command(plan.main)[0] == 2

@@ -1,0 +1,474 @@
+"""Training on one process: from flags to a run that repeats, stops and continues to the bit."""
+
+import fcntl
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, same_weights, tree
+
+import train
+from common import UserError
+from data import Dataset, build_mixture
+from train import LanguageLosses, Process
+
+CPU = Process(0, 1, torch.device("cpu"))
+
+
+# --- from flags to settings -----------------------------------------------------------------------
+
+
+def configure(folder, *flags) -> dict:
+    """The config.json of a command line."""
+    arguments = ["--data", folder, "--size", "nano", "--length", 32, *flags]
+    args = train.parse_arguments([str(argument) for argument in arguments])
+    return json.loads(json.dumps(train.settings(args, Dataset(args.data), torch.device("cpu"))))
+
+
+SETTINGS = [
+    # flags, names of the languages, vocab, stages
+    ("--ratio 0.9", "EN1 EN2", "cloned", [[0.9, 0.1]]),
+    ("", "EN1 EN2", "cloned", [[0.5, 0.5]]),
+    ("--ratio 1", "EN1", "monolingual", [[1]]),
+    ("--ratio 0.9,0.1", "EN1 EN2", "cloned", [[0.9, 0.1], [0.1, 0.9]]),
+    ("--ratio 0.4 --clones 4", "EN1 EN2 EN3 EN4", "cloned", [[0.4, 0.2, 0.2, 0.2]]),
+    ("--anchors 0.2", "EN1 EN2", "cloned", [[0.5, 0.5]]),
+    ("--clones 3 --mix 0.5,0.3,0.2", "EN1 EN2 EN3", "cloned", [[0.5, 0.3, 0.2]]),
+    ("--languages xx", "XX1 XX2", "cloned", [[0.5, 0.5]]),
+    ("--languages xx --ratio 1", "XX1", "monolingual", [[1]]),
+    ("--languages en xx --ratio 0.9", "EN XX", "disjoint", [[0.9, 0.1]]),
+    ("--languages en xx --ratio 1,0", "EN XX", "disjoint", [[1, 0], [0, 1]]),
+    ("--languages en xx --vocab anchored", "EN XX", "anchored", [[0.5, 0.5]]),
+    ("--languages en xx yy --mix 0.7,0.2,0.1/0.1,0.2,0.7", "EN XX YY", "disjoint",
+     [[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("flags", "names", "vocab", "stages"), SETTINGS)
+def test_flags_become_a_config_that_rebuilds_the_mixture(babel, flags, names, vocab, stages):
+    config = configure(babel, "--tokens", "1.28e6", *flags.split())
+    assert config["vocab"] == vocab
+    assert np.array(config["stages"]) == pytest.approx(np.array(stages))
+    mixture = build_mixture(Dataset(babel), config)
+    assert [language.name for language in mixture.languages] == names.split()
+    assert [language.source for language in mixture.languages] == config["sources"]
+
+
+def test_no_two_settings_share_a_folder(babel, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    folders = set()
+    for flags, *_ in SETTINGS:
+        args = train.parse_arguments(["--data", str(babel), "--length", "32", *flags.split()])
+        folders.add(train.run_folder(args, train.settings(args, Dataset(babel), torch.device("cpu"))))
+    assert len(folders) == len(SETTINGS)
+    assert all(folder.parent == Path("out") for folder in folders)
+
+
+def test_the_longest_run_reads_no_text_twice(babel):
+    sizes = {source: entry["train"]["tokens"] for source, entry in Dataset(babel).languages.items()}
+    config = configure(babel, "--languages", "en", "xx", "--ratio", 0.7)
+    assert config["tokens"] == pytest.approx(min(sizes["en"] / 0.7, sizes["xx"] / 0.3), rel=0.01)
+    passes = build_mixture(Dataset(babel), config).passes()
+    assert max(passes.values()) == pytest.approx(1, abs=0.03)
+    assert configure(babel, "--clones", 10)["tokens"] == pytest.approx(sizes["en"], rel=0.01)
+
+
+def test_the_paper_s_standard_run_has_its_steps():
+    assert train.STANDARD_TOKENS / (128 * 512) == 18_265
+
+
+def test_learning_rate_warms_up_and_falls_to_a_hundredth():
+    config = {"learning_rate": 6e-4, "warmup": 500, "steps": 18265}
+    rates = [train.learning_rate(step, config) for step in range(18265)]
+    assert rates[0] == pytest.approx(6e-4 / 500)
+    assert max(rates) == rates[499] == pytest.approx(6e-4)
+    assert rates[-1] == pytest.approx(6e-6)
+    assert rates[499:] == sorted(rates[499:], reverse=True)
+    assert rates[(500 + 18264) // 2] == pytest.approx((6e-4 + 6e-6) / 2, rel=1e-3)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("flags", "sentence"), [
+    ("--ratio 1.5", "--ratio: 1.5: expected a number from 0 to 1"),
+    ("--ratio nan", "--ratio: nan: expected"),
+    ("--ratio most", "--ratio: invalid shares value: 'most'"),
+    ("--ratio 0.5 --mix 0.5,0.5", "not allowed with"),
+    ("--mix 0.5,0.4", "expected shares that add up to 1 in each stage"),
+    ("--mix 0.5,0.3,0.2", "--mix: expected 2 shares in each stage, for en en"),
+    ("--clones 1", "--clones: 1: expected a whole number from 2 to 1000"),
+    ("--size huge", "invalid choice: 'huge'"),
+    ("--tokens -5", "--tokens"),
+    ("--tokens 10", "--tokens 10 is less than one step of 8 x 32 tokens"),
+    ("--seed -1", "--seed"),
+    ("--batch 2.5", "--batch: 2.5: expected a whole number"),
+    ("--length 1000000", "training tokens, expected more than one sequence of 1000000"),
+    ("--languages zz", "--languages zz: "),
+    ("--data missing", "missing"),
+    ("--data alien", "alien/meta.json is damaged"),
+    ("--data cut", "en_train_000.bin"),
+    ("--out cut/meta.json", "found other things there"),
+    ("--out cut", "found other things there"),
+    ("--fsdp", "--fsdp splits a model among processes, found one"),
+])  # fmt: skip
+def test_unusable_input_is_one_sentence_and_writes_nothing(
+    tmp_path, monkeypatch, tiny, command, flags, sentence, prepared
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("cut", "alien"):
+        (tmp_path / folder).mkdir()
+    for name, content in tree(prepared).items():
+        (tmp_path / "cut" / name).write_bytes(content[:-2] if name == "en_train_000.bin" else content)
+    (tmp_path / "alien" / "meta.json").write_text("not JSON")
+    before = tree(tmp_path)
+    code, _, error = command(train.main, *tiny, *flags.split())
+    assert code == 2
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert tree(tmp_path) == before
+
+
+def test_real_languages_have_no_monolingual_ratio(babel, tiny, command):
+    code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", "--ratio", 1)
+    assert (code, "--ratio 1 is a monolingual run" in error) == (2, True)
+    code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", "en")
+    assert (code, "one is named twice" in error) == (2, True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_an_error(tiny, command):
+    code, _, error = command(train.main, *tiny, "--device", "cuda")
+    assert (code, "no CUDA device" in error) == (2, True)
+
+
+# --- a run ----------------------------------------------------------------------------------------
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path) -> list[dict]:
+    return [line["loss"] for line in metrics(run)]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, prepared) -> Path:
+    """The tiny run, undisturbed. Read only."""
+    out = tmp_path_factory.mktemp("runs") / "reference"
+    train.main([*map(str, TINY), "--data", str(prepared), "--out", str(out)])
+    return out
+
+
+TINY = ["--size", "nano", "--length", 32, "--batch", 8, "--tokens", 8 * 8 * 32, "--warmup", 2, "--ratio", 0.7,
+        "--log-every", 1, "--no-compile", "--precision", "fp32", "--device", "cpu"]  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path, prepared, command):
+    """Call `run(*flags)` for the tiny run in tmp_path/run with other flags: (exit code, output, errors)."""
+    return lambda *flags: command(train.main, *TINY, "--data", prepared, "--out", tmp_path / "run", *flags)
+
+
+def at_step(monkeypatch, number: int, action) -> None:
+    """Do something at the beginning of a step, counted from 0."""
+    original = train.learning_rate
+
+    def learning_rate(step, config):
+        if step == number:
+            action()
+        return original(step, config)
+
+    monkeypatch.setattr(train, "learning_rate", learning_rate)
+
+
+def test_a_run_describes_itself(reference):
+    result = json.loads((reference / "result.json").read_text())
+    assert (result["size"], result["tokens"], result["vocabulary"]) == ("nano", 2048, 1024)
+    assert [language["name"] for language in result["languages"]] == ["EN1", "EN2"]
+    assert sum(language["tokens"] for language in result["languages"]) == 2048
+    assert [line["step"] for line in metrics(reference)] == list(range(1, 9))
+    assert metrics(reference)[-1]["tokens"] == 2048
+    assert result["code"] == train.code_hash()
+    assert sorted(path.name for path in reference.iterdir()) == [
+        "config.json",
+        "metrics.jsonl",
+        "model.pt",
+        "result.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("--micro-batch", 2), ("--precision", "bf16"), ("--precision", "fp16")]
+)
+def test_the_same_run_again(reference, tmp_path, run, flags):
+    assert run(*flags)[0] == 0
+    if not flags:
+        assert losses(tmp_path / "run") == losses(reference)
+        assert same_weights(tmp_path / "run" / "model.pt", reference / "model.pt")
+    tolerance = 0.05 if "--precision" in flags else 1e-5
+    for ours, theirs in zip(losses(tmp_path / "run"), losses(reference), strict=True):
+        assert ours == pytest.approx(theirs, abs=tolerance)
+
+
+def test_another_seed_is_another_run(reference, tmp_path, run):
+    run("--seed", 1)
+    assert losses(tmp_path / "run") != losses(reference)
+
+
+def test_learning_happens(tmp_path, run):
+    run("--ratio", 1, "--tokens", 60 * 8 * 32)
+    first, *_, last = losses(tmp_path / "run")
+    assert first["EN1"] == pytest.approx(6.24, abs=0.2)  # ln 512: a new model knows nothing
+    assert last["EN1"] < first["EN1"] - 0.5
+
+
+def test_stages_change_what_is_trained(tmp_path, run):
+    run("--ratio", "1,0")
+    assert [list(loss) for loss in losses(tmp_path / "run")] == [["EN1"]] * 4 + [["EN2"]] * 4
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [language["tokens"] for language in result["languages"]] == [1024, 1024]
+
+
+@pytest.mark.parametrize("number", [0, 3, 4])
+def test_a_stopped_run_continues_as_if_never_stopped(reference, tmp_path, run, monkeypatch, number):
+    with monkeypatch.context() as patch:
+        at_step(patch, number, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        code, out, _ = run("--save-every", 3)
+    assert code == 128 + signal.SIGTERM
+    assert f"stopped after step {number + 1} of 8" in out
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not (tmp_path / "run" / "result.json").exists()
+    code, out, _ = run()
+    assert code == 0
+    assert f"after step {number + 1} of 8" in out
+    assert losses(tmp_path / "run") == losses(reference)
+    assert same_weights(tmp_path / "run" / "model.pt", reference / "model.pt")
+
+
+def die() -> None:
+    raise MemoryError
+
+
+def test_a_run_that_died_continues_from_its_checkpoint(reference, tmp_path, run, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, die)
+        with pytest.raises(MemoryError):  # a fault of the program or the machine keeps its traceback
+            run("--save-every", 3)
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "lo')  # a line that was being written
+    code, out, _ = run()
+    assert (code, "after step 3 of 8" in out) == (0, True)
+    assert losses(tmp_path / "run") == losses(reference)
+    assert same_weights(tmp_path / "run" / "model.pt", reference / "model.pt")
+
+
+@pytest.mark.parametrize("event", range(3))  # the flush to the disk, the old file's new name, the new file's
+def test_a_death_anywhere_in_writing_leaves_a_checkpoint(reference, tmp_path, run, monkeypatch, event):
+    saving, events = [], []
+
+    def counted(original):
+        def call(*arguments):
+            if len(saving) == 3:
+                events.append(original)
+                if len(events) == event + 1:
+                    raise MemoryError
+            return original(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        original = train.save
+        patch.setattr(train, "save", lambda *arguments: (saving.append(1), original(*arguments)))
+        for name in ("fsync", "replace"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        with pytest.raises(MemoryError):
+            run("--save-every", 1)
+    assert run()[0] == 0
+    assert same_weights(tmp_path / "run" / "model.pt", reference / "model.pt")
+
+
+@pytest.fixture
+def stopped(tmp_path, run, monkeypatch) -> Path:
+    """The tiny run as a fault in its fourth step leaves it, with a checkpoint of every step."""
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, die)
+        with pytest.raises(MemoryError):
+            run("--save-every", 1)
+    return tmp_path / "run"
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil", [
+    flip_a_bit,
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_bytes(path.read_bytes()[:-5000]),
+    lambda path: torch.save({"step": 3, "model": Path("a")}, path),  # would execute code
+])  # fmt: skip
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(reference, stopped, run, spoil):
+    spoil(stopped / "checkpoint.pt")
+    code, out, _ = run()
+    assert code == 0
+    assert "checkpoint.pt is damaged" in out
+    assert "after step 2 of 8" in out
+    assert same_weights(stopped / "model.pt", reference / "model.pt")
+
+
+def test_without_any_good_checkpoint_nothing_is_lost(stopped, run):
+    for name in ("checkpoint.pt", "checkpoint-before.pt"):
+        flip_a_bit(stopped / name)
+    before = tree(stopped)
+    code, _, error = run()
+    assert (code, "no checkpoint in" in error) == (2, True)
+    assert tree(stopped) == before
+
+
+def test_a_full_disk_is_one_sentence_and_the_checkpoint_stays(reference, stopped, prepared, run):
+    flags = [*TINY, "--data", prepared, "--out", stopped]
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    arguments = [sys.executable, ROOT / "train.py", *flags]
+    done = subprocess.run(
+        [*map(str, arguments)], capture_output=True, text=True, preexec_fn=limited, check=False
+    )
+    assert done.returncode == 2
+    assert "checkpoint.pt cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run()[0] == 0
+    assert same_weights(stopped / "model.pt", reference / "model.pt")
+
+
+def test_a_loss_that_is_not_finite_stops_before_a_good_checkpoint_is_lost(tmp_path, run):
+    code, _, error = run("--learning-rate", 1e14, "--warmup", 1, "--save-every", 1)
+    assert code == 2
+    assert "the loss of EN" in error
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["step"] + 1 == int(re.search(r"step (\d+)", error)[1])
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_finished_run_is_left_alone(reference, tmp_path, run):
+    shutil.copytree(reference, tmp_path / "run")
+    before = tree(tmp_path)
+    code, out, _ = run()
+    assert (code, "is finished; next: python evaluate.py" in out) == (0, True)
+    code, _, error = run("--ratio", 0.6, "--seed", 3)
+    assert code == 2
+    assert "stages [[0.7, 0.3]] there and [[0.6, 0.4]] here, seed 0 there and 3 here" in error
+    assert tree(tmp_path) == before
+
+
+def test_after_an_edit_of_the_code_a_finished_run_says_so_and_a_stopped_one_is_not_mixed(
+    stopped, run, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "code_hash", lambda: "edited")
+        before = tree(stopped)
+        code, _, error = run()
+        assert (code, "was begun by other code than this" in error) == (2, True)
+        assert tree(stopped) == before
+    assert run()[0] == 0
+    monkeypatch.setattr(train, "code_hash", lambda: "edited")
+    code, out, _ = run()
+    assert (code, "is finished, by other code than this" in out) == (0, True)
+
+
+def test_two_starts_of_one_run_do_not_share_its_folder(tmp_path, run):
+    (tmp_path / "run").mkdir()
+    descriptor = os.open(tmp_path / "run", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    code, _, error = run()
+    os.close(descriptor)
+    assert (code, tree(tmp_path)) == (2, {})
+    assert "another process is at work in" in error
+
+
+def test_the_first_command_prepares_the_default_text(tmp_path, monkeypatch, prepared):
+    monkeypatch.chdir(tmp_path)
+
+    def prepare(arguments, check):
+        assert arguments[1].endswith("data.py")
+        shutil.copytree(prepared, "data/pydocs")
+        return types.SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", prepare)
+    assert train.open_data(train.DEFAULT_DATA).fingerprint == Dataset(prepared).fingerprint
+    shutil.rmtree("data")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: types.SimpleNamespace(returncode=2))
+    with pytest.raises(UserError, match="preparing data/pydocs failed"):
+        train.open_data(train.DEFAULT_DATA)
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(tmp_path, run, monkeypatch):
+    def broken(*_args, **_options):
+        raise RuntimeError("No C++ compiler found\nmore")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(sys.modules[__name__], "TINY", [flag for flag in TINY if flag != "--no-compile"])
+    code, out, _ = run()
+    assert (code, "going on without it (RuntimeError: No C++ compiler found)" in out) == (0, True)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["compiled"] is False
+
+
+def test_losses_are_means_over_steps_and_parts():
+    found = LanguageLosses(["EN1", "EN2", "EN3"], CPU)
+    found.add(np.array([0, 1]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    found.add(np.array([0]), torch.tensor([[6.0, 6.0]]))
+    found.add(np.array([0]), torch.tensor([[0.0, 0.0]]))
+    assert found.take(1) == {"EN1": 2.5, "EN2": 3.5}
+    found.add(np.array([2]), torch.tensor([[1.0]]))
+    assert found.take(2) == {"EN3": 1.0}
+    found.add(np.array([1]), torch.tensor([[float("nan")]]))
+    with pytest.raises(UserError, match="the loss of EN2 is nan at step 3"):
+        found.take(3)
+
+
+def test_every_line_is_also_logged_elsewhere(tmp_path, run, monkeypatch):
+    logged, opened = [], {}
+    fake = types.ModuleType("wandb")
+    fake.__spec__ = types.SimpleNamespace()
+
+    def log(line, step):
+        logged.append((step, line["loss"]))
+
+    fake.init = lambda **settings: opened.update(settings) or types.SimpleNamespace(log=log)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    assert run("--wandb", "babel")[0] == 0
+    assert logged == [(line["step"], line["loss"]) for line in metrics(tmp_path / "run")]
+    assert (opened["project"], opened["id"], opened["resume"]) == ("babel", "run", "allow")
+
+
+def test_without_the_package_there_is_no_logging_elsewhere(tmp_path, run, monkeypatch):
+    monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: None)
+    code, _, error = run("--wandb", "babel")
+    assert (code, "--wandb: the package is not installed" in error) == (2, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_utilisation_is_the_share_of_the_device_s_peak(tmp_path, run, monkeypatch):
+    monkeypatch.setattr(Process, "device_name", lambda self: "NVIDIA A100-SXM4-80GB")
+    monkeypatch.setattr(train, "flops_per_token", lambda *_: 312e12 / 1000)
+    assert run()[0] == 0
+    for line in metrics(tmp_path / "run"):
+        assert line["mfu"] == pytest.approx(line["tokens_per_second"] / 1000, rel=0.01)

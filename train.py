@@ -1,0 +1,699 @@
+"""Train one model on one mixture of languages, on one CPU or on many GPUs under torchrun.
+
+A run is a folder, out/NAME: config.json holds every setting that decides its result, metrics.jsonl the
+losses, checkpoint.pt what is needed to go on, and at the end model.pt the weights and result.json the facts.
+The same command continues a run that was stopped, bit for bit as if it never was, and does nothing to one
+that is finished.
+
+The file reads from what is trained over the machine it runs on and what it leaves behind to the loop,
+`train`, near the end. What a step reads is data.py's, what it computes model.py's.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from common import Parser, Progress, UserError, count, exclusive, number, read_json, run_script, write
+from data import Dataset, Language, Mixture, build_mixture
+from kernels import attention
+from model import GPT, SIZES, flops_per_token
+
+DEFAULT_DATA = Path("data/pydocs")
+STANDARD_TOKENS = 18_265 * 128 * 512  # the paper's standard run
+RECIPE = ("length", "batch", "learning_rate", "warmup")  # columns of SIZES that flags replace
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets, by what a device's name contains
+    "A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "L40S": 362e12,
+    "A6000": 155e12, "RTX 3090": 71e12, "RTX 4090": 165e12, "V100": 125e12, "T4": 65e12,
+}  # fmt: skip
+
+HELP = """\
+Train a GPT on languages of unequal size. L1 and L2 are clones, the same English read through two vocabularies,
+unless --languages names real ones.
+
+  torchrun --standalone train.py --ratio 0.9            90% EN1, 10% EN2, on the text of data/pydocs
+  torchrun --standalone train.py --ratio 1              monolingual
+  torchrun --standalone train.py --ratio 0.9,0.1        90% EN1 in the first half, 10% in the second
+  torchrun --standalone train.py --clones 10 --ratio 0.5   a main language, nine others share the rest
+  torchrun --standalone train.py --data data/novels --languages en fr --vocab anchored --ratio 0.9
+  torchrun --standalone train.py --data data/novels --languages en fr de --mix 0.8,0.1,0.1/0.1,0.1,0.8
+  torchrun --standalone --nproc-per-node 8 train.py ... the same run on eight GPUs: same batches, same losses
+
+On one process, python train.py does the same. Then: python evaluate.py out/NAME
+"""
+
+
+# --- what is trained ------------------------------------------------------------------------------
+
+
+def shares(text: str) -> list[float]:
+    """A `type=` of argparse: '0.9,0.1' -> [0.9, 0.1]."""
+    return [number(float, 0, 1)(part) for part in text.split(",")]
+
+
+def mix(text: str) -> list[list[float]]:
+    """A `type=` of argparse: '0.8,0.1,0.1/0.1,0.1,0.8' -> the shares of all languages in each stage."""
+    stages = [shares(stage) for stage in text.split("/")]
+    if any(abs(sum(stage) - 1) > 1e-6 for stage in stages):
+        raise argparse.ArgumentTypeError(f"{text}: expected shares that add up to 1 in each stage")
+    return stages
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(HELP)
+    what = parser.add_argument_group("the experiment")
+    share = what.add_mutually_exclusive_group()
+    share.add_argument(
+        "--ratio", type=shares, default=[0.5], help="share of L1; one for each equal stage (0.5)"
+    )
+    share.add_argument(
+        "--mix", type=mix, help="shares of all languages, as in 0.8,0.1,0.1; a / between stages"
+    )
+    what.add_argument(
+        "--clones", type=number(int, 2, 1000), default=2, help="those after the first share the rest (2)"
+    )
+    what.add_argument(
+        "--anchors", type=number(float, 0, 1), default=0.0, help="share of pieces that clones share (0)"
+    )
+    what.add_argument(
+        "--languages", nargs="+", metavar="L", help="of the data; one alone is cloned (the first)"
+    )
+    what.add_argument(
+        "--vocab", choices=["disjoint", "anchored"], default="disjoint", help="of real languages (disjoint)"
+    )
+    what.add_argument(
+        "--data", type=Path, default=DEFAULT_DATA, help="a folder that data.py prepared (%(default)s)"
+    )
+    what.add_argument(
+        "--size", choices=SIZES, default="nano", help="of the model; from mini on the paper's (nano)"
+    )
+    what.add_argument(
+        "--tokens", type=number(), help="of all languages (no text is read twice, 1.2e9 at most)"
+    )
+    what.add_argument("--seed", type=number(int, 0), default=0, help="of weights, windows and languages (0)")
+    what.add_argument("--out", type=Path, help="folder of the run (out/ and a name made of the settings)")
+    how = parser.add_argument_group("the optimisation; defaults stand with each size in model.py")
+    how.add_argument("--length", type=number(int, 1), help="tokens of a sequence")
+    how.add_argument("--batch", type=number(int, 1), help="sequences of a step, on all processes together")
+    how.add_argument(
+        "--learning-rate", type=number(), help="at its peak; it falls to a hundredth along a cosine"
+    )
+    how.add_argument("--warmup", type=number(int, 1), help="steps of linear warm-up")
+    machine = parser.add_argument_group("the machine; none of these changes what is computed, up to rounding")
+    machine.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
+    machine.add_argument(
+        "--precision", choices=PRECISIONS, help="of matrix products (the fastest that trains)"
+    )
+    machine.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
+    machine.add_argument(
+        "--attention", choices=attention.IMPLEMENTATIONS, help="what computes it (the fastest)"
+    )
+    machine.add_argument(
+        "--fsdp", action="store_true", help="split the model among processes: beyond one GPU's size"
+    )
+    machine.add_argument("--micro-batch", type=number(int, 1), help="sequences at a time on each process")
+    machine.add_argument(
+        "--log-every", type=number(int, 1), default=10, help="steps between lines of metrics (10)"
+    )
+    machine.add_argument(
+        "--save-every", type=number(int, 1), help="steps between checkpoints (a 20th of the run)"
+    )
+    machine.add_argument(
+        "--wandb", metavar="PROJECT", help="log to Weights & Biases, too (pip install wandb)"
+    )
+    args = parser.parse_args(arguments)
+    if args.wandb and importlib.util.find_spec("wandb") is None:
+        parser.error("--wandb: the package is not installed; pip install wandb")
+    return args
+
+
+def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
+    """What config.json says of languages: sources, how pieces become joint ids, shares by stage."""
+    names = args.languages or list(dataset.languages)[:1]
+    if unknown := [name for name in names if name not in dataset.languages]:
+        raise UserError(
+            f"--languages {' '.join(unknown)}: {dataset.folder} has {' '.join(dataset.languages)}"
+        )
+    if len(set(names)) < len(names):
+        raise UserError(f"--languages {' '.join(names)}: one is named twice; --clones makes clones")
+    alone = args.mix == [[1.0]] or (args.mix is None and set(args.ratio) == {1.0})
+    if alone and len(names) > 1:
+        raise UserError(f"--ratio 1 is a monolingual run, but --languages names {' '.join(names)}")
+    sources = names if alone or len(names) > 1 else names * args.clones
+    vocab = "monolingual" if alone else "cloned" if len(names) == 1 else args.vocab
+    others = len(sources) - 1
+    # Rounded, so that 0.9 leaves 0.1 and not 0.09999999999999998.
+    stages = args.mix or [
+        [ratio] + [round((1 - ratio) / others, 12)] * others if others else [1.0] for ratio in args.ratio
+    ]
+    if any(len(stage) != len(sources) for stage in stages):
+        raise UserError(f"--mix: expected {len(sources)} shares in each stage, for {' '.join(sources)}")
+    return {"sources": sources, "vocab": vocab, "anchors": args.anchors, "stages": stages}
+
+
+def code_hash() -> str:
+    """Of the files that decide what a run computes: whoever edits one of them trains something else."""
+    folder = Path(__file__).parent
+    files = ("model.py", "data.py", "train.py", "kernels/attention.py", "kernels/cross_entropy.py")
+    return hashlib.sha256(b"".join((folder / file).read_bytes() for file in files)).hexdigest()[:12]
+
+
+def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -> dict:
+    """Everything that decides a run's result, as config.json keeps it."""
+    size = SIZES[args.size]
+    recipe = {key: getattr(args, key) or getattr(size, key) for key in RECIPE}
+    chosen = languages_and_stages(args, dataset)
+    mean_shares = dict.fromkeys(chosen["sources"], 0.0)
+    for source, share in zip(chosen["sources"], np.mean(chosen["stages"], axis=0).tolist(), strict=True):
+        mean_shares[source] += share
+    available = {source: dataset.languages[source]["train"]["tokens"] for source in mean_shares}
+    if min(available.values()) <= recipe["length"]:
+        fewest = min(available, key=available.get)
+        raise UserError(
+            f"{dataset.folder}: {fewest} has {available[fewest]} training tokens, "
+            f"expected more than one sequence of {recipe['length']}"
+        )
+    one_pass = min(available[source] / share for source, share in mean_shares.items() if share)
+    per_step = recipe["batch"] * recipe["length"]
+    steps = int((args.tokens or min(STANDARD_TOKENS, one_pass)) / per_step + 0.5)
+    if steps < 1:
+        step = f"{recipe['batch']} x {recipe['length']} tokens"
+        raise UserError(f"--tokens {args.tokens or one_pass:g} is less than one step of {step}")
+    return {
+        "data": str(dataset.folder),
+        "fingerprint": dataset.fingerprint,
+        **chosen,
+        "size": args.size,
+        "tokens": steps * per_step,
+        "steps": steps,
+        **recipe,
+        "seed": args.seed,
+        "precision": args.precision or default_precision(device),
+        "code": code_hash(),
+    }
+
+
+def run_folder(args: argparse.Namespace, config: dict) -> Path:
+    """Where the run lives: --out, or a name that says what it is; what lies there has to be the same run."""
+    stages = config["stages"]
+    shown = [
+        stage if args.mix else stage[:1] for stage in stages
+    ]  # --ratio says it all by its first language
+    shares = "-".join("+".join(f"{100 * share:g}" for share in stage) for stage in shown)
+    kinds = config["sources"] if config["vocab"] in {"disjoint", "anchored"} else config["sources"][:1]
+    clones = f"-{len(stages[0])}clones" if config["vocab"] == "cloned" and len(stages[0]) > 2 else ""
+    anchors = f"-{100 * config['anchors']:g}anchors" if config["anchors"] else ""
+    name = f"{args.data.name}-{args.size}-{'-'.join(kinds)}-{config['vocab']}-{shares}{clones}{anchors}"
+    out = args.out or Path("out") / f"{name}-{count(config['tokens'])}-seed{args.seed}"
+    if not (out / "config.json").exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(
+                f"--out {out}: found other things there, expected a run, an empty folder or a new name"
+            )
+        return out
+    earlier = read_json(out / "config.json")
+    if args.precision is None:  # what another machine chose by itself holds on this one
+        config["precision"] = earlier.get("precision")
+    # The fingerprint says whether it is the same data, wherever it lies.
+    differing = [key for key in config if key not in {"data", "code"} and earlier.get(key) != config[key]]
+    if differing:
+        listed = ", ".join(f"{key} {earlier.get(key)} there and {config[key]} here" for key in differing)
+        raise UserError(
+            f"{out} holds a run with other settings: {listed}; give the same ones or another --out"
+        )
+    if earlier.get("code") != config["code"] and not (out / "result.json").exists():
+        raise UserError(
+            f"{out} was begun by other code than this (model.py, data.py, train.py or kernels/ changed); "
+            "go back to that code to finish it, or train anew with another --out"
+        )
+    return out
+
+
+def open_data(folder: Path) -> Dataset:
+    """Open prepared data; the default one is prepared by one process of each machine if it is not there."""
+    if folder == DEFAULT_DATA and not folder.exists():
+        prepare = [sys.executable, str(Path(__file__).with_name("data.py"))]
+        if os.environ.get("LOCAL_RANK", "0") == "0" and subprocess.run(prepare, check=False).returncode:
+            raise UserError(f"preparing {folder} failed; python data.py says why")
+        while (
+            not folder.exists()
+        ):  # it appears when it is whole; torchrun ends those who wait if preparing fails
+            time.sleep(0.2)
+    return Dataset(folder)
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+class Process(NamedTuple):
+    """One of `world` processes; the one of rank 0 speaks and writes for all."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def current(cls, device: str | None = None) -> "Process":
+        """Read torchrun's environment; without one, this is a single process."""
+        # Without this the gradient of an embedding is added up in a race that gives other sums in every run.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # finds programming errors; costs time
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        defaults = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+        rank, world, local, local_world = (
+            int(os.environ.get(name, value)) for name, value in defaults.items()
+        )
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: PyTorch finds no CUDA device on this machine")
+        if device != "cpu" and torch.cuda.is_available():
+            torch.cuda.set_device(local)
+            return cls(rank, world, torch.device("cuda", local))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max(1, cores // local_world))  # torchrun's own default is one thread
+        keep_freed_memory()
+        return cls(rank, world, torch.device("cpu"))
+
+    def say(self, text: str) -> None:
+        """Print on the first process."""
+        if self.rank == 0:
+            print(text, flush=True)
+
+    @contextlib.contextmanager
+    def group(self):
+        """Within it, processes can exchange tensors; one that waits 30 minutes for another gives up."""
+        if self.world > 1:
+            backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(minutes=30))
+        try:
+            yield
+            self.total(torch.zeros(1))  # gloo can abort a process that leaves while another still talks to it
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of `tensor` over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def device_name(self) -> str:
+        """What the device calls itself, for result files."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
+
+
+@contextlib.contextmanager
+def requests_to_stop(process: Process):
+    """Within it, SIGINT and SIGTERM are collected in a list, which the loop reads between two steps."""
+    asked = []
+
+    def receive(signal_number: int, _frame) -> None:
+        if not asked:
+            process.say("\nstopping after this step ...")
+        asked.append(signal_number)
+
+    former = {which: signal.signal(which, receive) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for which, handler in former.items():
+            signal.signal(which, handler)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a step frees for the next: or Linux fills each page with zeros every time.
+
+    A fifth of a step with a vocabulary of ten clones. The numbers are glibc's M_MMAP_THRESHOLD and
+    M_TRIM_THRESHOLD.
+    """
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        ctypes.CDLL(None).mallopt(-3, 2**30)
+        ctypes.CDLL(None).mallopt(-1, 2**31 - 1)
+
+
+def default_precision(device: torch.device) -> str:
+    """The type of matrix products that is fastest on the device and still trains."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return "bf16" if any(getattr(torch.cpu, probe, bool)() for probe in probes) else "fp32"
+
+
+def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which matrix products run in the run's precision; weights and sums stay float32."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+
+
+def compiler_works(process: Process) -> bool:
+    """Whether torch.compile can be used; where a C++ compiler or headers are missing, a run is slower."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=process.device))
+        return True
+    except Exception as error:  # whatever is missing must not cost the run
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:160]
+        process.say(
+            f"torch.compile does not work here, going on without it ({type(error).__name__}: {reason})"
+        )
+        return False
+
+
+def spread(model: GPT, compiled: bool, fsdp: bool, precision: str, process: Process, tokens: torch.Tensor):
+    """The model compiled, and replicated (DDP) or split (FSDP) among the processes; `tokens` are any batch.
+
+    On several processes each block is compiled by itself: a whole compiled model hands out its gradients at
+    its end, when there is nothing left that their exchange could overlap with.
+    """
+    if fsdp:
+        mesh = dist.init_device_mesh(process.device.type, (process.world,))
+        for part in [*model.blocks, model]:
+            fully_shard(part, mesh=mesh)
+    if process.world == 1:
+        return torch.compile(model, dynamic=False) if compiled else model
+    for block in model.blocks if compiled else ():
+        block.compile(dynamic=False)
+    if fsdp:
+        return model
+    replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    # DDP arranges its buckets anew after the first backward pass, and from how they lie follows how sums
+    # round. So one is made here that leads to nothing: a run that goes on then rounds as one that was never
+    # stopped.
+    with mixed_precision(precision, process.device):
+        mean, _ = replica(tokens[:, :-1], tokens[:, 1:])
+    mean.backward()
+    replica.zero_grad(set_to_none=True)
+    return replica
+
+
+@contextlib.contextmanager
+def exchange_gradients(model: torch.nn.Module, now: bool):
+    """Within it, a backward pass exchanges gradients with the other processes only if it is `now`."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(now)
+    with (
+        model.no_sync()
+        if isinstance(model, DistributedDataParallel) and not now
+        else contextlib.nullcontext()
+    ):
+        yield
+
+
+# --- what a run leaves behind ---------------------------------------------------------------------
+
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+FROM_FIRST = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+
+
+def save_weights(path: Path, state: dict) -> None:
+    """Replace `path` by tensors, complete and on the disk before anything older is touched."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # PyTorch's writer reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be written ({reason}); what was saved before is kept") from None
+    os.replace(temporary, path)
+
+
+def load_weights(path: Path) -> dict:
+    """What `save_weights` wrote; nothing that the file may hold is executed."""
+    with zipfile.ZipFile(
+        path
+    ) as archive:  # which has a checksum of every tensor, and PyTorch does not look at it
+        if archive.testzip():
+            raise ValueError("a checksum is wrong")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) -> None:
+    """Keep the state after `step` steps, as whole tensors: a run can go on with more or fewer processes."""
+    weights, moments = get_state_dict(model, optimizer, options=WHOLE)
+    if process.rank == 0:
+        if (out / "checkpoint.pt").exists():
+            os.replace(out / "checkpoint.pt", out / "checkpoint-before.pt")
+        metrics = (out / "metrics.jsonl").read_text(encoding="utf-8")
+        state = {"step": step, "model": weights, "optimizer": moments, "scaler": scaler.state_dict()}
+        save_weights(out / "checkpoint.pt", state | {"metrics": metrics})
+
+
+def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
+    """Load the last state that can be read, if there is one; returns the number of finished steps."""
+    paths = [path for name in ("checkpoint", "checkpoint-before") if (path := out / f"{name}.pt").exists()]
+    for path in paths:
+        try:
+            state = load_weights(path)
+        except Exception as error:
+            process.say(f"warning: {path} is damaged ({type(error).__name__}: {error})")
+            continue
+        options = FROM_FIRST if isinstance(model, FSDPModule) else WHOLE
+        set_state_dict(
+            model,
+            optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
+            options=options,
+        )
+        scaler.load_state_dict(state["scaler"])
+        if process.rank == 0:  # what was logged after the checkpoint is about to be repeated
+            write(out / "metrics.jsonl", state["metrics"])
+        return state["step"]
+    if paths:
+        raise UserError(f"no checkpoint in {out} can be read; remove {paths[0]} to begin anew")
+    return 0
+
+
+class LanguageLosses:
+    """Adds up the losses of each language between two lines of the log, on the device: no step waits."""
+
+    def __init__(self, names: list[str], process: Process):
+        self.names, self.process = names, process
+        self.sums = torch.zeros(len(names), 2, dtype=torch.float64, device=process.device)  # nats and targets
+
+    def add(self, languages: np.ndarray, losses: torch.Tensor) -> None:
+        """Count the (n, length) losses of n sequences towards their (n,) languages."""
+        nats = losses.double().sum(1)
+        where = torch.from_numpy(languages.astype(np.int64))
+        if losses.is_cuda:
+            where = where.pin_memory().to(losses.device, non_blocking=True)
+        self.sums.index_add_(0, where, torch.stack([nats, torch.full_like(nats, losses.shape[1])], dim=1))
+
+    def take(self, step: int) -> dict[str, float]:
+        """Mean loss, over all processes, of each language that occurred since the last call."""
+        nats, targets = self.process.total(self.sums.clone()).T.tolist()
+        self.sums.zero_()
+        means = {name: n / t for name, n, t in zip(self.names, nats, targets, strict=True) if t}
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise UserError(
+                    f"the loss of {name} is {mean} at step {step} or just before; "
+                    "start again with a lower --learning-rate and another --out"
+                )
+        return means
+
+
+# --- the run --------------------------------------------------------------------------------------
+
+
+def learning_rate(step: int, config: dict) -> float:
+    """Linear warm-up, then a cosine from the peak to a hundredth of it at the last step."""
+    peak, warmup = config["learning_rate"], config["warmup"]
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, config["steps"] - 1 - warmup)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def train(args, config: dict, mixture: Mixture, out: Path, process: Process, asked: list[int]) -> dict:
+    """Run the steps that are not done yet, or until `asked` holds a signal; returns what result.json says of them."""
+    device, steps, length, precision = process.device, config["steps"], config["length"], config["precision"]
+    local = config["batch"] // process.world  # sequences of a step that are this process's
+    micro = math.gcd(local, args.micro_batch or SIZES[config["size"]].micro_batch)
+    per_step, parts = config["batch"] * length, local // micro
+    if config["batch"] % process.world:
+        raise UserError(f"--batch {config['batch']} does not divide among {process.world} processes")
+
+    def read(step: int, part: int) -> tuple[torch.Tensor, np.ndarray]:
+        first = step * config["batch"] + process.rank * local + part * micro
+        tokens, languages = mixture.batch(np.arange(first, first + micro))
+        tokens = torch.from_numpy(tokens)
+        if device.type == "cuda":  # pinned memory is copied while kernels run
+            tokens = tokens.pin_memory().to(device, non_blocking=True)
+        return tokens, languages
+
+    torch.manual_seed(config["seed"])
+    model = GPT(SIZES[config["size"]], vocabulary_of(mixture.languages), length).to(device)
+    compiled = args.compile and compiler_works(process)
+    if compiled:
+        process.say("compiling the model, up to a minute the first time ...")
+    forward = spread(model, compiled, args.fsdp, precision, process, read(0, 0)[0])
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), eps=1e-8, fused=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    begin = restore(out, model, optimizer, scaler, process)
+    if process.total(torch.tensor(begin)).item() != begin * process.world:
+        raise UserError(f"processes find different checkpoints in {out}: all machines need to see the same folder")
+    if process.rank == 0 and not begin:
+        write(out / "config.json", config)
+        write(out / "metrics.jsonl", "")
+    process.say(f"continuing {out} after step {begin} of {steps}" if begin else f"writing to {out}")
+
+    losses = LanguageLosses([language.name for language in mixture.languages], process)
+    progress = Progress("training", config["tokens"], "tokens", begin * per_step, quiet=process.rank > 0)
+    peak = next((flops for name, flops in PEAKS.items() if name in process.device_name()), None)
+    needed = flops_per_token(model.size, model.vocabulary, length)
+    save_every, note, line = args.save_every or max(1, steps // 20), "", {}
+    log = None
+    if args.wandb and process.rank == 0:
+        import wandb
+
+        log = wandb.init(project=args.wandb, id=out.name, resume="allow", config=config, dir=out)
+
+    for step in range(begin, steps):
+        # One step of Adam on one batch of all processes together.
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        for part in range(parts):
+            tokens, languages = read(step, part)  # while a GPU still works on the part before
+            with exchange_gradients(forward, now=part == parts - 1):
+                with mixed_precision(precision, device):
+                    mean, each = forward(tokens[:, :-1], tokens[:, 1:])
+                scaler.scale(mean / parts).backward()
+            losses.add(languages, each)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+        # What is said and kept of it.
+        done = step + 1
+        stopping = process.total(torch.tensor(len(asked))).item() > 0  # a CPU tensor: a GPU is not waited for
+        saving = stopping or done % save_every == 0 or done == steps
+        if saving or done % args.log_every == 0:
+            means = losses.take(
+                done
+            )  # refuses what is not finite, before a good checkpoint could be replaced
+            speed = progress.rate(done * per_step)
+            line = {"step": done, "tokens": done * per_step, "learning_rate": learning_rate(step, config)}
+            line |= {"loss": means, "tokens_per_second": round(speed)}
+            note = "loss " + " ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + " | "
+            if peak:
+                line["mfu"] = round(speed * needed / peak / process.world, 4)
+                note += f"{line['mfu']:.0%} MFU | "
+            if process.rank == 0:
+                with open(out / "metrics.jsonl", "a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+            if log:
+                log.log(line, step=done)
+        if saving:
+            save(out, done, model, optimizer, scaler, process)
+        progress.update(done * per_step, note)
+        if stopping and done < steps:
+            process.say(f"\nstopped after step {done} of {steps}, saved in {out}; the same command continues")
+            sys.exit(128 + (asked or [signal.SIGTERM])[0])
+
+    weights = get_state_dict(model, optimizer, options=WHOLE)[0]
+    if process.rank == 0:
+        save_weights(out / "model.pt", weights)
+        line = line or json.loads((out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    facts = {key: line[key] for key in ("tokens_per_second", "mfu") if key in line}
+    return facts | {
+        "compiled": compiled,
+        "non_embedding_params": model.non_embedding_params(),
+        "vocabulary": model.vocabulary,
+    }
+
+
+def vocabulary_of(languages: list[Language]) -> int:
+    """Number of ids in the joint vocabulary."""
+    return 1 + max(int(language.table.max()) for language in languages)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Start or continue the run that the command line names, unless it is finished."""
+    args = parse_arguments(arguments)
+    process = Process.current(args.device)
+    if args.fsdp and process.world == 1:
+        raise UserError(
+            "--fsdp splits a model among processes, found one; start torchrun with --nproc-per-node 2"
+        )
+    attention.choose(args.attention, process.device)
+    dataset = open_data(args.data)
+    config = settings(args, dataset, process.device)
+    out = run_folder(args, config)
+    if (out / "result.json").exists():
+        other = read_json(out / "config.json").get("code") != config["code"]
+        process.say(
+            f"{out} is finished, by other code than this: --out another folder, or remove it, to train anew"
+            if other
+            else f"{out} is finished; next: python evaluate.py {out}"
+        )
+        return
+    mixture = build_mixture(dataset, config)
+    shown = [
+        f"{language.name} {'→'.join(f'{100 * stage[i]:.3g}' for stage in config['stages'])}%"
+        for i, language in enumerate(mixture.languages)
+    ]
+    passes = [f"{times:.2g} passes over {source}" for source, times in mixture.passes().items() if times]
+    process.say(f"model: {config['size']}; languages: {', '.join(shown)}")
+    length = f"{count(config['tokens'])} tokens in {config['steps']} steps"
+    process.say(f"text: {length} of {args.data}: {', '.join(passes)}")
+    process.say(f"machine: {process.device_name()}, {config['precision']}, processes: {process.world}")
+    if config["warmup"] >= config["steps"]:
+        process.say(
+            f"warning: {config['warmup']} steps of --warmup leave none of {config['steps']} to learn in"
+        )
+    try:
+        alone = exclusive(out) if process.rank == 0 else contextlib.nullcontext()
+        with alone, process.group(), requests_to_stop(process) as asked:
+            facts = train(args, config, mixture, out, process, asked)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"out of memory; a smaller --micro-batch takes less ({str(error).splitlines()[0]})"
+        ) from None
+    if process.rank > 0:
+        return
+    languages = [
+        {"name": language.name, "source": language.source, "tokens": tokens}
+        for language, tokens in zip(mixture.languages, mixture.tokens_seen(), strict=True)
+    ]
+    facts |= {
+        "device": process.device_name(),
+        "processes": process.world,
+        "torch": torch.__version__,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    write(out / "result.json", config | facts | {"languages": languages})
+    for name in ("checkpoint.pt", "checkpoint-before.pt"):
+        (out / name).unlink(missing_ok=True)
+    print(f"finished; next: python evaluate.py {out}")
+
+
+if __name__ == "__main__":
+    run_script(main)
