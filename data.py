@@ -101,7 +101,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")  # all
 
 
 def clean(text: str) -> str:
-    """Unicode NFC, lines that end in \\n and not in blanks, no control characters, no two empty lines."""
+    """Unicode NFC, \\n as line end; no control characters, trailing blanks, two empty lines in a row."""
     text = CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     # After the control characters: without the one between them, a letter and its accent become one.
     text = unicodedata.normalize("NFC", text).expandtabs(4)
@@ -173,19 +173,17 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
     a space between words, and a text is encoded as if a space stood before it: cut at such a space, without
     it, the parts give what the whole does.
     """
-    parts, text_of_part = [], []
-    for number_of_text, text in enumerate(texts):
-        begin = 0
+    parts_of_texts = []
+    for text in texts:
+        parts, begin = [], 0
         while len(text) - begin > PART and (space := SPACE_BETWEEN_WORDS.search(text, begin + PART)):
             parts.append(text[begin : space.start()])
             begin = space.end()
-        parts.append(text[begin:])
-        text_of_part += [number_of_text] * (len(parts) - len(text_of_part))
+        parts_of_texts.append([*parts, text[begin:]])
 
-    ids = [[] for _ in texts]
-    for number_of_text, found in zip(text_of_part, tokenizer.encode(parts), strict=True):
-        ids[number_of_text] += found
-    return [np.array([*own, END_OF_DOCUMENT], np.uint16) for own in ids]
+    ids_of_parts = iter(tokenizer.encode([part for parts in parts_of_texts for part in parts]))
+    ids_of_texts = [[i for _ in parts for i in next(ids_of_parts)] for parts in parts_of_texts]
+    return [np.array([*ids, END_OF_DOCUMENT], np.uint16) for ids in ids_of_texts]
 
 
 def surface_forms(tokenizer: Tokenizer) -> list[str]:
@@ -331,7 +329,7 @@ def prepare(folder: Path, recipe: dict, texts: dict[str, Path]) -> None:
             "fingerprint": hashlib.sha256(hashes.encode()).hexdigest()[:16],
             "recipe": recipe,
             "command": shlex.join(["python", *sys.argv]),
-            "python": sys.version,  # which pydocs reads
+            "python": sys.version,  # whose docstrings pydocs reads
             "languages": languages,
         }
         write(unfinished / "meta.json", meta)
@@ -345,7 +343,8 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
     """Tokeniser and shards of one language; returns its entry of meta.json."""
     size = sum(file.stat().st_size for file in text_files(path))
     print(f"{name}: reading {count(size)}B of text", flush=True)
-    rate, fates, characters, sample = SAMPLE / max(1, size), Counter(), Counter(), []
+    rate = SAMPLE / max(1, size)
+    fates, characters, sample = Counter(), Counter(), []
     for fate, document, text in split_documents(path, recipe):
         fates[fate] += 1
         characters[fate] += len(text)
@@ -509,10 +508,9 @@ def build_languages(dataset: Dataset, config: dict) -> list[Language]:
 
 
 class Mixture:
-    """The sequences of one run, numbered from 0: the language each is in, and the window it reads.
+    """The sequences of one run, numbered from 0: the language each is in, the window of text it reads.
 
-    The whole run is planned in three arrays that one can print, each (total,): `language`; `place`, which of
-    the streams it reads; and `rank`, how many sequences before it read the same one.
+    The whole run is planned in two arrays that one can print, `language` and `window`, both (total,).
 
     streams: the texts by source. A text's place among them is part of the key of its shuffle: it is read in
         the same order whichever of them the languages of a run use.
@@ -523,8 +521,7 @@ class Mixture:
     def __init__(
         self, streams: dict, languages: list[Language], stages: np.ndarray, seed: int, total: int, length: int
     ):
-        self.streams, self.languages, self.seed = streams, languages, seed
-        self.total, self.length = total, length
+        self.streams, self.languages, self.total, self.length = streams, languages, total, length
         self.windows = {source: (len(stream) - 1) // length for source, stream in streams.items()}
 
         # The language of each sequence is drawn independently, `L ~ p(L)` of its stage.
@@ -537,34 +534,22 @@ class Mixture:
             borders = borders[:-1] / borders[-1]  # a last share of 0 must not get what rounding left over
             self.language[stage == i] = np.searchsorted(borders, uniform[stage == i], side="right")
 
-        sources = list(streams)
-        self.place = np.array([sources.index(language.source) for language in languages])[self.language]
-        self.rank = np.empty(total, np.int64)
-        for place in range(len(sources)):
-            reads_it = self.place == place
-            self.rank[reads_it] = np.arange(reads_it.sum())
-
-    def window(self, numbers: np.ndarray) -> np.ndarray:
-        """The window of its text each sequence reads: (n,) -> (n,).
-
-        The k-th sequence of a text reads the k-th window of an order that is shuffled anew for each pass. So
-        every window is read once before any is read again, and clones read the same windows whatever their
-        ratio.
-        """
-        places, ranks = self.place[numbers], self.rank[numbers]
-        result = np.empty(len(numbers), np.int64)
-        for place, windows in enumerate(self.windows.values()):
-            for epoch in np.unique(ranks[places == place] // max(1, windows)).tolist():
-                inside = (places == place) & (ranks // max(1, windows) == epoch)
-                # With the place in it, translations of the same length do not come side by side.
-                key = (self.seed, WINDOW_DRAW, epoch, place) if place else (self.seed, WINDOW_DRAW, epoch)
-                result[inside] = permute(ranks[inside] % windows, windows, *key)
-        return result
+        # The k-th sequence of a text reads the k-th window of an order that each pass shuffles anew: none is read
+        # again before all were read, and clones read the same ones whatever their ratio.
+        source_of = np.array([language.source for language in languages])[self.language]
+        self.window = np.empty(total, np.int64)
+        for place, (source, windows) in enumerate(self.windows.items()):
+            readers = np.flatnonzero(source_of == source)
+            for epoch, begin in enumerate(range(0, len(readers), max(1, windows))):
+                now = readers[begin : begin + windows]
+                # With its place in the key, a translation of the same length does not come side by side.
+                key = (seed, WINDOW_DRAW, epoch, place) if place else (seed, WINDOW_DRAW, epoch)
+                self.window[now] = permute(np.arange(len(now)), windows, *key)
 
     def batch(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sequences themselves: (n, length + 1) int64 joint ids, and (n,) language indices."""
         rows = []
-        for language, window in zip(self.language[numbers], self.window(numbers).tolist(), strict=True):
+        for language, window in zip(self.language[numbers], self.window[numbers].tolist(), strict=True):
             _, source, table = self.languages[language]
             rows.append(table[self.streams[source].read(window * self.length, self.length + 1)])
         return np.stack(rows).astype(np.int64), self.language[numbers]
@@ -575,10 +560,10 @@ class Mixture:
 
     def passes(self) -> dict[str, float]:
         """How often the whole run reads each source's text: above 1, it is repeated."""
-        return {
-            source: int((self.place == place).sum()) / max(1, windows)
-            for place, (source, windows) in enumerate(self.windows.items())
-        }
+        passes = dict.fromkeys(self.windows, 0.0)
+        for language, tokens in zip(self.languages, self.tokens_seen(), strict=True):
+            passes[language.source] += tokens / self.length / self.windows[language.source]
+        return passes
 
 
 def build_mixture(dataset: Dataset, config: dict) -> Mixture:

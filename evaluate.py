@@ -117,9 +117,9 @@ def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
         windows = torch.from_numpy(windows).to(device)
         # The output layer is the largest matrix of a small model: it is applied to the last positions only.
         hidden = model.hidden(windows[:, :-1], last=stride)
-        each = linear_cross_entropy(hidden, model.output.weight, windows[:, 1:][:, -stride:])[1]
-        each = each.cpu().numpy()
-        return each[np.arange(each.shape[1]) >= each.shape[1] - counted[batch, None]]
+        _, nats = linear_cross_entropy(hidden, model.output.weight, windows[:, 1:][:, -stride:])
+        is_counted = np.arange(nats.shape[1]) >= nats.shape[1] - counted[batch, None]
+        return nats.cpu().numpy()[is_counted]
 
     # Each thread of a CPU scores windows of its own: threads that divided every matrix product would wait for
     # each other after each of them, and for long where other programs keep a core busy.
@@ -293,6 +293,11 @@ def read_examples(path: Path, task: Task, tokenizer: Tokenizer, length: int) -> 
 
 # --- GLUE: learned in L1, scored in every clone ---------------------------------------------------
 
+# The paper's recipe. Tokens that an example is cut to, examples of a step, epochs, Adam's learning rate;
+EXAMPLE_TOKENS, BATCH, EPOCHS, LEARNING_RATE = 128, 64, 10, 5e-5
+# steps between two looks at the dev set, and steps without a better score that end it.
+EVALUATE_EVERY, PATIENCE = 200, 2000
+
 
 class Classifier(nn.Module):
     """A GPT with a linear head in place of its output layer."""
@@ -332,20 +337,16 @@ def accuracy(classifier: Classifier, examples: Examples, table: np.ndarray) -> f
 def fine_tune(
     model: GPT, train: Examples, dev: Examples, table: np.ndarray, *, labels: int, seed: int, label: str
 ) -> Classifier:
-    """A copy of `model` that learned a task through `table`, at its best step on the dev set.
-
-    The recipe is the paper's: Adam at 5e-5, batches of 64, ten epochs; an end after 2,000 steps without a
-    better score, which is taken every 200.
-    """
-    batch, epochs, every, patience = 64, 10, 200, 2000
+    """A copy of `model` that learned a task through `table`, at its best step on the dev set."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    orders = [random.permutation(len(train.rows)) for _ in range(epochs)]
-    batches = [order[first : first + batch] for order in orders for first in range(0, len(order), batch)]
+    orders = [random.permutation(len(train.rows)) for _ in range(EPOCHS)]
+    batches = [order[first : first + BATCH] for order in orders for first in range(0, len(order), BATCH)]
     device = model.output.weight.device
     classifier = Classifier(copy.deepcopy(model), labels).to(device).train()
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=5e-5, fused=True)
-    best, best_step, weights, progress = -1.0, 0, {}, Progress(label, len(batches), "steps")
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=LEARNING_RATE, fused=True)
+    best, best_step, weights, note = -1.0, 0, {}, ""
+    progress = Progress(label, len(batches), "steps")
 
     for step, places in enumerate(batches, 1):
         answers = classifier([train.rows[i] for i in places], table)
@@ -353,14 +354,15 @@ def fine_tune(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-        if step % every == 0 or step == len(batches):
+        if step % EVALUATE_EVERY == 0 or step == len(batches):
             found = accuracy(classifier, dev, table)
             if found > best:
                 best, best_step = found, step
                 weights = {name: tensor.detach().clone() for name, tensor in classifier.state_dict().items()}
-            if step - best_step >= patience:
+            note = f"best {best:.3f} after {best_step} | "
+            if step - best_step >= PATIENCE:
                 progress.total = step
-        progress.update(step, f"best {best:.3f} after {best_step} | ")
+        progress.update(step, note)
         if step == progress.total:
             break
 
@@ -376,7 +378,7 @@ def transfer(
     An entry has the accuracy of the training set's commonest label, and each language's, one a seed.
     """
     task, l1 = TASKS[name], languages[0]
-    tokenizer, length = run.dataset.tokenizer(l1.source), min(128, run.model.length)  # 128 is the paper's
+    tokenizer, length = run.dataset.tokenizer(l1.source), min(EXAMPLE_TOKENS, run.model.length)
     train, *devs = [read_examples(folder / name / file, task, tokenizer, length) for file in task.files]
     commonest = Counter(train.labels.tolist()).most_common(1)[0][0]
     entries = [{"seeds": seeds, "majority": float(np.mean(dev.labels == commonest))} for dev in devs]

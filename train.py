@@ -49,8 +49,8 @@ PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets, by what a device'
 }  # fmt: skip
 
 HELP = """\
-Train a GPT on languages of unequal size. L1 and L2 are clones, the same English read through two vocabularies,
-unless --languages names real ones.
+Train a GPT on languages of unequal size. L1 and L2 are clones, the same English read through two
+vocabularies, unless --languages names real ones.
 
   torchrun --standalone train.py --ratio 0.9            90% EN1, 10% EN2, on the text of data/pydocs
   torchrun --standalone train.py --ratio 1              monolingual
@@ -86,59 +86,47 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     what = parser.add_argument_group("the experiment")
     share = what.add_mutually_exclusive_group()
     share.add_argument(
-        "--ratio", type=shares, default=[0.5], help="share of L1; one for each equal stage (0.5)"
+        "--ratio", type=shares, default=[0.5], help="share of L1, one for each equal stage (0.5)"
     )
-    share.add_argument(
-        "--mix", type=mix, help="shares of all languages, as in 0.8,0.1,0.1; a / between stages"
+    share.add_argument("--mix", type=mix, help="shares of all languages, 0.8,0.1,0.1; a / between stages")
+    what.add_argument(
+        "--clones", type=number(int, 2, 1000), default=2, help="those after L1 share the rest (2)"
     )
     what.add_argument(
-        "--clones", type=number(int, 2, 1000), default=2, help="those after the first share the rest (2)"
+        "--anchors", type=number(float, 0, 1), default=0.0, help="share of pieces in common (0)"
     )
     what.add_argument(
-        "--anchors", type=number(float, 0, 1), default=0.0, help="share of pieces that clones share (0)"
+        "--languages", nargs="+", metavar="L", help="real ones; one alone is cloned (the first)"
     )
     what.add_argument(
-        "--languages", nargs="+", metavar="L", help="of the data; one alone is cloned (the first)"
+        "--vocab", choices=["disjoint", "anchored"], default="disjoint", help="of real languages"
     )
-    what.add_argument(
-        "--vocab", choices=["disjoint", "anchored"], default="disjoint", help="of real languages (disjoint)"
-    )
-    what.add_argument(
-        "--data", type=Path, default=DEFAULT_DATA, help="a folder that data.py prepared (%(default)s)"
-    )
+    what.add_argument("--data", type=Path, default=DEFAULT_DATA, help="made by data.py (%(default)s)")
     what.add_argument(
         "--size", choices=SIZES, default="nano", help="of the model; from mini on the paper's (nano)"
     )
-    what.add_argument(
-        "--tokens", type=number(), help="of all languages (no text is read twice, 1.2e9 at most)"
-    )
+    what.add_argument("--tokens", type=number(), help="of all languages (no text twice, 1.2e9 at most)")
     what.add_argument("--seed", type=number(int, 0), default=0, help="of weights, windows and languages (0)")
     what.add_argument("--out", type=Path, help="folder of the run (out/ and a name made of the settings)")
     how = parser.add_argument_group("the optimisation; defaults stand with each size in model.py")
     how.add_argument("--length", type=number(int, 1), help="tokens of a sequence")
     how.add_argument("--batch", type=number(int, 1), help="sequences of a step, on all processes together")
-    how.add_argument(
-        "--learning-rate", type=number(), help="at its peak; it falls to a hundredth along a cosine"
-    )
+    how.add_argument("--learning-rate", type=number(), help="at its peak; a cosine takes it to a hundredth")
     how.add_argument("--warmup", type=number(int, 1), help="steps of linear warm-up")
     machine = parser.add_argument_group("the machine; none of these changes what is computed, up to rounding")
     machine.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
-    machine.add_argument(
-        "--precision", choices=PRECISIONS, help="of matrix products (the fastest that trains)"
-    )
-    machine.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
+    machine.add_argument("--precision", choices=PRECISIONS, help="of matrix products (the fastest)")
+    machine.add_argument("--no-compile", dest="compile", action="store_false", help="without torch.compile")
     machine.add_argument(
         "--attention", choices=attention.IMPLEMENTATIONS, help="what computes it (the fastest)"
     )
     machine.add_argument(
-        "--fsdp", action="store_true", help="split the model among processes: beyond one GPU's size"
+        "--fsdp", action="store_true", help="split the model among processes: for large ones"
     )
     machine.add_argument("--micro-batch", type=number(int, 1), help="sequences at a time on each process")
+    machine.add_argument("--log-every", type=number(int, 1), default=10, help="steps between lines (10)")
     machine.add_argument(
-        "--log-every", type=number(int, 1), default=10, help="steps between lines of metrics (10)"
-    )
-    machine.add_argument(
-        "--save-every", type=number(int, 1), help="steps between checkpoints (a 20th of the run)"
+        "--save-every", type=number(int, 1), help="steps between checkpoints (a 20th of all)"
     )
     machine.add_argument(
         "--wandb", metavar="PROJECT", help="log to Weights & Biases, too (pip install wandb)"
@@ -189,12 +177,12 @@ def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -
     for source, share in zip(chosen["sources"], np.mean(chosen["stages"], axis=0).tolist(), strict=True):
         mean_shares[source] += share
     available = {source: dataset.languages[source]["train"]["tokens"] for source in mean_shares}
-    if min(available.values()) <= recipe["length"]:
-        fewest = min(available, key=available.get)
-        raise UserError(
-            f"{dataset.folder}: {fewest} has {available[fewest]} training tokens, "
-            f"expected more than one sequence of {recipe['length']}"
-        )
+    for source, tokens in available.items():
+        if tokens <= recipe["length"]:
+            sequence = f"one sequence of {recipe['length']}"
+            raise UserError(
+                f"{dataset.folder}: {source} has {tokens} training tokens, expected more than {sequence}"
+            )
     one_pass = min(available[source] / share for source, share in mean_shares.items() if share)
     per_step = recipe["batch"] * recipe["length"]
     steps = int((args.tokens or min(STANDARD_TOKENS, one_pass)) / per_step + 0.5)
@@ -218,9 +206,7 @@ def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -
 def run_folder(args: argparse.Namespace, config: dict) -> Path:
     """Where the run lives: --out, or a name that says what it is; what lies there has to be the same run."""
     stages = config["stages"]
-    shown = [
-        stage if args.mix else stage[:1] for stage in stages
-    ]  # --ratio says it all by its first language
+    shown = stages if args.mix else [stage[:1] for stage in stages]  # with --ratio the first says it all
     shares = "-".join("+".join(f"{100 * share:g}" for share in stage) for stage in shown)
     kinds = config["sources"] if config["vocab"] in {"disjoint", "anchored"} else config["sources"][:1]
     clones = f"-{len(stages[0])}clones" if config["vocab"] == "cloned" and len(stages[0]) > 2 else ""
@@ -229,9 +215,7 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
     out = args.out or Path("out") / f"{name}-{count(config['tokens'])}-seed{args.seed}"
     if not (out / "config.json").exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(
-                f"--out {out}: found other things there, expected a run, an empty folder or a new name"
-            )
+            raise UserError(f"--out {out}: found other things there, expected a run or a new name")
         return out
     earlier = read_json(out / "config.json")
     if args.precision is None:  # what another machine chose by itself holds on this one
@@ -240,9 +224,7 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
     differing = [key for key in config if key not in {"data", "code"} and earlier.get(key) != config[key]]
     if differing:
         listed = ", ".join(f"{key} {earlier.get(key)} there and {config[key]} here" for key in differing)
-        raise UserError(
-            f"{out} holds a run with other settings: {listed}; give the same ones or another --out"
-        )
+        raise UserError(f"{out} holds a run with other settings: {listed}; give another --out")
     if earlier.get("code") != config["code"] and not (out / "result.json").exists():
         raise UserError(
             f"{out} was begun by other code than this (model.py, data.py, train.py or kernels/ changed); "
@@ -257,9 +239,7 @@ def open_data(folder: Path) -> Dataset:
         prepare = [sys.executable, str(Path(__file__).with_name("data.py"))]
         if os.environ.get("LOCAL_RANK", "0") == "0" and subprocess.run(prepare, check=False).returncode:
             raise UserError(f"preparing {folder} failed; python data.py says why")
-        while (
-            not folder.exists()
-        ):  # it appears when it is whole; torchrun ends those who wait if preparing fails
+        while not folder.exists():  # it appears when it is whole; if that fails, torchrun ends those who wait
             time.sleep(0.2)
     return Dataset(folder)
 
@@ -282,9 +262,7 @@ class Process(NamedTuple):
         torch.utils.deterministic.fill_uninitialized_memory = False  # finds programming errors; costs time
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         defaults = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-        rank, world, local, local_world = (
-            int(os.environ.get(name, value)) for name, value in defaults.items()
-        )
+        rank, world, local, local_world = (int(os.environ.get(*default)) for default in defaults.items())
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda: PyTorch finds no CUDA device on this machine")
         if device != "cpu" and torch.cuda.is_available():
@@ -415,18 +393,14 @@ def exchange_gradients(model: torch.nn.Module, now: bool):
     """Within it, a backward pass exchanges gradients with the other processes only if it is `now`."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(now)
-    with (
-        model.no_sync()
-        if isinstance(model, DistributedDataParallel) and not now
-        else contextlib.nullcontext()
-    ):
+    wait = isinstance(model, DistributedDataParallel) and not now
+    with model.no_sync() if wait else contextlib.nullcontext():
         yield
 
 
 # --- what a run leaves behind ---------------------------------------------------------------------
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-FROM_FIRST = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
 def save_weights(path: Path, state: dict) -> None:
@@ -446,11 +420,10 @@ def save_weights(path: Path, state: dict) -> None:
 
 def load_weights(path: Path) -> dict:
     """What `save_weights` wrote; nothing that the file may hold is executed."""
-    with zipfile.ZipFile(
+    if zipfile.ZipFile(
         path
-    ) as archive:  # which has a checksum of every tensor, and PyTorch does not look at it
-        if archive.testzip():
-            raise ValueError("a checksum is wrong")
+    ).testzip():  # there is a checksum of every tensor, and PyTorch does not look at it
+        raise ValueError("a checksum is wrong")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -474,14 +447,8 @@ def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
         except Exception as error:
             process.say(f"warning: {path} is damaged ({type(error).__name__}: {error})")
             continue
-        options = FROM_FIRST if isinstance(model, FSDPModule) else WHOLE
-        set_state_dict(
-            model,
-            optimizer,
-            model_state_dict=state["model"],
-            optim_state_dict=state["optimizer"],
-            options=options,
-        )
+        weights, moments = state["model"], state["optimizer"]
+        set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=WHOLE)
         scaler.load_state_dict(state["scaler"])
         if process.rank == 0:  # what was logged after the checkpoint is about to be repeated
             write(out / "metrics.jsonl", state["metrics"])
@@ -513,10 +480,8 @@ class LanguageLosses:
         means = {name: n / t for name, n, t in zip(self.names, nats, targets, strict=True) if t}
         for name, mean in means.items():
             if not math.isfinite(mean):
-                raise UserError(
-                    f"the loss of {name} is {mean} at step {step} or just before; "
-                    "start again with a lower --learning-rate and another --out"
-                )
+                advice = "start again with a lower --learning-rate and another --out"
+                raise UserError(f"the loss of {name} is {mean} at step {step} or just before; {advice}")
         return means
 
 
@@ -533,7 +498,7 @@ def learning_rate(step: int, config: dict) -> float:
 
 
 def train(args, config: dict, mixture: Mixture, out: Path, process: Process, asked: list[int]) -> dict:
-    """Run the steps that are not done yet, or until `asked` holds a signal; returns what result.json says of them."""
+    """Run the steps that are left, or until `asked` holds a signal; returns what result.json says of them."""
     device, steps, length, precision = process.device, config["steps"], config["length"], config["precision"]
     local = config["batch"] // process.world  # sequences of a step that are this process's
     micro = math.gcd(local, args.micro_batch or SIZES[config["size"]].micro_batch)
@@ -559,7 +524,9 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     begin = restore(out, model, optimizer, scaler, process)
     if process.total(torch.tensor(begin)).item() != begin * process.world:
-        raise UserError(f"processes find different checkpoints in {out}: all machines need to see the same folder")
+        raise UserError(
+            f"processes find different checkpoints in {out}: all machines need to see the same folder"
+        )
     if process.rank == 0 and not begin:
         write(out / "config.json", config)
         write(out / "metrics.jsonl", "")

@@ -4,6 +4,7 @@ Needs the package `datasets`: pip install -r requirements-extra.txt
 """
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,19 +31,21 @@ def fetch_books(
     dataset: str, revision: str, column: str, bytes_per_token: float, max_tokens: float, path: Path
 ) -> None:
     """Write books to `path`, which appears once it is whole."""
-    unfinished, done, enough = path.with_suffix(".unfinished"), 0, max_tokens * bytes_per_token
+    done, enough = 0, max_tokens * bytes_per_token
     progress = Progress(f"downloading {dataset}", enough / 1e6, "MB")
-    with open(unfinished, "w", encoding="utf-8") as file:
-        for book in read_rows(dataset, revision, column):
-            text = book.encode("utf-8", "replace")  # some have lone surrogates
-            file.write(json.dumps({"text": text.decode()}, ensure_ascii=False) + "\n")
-            done += len(text)
-            progress.update(done / 1e6)
-            if done >= enough:
-                break
-        else:
-            print(f"{dataset} has no more than {count(done / bytes_per_token)} tokens, about")
-    unfinished.rename(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as working:
+        unfinished = Path(working) / path.name
+        with open(unfinished, "w", encoding="utf-8") as file:
+            for book in read_rows(dataset, revision, column):
+                text = book.encode("utf-8", "replace")  # some have lone surrogates
+                file.write(json.dumps({"text": text.decode()}, ensure_ascii=False) + "\n")
+                done += len(text)
+                progress.update(done / 1e6)
+                if done >= enough:
+                    break
+            else:
+                print(f"{dataset} has no more than {count(done / bytes_per_token)} tokens, about")
+        unfinished.rename(path)
 
 
 def read_rows(dataset: str, revision: str, column: str) -> Iterator[str]:

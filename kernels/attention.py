@@ -111,12 +111,12 @@ def forward_kernel(
     pair = tl.program_id(0) // blocks
     first = (blocks - 1 - tl.program_id(0) % blocks) * QUERIES  # the longest walks start first
     row, width = 3 * heads * HEAD_DIM, heads * HEAD_DIM
-    here, there = locate(pair, heads, time, 3, HEAD_DIM), locate(pair, heads, time, 1, HEAD_DIM)
-    keys, values = qkv + here + width, qkv + here + 2 * width
+    queries = qkv + locate(pair, heads, time, 3, HEAD_DIM)
+    keys, values = queries + width, queries + 2 * width
     rows, columns = first + tl.arange(0, QUERIES), tl.arange(0, KEYS)
     scale = LOG2_E / HEAD_DIM**0.5
 
-    query = read(qkv + here, first, row, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
+    query = read(queries, first, row, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
     largest = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     result = tl.zeros((QUERIES, PADDED), tl.float32)
@@ -137,7 +137,8 @@ def forward_kernel(
             result = tl.dot(weights.to(value.dtype), value, result, input_precision=PRECISION)
             largest = higher
 
-    write(out + there, result / total[:, None], first, width, time, QUERIES, HEAD_DIM, PADDED)
+    there = out + locate(pair, heads, time, 1, HEAD_DIM)
+    write(there, result / total[:, None], first, width, time, QUERIES, HEAD_DIM, PADDED)
     tl.store(logsumexp + pair.to(tl.int64) * time + rows, largest + tl.log2(total), mask=rows < time)
 
 

@@ -1,77 +1,296 @@
-"""How fast the kernels are on this machine, beside every other way to compute the same. First whether they are right.
+"""How fast this project is on this machine, beside other ways to compute the same, and whether it is right.
 
-    python -m kernels.bench                        all sections, about twelve minutes on two cores
-    python -m kernels.bench --attention --out DIR  one of them; figures to DIR as JSON, a chart as PNG
+    python -m kernels.bench                    # everything: about ten minutes on two cores
+    python -m kernels.bench attention loss     # some of: attention loss step evaluation matching
 
-Times of one machine say little about another; the ratios are what carries over.
+Every way takes turns with the others, so that a machine that slows down slows them all. Times of one machine
+say little about another; how many times as long as ours the others take carries over. Tables are printed, and
+written to results/bench/NAME.json.
 """
 
+import re
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from common import Parser, UserError, run_script, write_json
-from kernels import bench_attention, bench_clones, bench_evaluation, bench_loss, bench_step
-from process import Process, bf16_helps
+from common import Parser, Progress, markdown, run_script, write
+from kernels.attention import causal_attention, plain_attention, sdpa_attention
+from kernels.cross_entropy import linear_cross_entropy, plain_linear_cross_entropy
+from model import GPT, SIZES, Size, flops_per_token
+from train import PRECISIONS, Process, default_precision, keep_freed_memory, mixed_precision, spread
 
-# A section has measure(device, dtype, rounds, seconds) -> dict that JSON can hold, report(dict) -> text, chart(dict, path).
-SECTIONS: dict[str, ModuleType] = {
-    "attention": bench_attention,
-    "loss": bench_loss,
-    "step": bench_step,
-    "clones": bench_clones,
-    "evaluation": bench_evaluation,
+ROUNDS, SECONDS = 5, 0.2  # turns of every way, and how long a turn is
+MOST_CALLS = {"cpu": 1000, "cuda": 50}  # of a turn; a GPU's queue of launches is finite
+LAUNCHING = 400_000  # GPU clock cycles, a fifth of a millisecond, in which a CPU launches one call
+
+
+def one_turn(call: Callable, calls: int, device: torch.device) -> float:
+    """Milliseconds of `calls` calls. A GPU sleeps until all are launched, and counts its own time."""
+    if device.type != "cuda":
+        begin = time.perf_counter()
+        for _ in range(calls):
+            call()
+        return 1000 * (time.perf_counter() - begin)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    torch.cuda._sleep(calls * LAUNCHING)
+    begin.record()
+    for _ in range(calls):
+        call()
+    end.record()
+    torch.cuda.synchronize(device)
+    return begin.elapsed_time(end)
+
+
+def timed(ways: dict[str, Callable], device: torch.device, operations: float = 0, **shape) -> list[dict]:
+    """A row for each way, one of them "ours": its median time over ROUNDS turns, and its speed."""
+    calls, turns = {}, {name: [] for name in ways}
+    for name, way in ways.items():  # the first calls compile, load libraries and fill caches
+        each = min(one_turn(way, 1, device) for _ in range(3))
+        calls[name] = max(1, min(MOST_CALLS[device.type], round(1000 * SECONDS / max(each, 1e-3))))
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            turns[name].append(one_turn(way, calls[name], device) / calls[name])
+    times = {name: statistics.median(turn) for name, turn in turns.items()}
+    rows = [shape | {"way": name, "ms": ms, "times ours": ms / times["ours"]} for name, ms in times.items()]
+    return [row | {"TFLOP/s": operations / row["ms"] / 1e9} for row in rows] if operations else rows
+
+
+def with_gradients(way: Callable, inputs: list[Tensor], grad: Tensor | None = None) -> list[Tensor]:
+    """What a way returns, or the first of it, and its gradients by all inputs but ids."""
+    leaves = [x.detach().requires_grad_(x.is_floating_point()) for x in inputs]
+    out = way(*leaves)
+    out = out[0] if isinstance(out, tuple) else out
+    return [out.detach(), *torch.autograd.grad(out, [x for x in leaves if x.requires_grad], grad)]
+
+
+def errors(ways: dict[str, Callable], inputs: list[Tensor], grad: Tensor | None = None) -> dict[str, float]:
+    """Largest relative error of output and gradients, of each way that runs here; plain float64 is exact."""
+    wide = [x.double() if x.is_floating_point() else x for x in inputs]
+    exact, found = with_gradients(ways["plain"], wide, None if grad is None else grad.double()), {}
+    for name, way in ways.items():
+        with suppress(RuntimeError):  # it does not take this type, shape or chip
+            pairs = zip(with_gradients(way, inputs, grad), exact, strict=True)
+            found[name] = max(((one.double() - other).norm() / other.norm()).item() for one, other in pairs)
+    return found
+
+
+def extra_megabytes(call: Callable, device: torch.device) -> float:
+    """What a call needs at its peak beyond what is held before it; of a CPU, Linux knows."""
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+    def peak() -> float:
+        if device.type == "cuda":
+            return torch.cuda.max_memory_allocated(device) / 1e6
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+        return int(found[1]) * 1024 / 1e6 if found else float("nan")
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif clear.exists():
+        clear.write_text("5")  # the peak is now what is held
+    before = peak()
+    call()
+    return peak() - before
+
+
+# --- the sections, each the rows of a table -----------------------------------------------------------------
+
+TOKENS, BATCH = 512, {"cpu": 1, "cuda": 128}  # of a sequence, the paper's, and sequences
+BACKENDS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION"}
+
+
+def attention(device: torch.device, precision: str) -> list[dict]:
+    """Causal attention at the shapes of all sizes: as the model has it, plain, by PyTorch's backends."""
+    ways = {"ours": causal_attention, "plain": plain_attention}
+    for name, backend in BACKENDS.items():
+        ways[f"sdpa {name}"] = sdpa_kernel(getattr(SDPBackend, backend))(sdpa_attention)
+    batch, rows = BATCH[device.type], []
+    for heads, head_dim in dict.fromkeys((size.heads, size.head_dim) for size in SIZES.values()):
+        qkv = torch.randn(batch, TOKENS, 3, heads, head_dim, device=device).to(PRECISIONS[precision])
+        grad = torch.randn_like(qkv[:, :, 0])
+        found = errors(ways, [qkv[:2]], grad[:2])
+        forward = {name: torch.no_grad()(partial(ways[name], qkv)) for name in found}
+        both = {name: partial(with_gradients, ways[name], [qkv], grad) for name in found}
+        shape, product = f"{heads} x {head_dim}", batch * heads * TOKENS**2 * head_dim  # half of it is masked
+        rows += timed(forward, device, 2 * product, heads=shape, direction="forward")
+        rows += timed(both, device, 7 * product, heads=shape, direction="and backward")
+        for row in rows[-2 * len(found) :]:
+            row["error"] = found[row["way"]]
+    return rows
+
+
+LOSSES = {  # tokens, ids, width: a step of the demo, two languages, ten clones; on a GPU at the paper's width
+    "cpu": [(4096, 4096, 128), (8192, 32_768, 128), (8192, 163_840, 128)],
+    "cuda": [(65_536, 32_768, 768), (65_536, 163_840, 768)],
 }
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def loss(device: torch.device, precision: str) -> list[dict]:
+    """Output layer and cross-entropy, forward and backward: chunks of tokens, and all logits at once."""
+    plain, rows = plain_linear_cross_entropy, []
+    for tokens, ids, width in LOSSES[device.type]:
+        ways = {"ours": linear_cross_entropy, "plain": plain, "plain compiled": torch.compile(plain)}
+        hidden = torch.randn(tokens, width, device=device)
+        weight = torch.randn(ids, width, device=device) / width**0.5
+        targets = torch.randint(ids, (tokens,), device=device)
+        with mixed_precision(precision, device):
+            found, calls, extra = errors(ways, [hidden[:512], weight, targets[:512]]), {}, {}
+            for name in found:
+                call = partial(with_gradients, ways[name], [hidden, weight, targets])
+                with suppress(torch.OutOfMemoryError):  # all logits at once do not fit into every GPU
+                    call()
+                    calls[name], extra[name] = call, extra_megabytes(call, device)
+            operations = 6 * tokens * ids * width
+            for row in timed(calls, device, operations, tokens=tokens, ids=ids):
+                rows.append(row | {"extra MB": extra[row["way"]], "error": found[row["way"]]})
+    return rows
+
+
+class PlainGPT(nn.Module):
+    """The same GPT as one would build it from PyTorch's own layers: fused attention, all logits at once."""
+
+    def __init__(self, size: Size, vocabulary: int, length: int):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(
+            size.width, size.heads, size.mlp, 0.0, nn.GELU("tanh"), batch_first=True, norm_first=True
+        )
+        norm = nn.LayerNorm(size.width)
+        self.blocks = nn.TransformerEncoder(layer, size.layers, norm, enable_nested_tensor=False)
+        self.tokens, self.positions = nn.Embedding(vocabulary, size.width), nn.Embedding(length, size.width)
+        self.output = nn.Linear(size.width, vocabulary, bias=False)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(length))
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, None]:
+        x = self.tokens(tokens) + self.positions.weight
+        logits = self.output(self.blocks(x, mask=self.mask, is_causal=True))
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()), None
+
+
+STEPS = {  # size, ids of a language, tokens of a sequence, sequences: the paper's, but on a CPU four layers
+    "cpu": (Size(layers=4, width=256, heads=4, head_dim=64, mlp=1024), 4096, 256, 16),
+    "cuda": (SIZES["small"], 16_384, 512, 32),
+}
+
+
+def step(device: torch.device, precision: str) -> list[dict]:
+    """A training step as train.py takes it, of two and of ten clones, beside a plain GPT; both compiled."""
+    size, pieces, length, batch = STEPS[device.type]
+
+    def training(model: nn.Module, ids: int) -> Callable:
+        tokens = torch.randint(ids, (batch, length + 1), device=device)
+        forward = spread(model.to(device), True, False, precision, Process(0, 1, device), tokens)
+        optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
+
+        def call() -> None:
+            with mixed_precision(precision, device):
+                mean, _ = forward(tokens[:, :-1], tokens[:, 1:])
+            mean.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        return call
+
+    rows = []
+    for ids in (2 * pieces, 10 * pieces):
+        models = {"ours": GPT(size, ids, length), "plain": PlainGPT(size, ids, length)}
+        calls = {name: training(model, ids) for name, model in models.items()}
+        for row in timed(calls, device, batch * length * flops_per_token(size, ids, length), ids=ids):
+            rows.append(row | {"tokens/s": 1000 * batch * length / row["ms"]})
+    return rows
+
+
+TEXTS = [(4096, 128, 4000), (32_768, 512, 4000), (163_840, 512, 2000)]  # ids, tokens of window and text
+
+
+@torch.inference_mode()
+def score_one_at_a_time(model: GPT, text: np.ndarray) -> np.ndarray:
+    """What one would write first: every window on its own, with the logits of all of its positions."""
+    from evaluate import sliding_windows
+
+    nats, length = [], model.length
+    for start, counted in zip(*sliding_windows(len(text) - 1, length, length // 4), strict=True):
+        window = torch.from_numpy(text[start : start + length + 1]).to(model.output.weight.device)
+        logits = model.output(model.hidden(window[None, :-1]))[0]
+        nats.append(F.cross_entropy(logits, window[1:], reduction="none")[-counted:])
+    return torch.cat(nats).cpu().numpy()
+
+
+def evaluation(device: torch.device, _precision: str) -> list[dict]:
+    """Sliding-window scores of a text in float32: as evaluate.py does it, and a window at a time."""
+    from evaluate import score
+
+    rows = []
+    for ids, length, tokens in TEXTS:
+        model = GPT(SIZES["nano"], ids, length).to(device)
+        text = np.random.default_rng(0).integers(0, ids, tokens)
+        ours = partial(score, model, text, Progress("", tokens, "tokens", quiet=True))
+        ways = {"ours": ours, "one at a time": partial(score_one_at_a_time, model, text)}
+        np.testing.assert_allclose(*(way() for way in ways.values()), rtol=1e-5, atol=1e-5)
+        rows += timed(ways, device, ids=ids, window=length)
+    return rows
+
+
+LENGTHS = 50, 100, 200  # tokens of either text
+
+
+def matching(_device: torch.device, _precision: str) -> list[dict]:
+    """Tokens of two texts matched by similarity: align.py's way, and NetworkX with an edge for each pair."""
+    from align import match, plain_match
+
+    rows = []
+    for length in LENGTHS:
+        similarity = np.random.default_rng(0).normal(size=(length, length))
+        ways = {"ours": partial(match, similarity), "NetworkX": partial(plain_match, similarity)}
+        np.testing.assert_allclose(*(similarity[way()].sum() for way in ways.values()))
+        rows += timed(ways, torch.device("cpu"), tokens=length)
+    return rows
+
+
+SECTIONS = {section.__name__: section for section in (attention, loss, step, evaluation, matching)}
+
+
+def table(rows: list[dict]) -> str:
+    """Rows as Markdown."""
+
+    def cell(value: str | float) -> str:
+        if isinstance(value, str):
+            return value
+        return f"{value:,.0f}" if isinstance(value, int) or value >= 100 else f"{value:.3g}"
+
+    return markdown(list(rows[0]), [[cell(value) for value in row.values()] for row in rows])
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure the sections asked for, print them, and write them to --out."""
+    """Measure the sections that the command line names."""
     parser = Parser(__doc__)
-    for name, section in SECTIONS.items():
-        parser.add_argument(f"--{name}", action="store_true", help=section.__doc__.splitlines()[0])
-    parser.add_argument("--tune", action="store_true", help="try tiles of attention on this GPU instead, half an hour")
-    parser.add_argument("--precision", choices=TYPES, help="of the inputs (bf16 where the chip multiplies it faster, else fp32)")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{' '.join(SECTIONS)} (all)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each variant (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.05, help="of a turn (%(default)s)")
-    parser.add_argument("--out", type=Path, help="folder for SECTION.json and SECTION.png")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of matrix products (the fastest)")
+    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder (%(default)s)")
     args = parser.parse_args(arguments)
-    if args.rounds < 1 or not 0 < args.seconds < 3600:
-        parser.error(f"--rounds {args.rounds} --seconds {args.seconds:g}: expected at least 1, and above 0")
+    if unknown := set(args.sections) - set(SECTIONS):
+        parser.error(f"{' '.join(sorted(unknown))}: expected some of {' '.join(SECTIONS)}")
     process = Process.current(args.device)
-    torch.use_deterministic_algorithms(False)  # PyTorch's backward passes are faster without, and measured at their best
-    dtype = TYPES[args.precision or ("bf16" if bf16_helps(process.device) else "fp32")]
-    print(f"{process.device_name()}, torch {torch.__version__}, {str(dtype).removeprefix('torch.')}")
-    if args.tune:
-        return tune(process.device, dtype, args.rounds, args.seconds)
-    if process.device.type == "cpu":
-        print("no GPU: the paths of a CPU are timed, and the Triton kernels, which need one, are not")
-    wanted = [name for name in SECTIONS if getattr(args, name)] or list(SECTIONS)
-    for name in wanted:
-        facts = {"device": process.device_name(), "torch": torch.__version__, "dtype": str(dtype).removeprefix("torch.")}
-        facts |= SECTIONS[name].measure(process.device, dtype, args.rounds, args.seconds)
-        print(SECTIONS[name].report(facts))
-        if args.out:
-            args.out.mkdir(parents=True, exist_ok=True)
-            write_json(args.out / f"{name}.json", facts)
-            SECTIONS[name].chart(facts, args.out / f"{name}.png")
-            print(f"written to {args.out}/{name}.json and {name}.png")
-
-
-def tune(device: torch.device, dtype: torch.dtype, rounds: int, seconds: float) -> None:
-    """Print the best tiles for every head dimension, as rows of SETTINGS.
-
-    Raises:
-        UserError: there is no GPU.
-    """
-    if device.type == "cpu":
-        raise UserError("--tune: tiles are tried on a GPU, found none")
-    from kernels import tune_attention
-
-    for heads, head_dim in bench_attention.shapes().values():
-        print(head_dim, tune_attention.tune((heads, head_dim), dtype, device, rounds, seconds))
+    keep_freed_memory()
+    precision = args.precision or default_precision(process.device)
+    facts = {"device": process.device_name(), "torch": torch.__version__, "precision": precision}
+    print(", ".join(facts.values()), flush=True)
+    for name in args.sections or SECTIONS:
+        # Training is deterministic; PyTorch's backward passes are faster without, and shown at their best.
+        torch.use_deterministic_algorithms(name == "step", warn_only=True)
+        rows = SECTIONS[name](process.device, precision)
+        write(args.out / f"{name}.json", facts | {"rows": rows})
+        print(f"\n{name}: {SECTIONS[name].__doc__}\n\n{table(rows)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -57,9 +57,7 @@ def family(fitted: Fitted, name: str) -> Rows:
         return {}
     text, *sources = texts.most_common(1)[0][0]
     standard = min(result["tokens"] for result in mixed if result["fingerprint"] == text)
-    names = dict(
-        zip(sources, values.EN_FR, strict=False)
-    )  # whatever they are, they stand where the paper's do
+    names = dict(zip(sources, values.EN_FR, strict=False))  # they stand where the paper's languages do
     found: Rows = {}
     for row in fitted.rows:
         result = row.result
@@ -130,7 +128,8 @@ class Evidence(NamedTuple):
         setting = Setting(vocab, names, shares, times, size or self.size)
         if (measure, setting, position) not in self.numbers:
             raise Missing(f"{measure} of {setting}")
-        return Named(f"{measure} of L{position + 1}, {setting}", self.numbers[measure, setting, position])
+        language = "" if measure == ALIGNMENT else f"L{position + 1}, "
+        return Named(f"{measure} of {language}{setting}", self.numbers[measure, setting, position])
 
     def larger(self) -> list[str]:
         """Sizes above that of the tables, the largest first."""

@@ -4,7 +4,7 @@ source "$(dirname "$0")/lib.sh"
 FOLDERS=()
 for name in table1 figure1 figure2 figure8 table3 figure3 figure4; do
     into $name
-    [ ! -d "$FOLDER" ] || FOLDERS+=("$FOLDER")
+    if [ -d "$FOLDER" ] || [ -n "$DRY" ]; then FOLDERS+=("$FOLDER"); fi
 done
 [ ${#FOLDERS[@]} != 0 ] || {
     echo "error: there is neither $OUT/table1$SUFFIX nor any other folder of runs; start with bash runs/table1.sh" >&2

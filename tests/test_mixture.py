@@ -171,7 +171,7 @@ def clones_of(stream, ratios=(0.9,), clones=2, seed=0, total=4096, length=16) ->
 @quick
 @given(st.floats(0, 1), st.integers(2, 10), KEYS)
 def test_languages_occur_as_often_as_asked(stream, ratio, clones, seed):
-    mixture = clones_of(stream, [ratio], clones, seed, total=20_000)
+    mixture = clones_of(stream, [ratio], clones, seed, total=20_000, length=1)
     expected = np.array([ratio, *[(1 - ratio) / (clones - 1)] * (clones - 1)])
     frequencies = np.bincount(mixture.language, minlength=clones) / 20_000
     assert (
@@ -180,7 +180,7 @@ def test_languages_occur_as_often_as_asked(stream, ratio, clones, seed):
 
 
 def test_neighbouring_sequences_are_in_independent_languages(stream):
-    chosen = clones_of(stream, [0.5], total=100_000).language
+    chosen = clones_of(stream, [0.5], total=100_000, length=1).language
     assert abs(np.corrcoef(chosen[:-1], chosen[1:])[0, 1]) < 0.015
 
 
@@ -196,7 +196,7 @@ def test_stages_switch_at_the_exact_sequence(stream, stages, per_stage, seed):
 @given(KEYS)
 def test_every_window_is_read_once_an_epoch(stream, seed):
     mixture = clones_of(stream, seed=seed, total=3000)
-    read = mixture.window(np.arange(3 * mixture.windows["en"])).reshape(3, -1)
+    read = mixture.window[: 3 * mixture.windows["en"]].reshape(3, -1)
     assert (np.sort(read, axis=1) == np.arange(mixture.windows["en"])).all()
     assert not np.array_equal(read[0], read[1])
 
@@ -208,7 +208,7 @@ def test_a_shorter_run_reads_a_prefix_of_a_longer_one(stream):
 
 def test_runs_of_different_ratio_read_the_same_text(stream):
     little, much = clones_of(stream, [0.3], total=1000), clones_of(stream, [0.8], total=1000)
-    assert np.array_equal(little.window(np.arange(1000)), much.window(np.arange(1000)))
+    assert np.array_equal(little.window, much.window)
     assert (much.language[little.language == 0] == 0).all()
 
 
@@ -216,13 +216,13 @@ def test_a_sequence_is_its_window_through_its_language_s_table(stream):
     mixture = clones_of(stream, [0.5], clones=3)
     tokens, chosen = mixture.batch(np.arange(50))
     assert set(chosen.tolist()) == {0, 1, 2}
-    for row, language, window in zip(tokens, chosen, mixture.window(np.arange(50)), strict=True):
+    for row, language, window in zip(tokens, chosen, mixture.window[:50], strict=True):
         assert np.array_equal(row, stream.read(window * 16, 17).astype(np.int64) + 512 * int(language))
 
 
 def test_seeds_give_different_runs(stream):
     one, other = clones_of(stream, [0.5], seed=0), clones_of(stream, [0.5], seed=1)
-    assert (one.window(np.arange(600)) == other.window(np.arange(600))).sum() < 10
+    assert (one.window[:600] == other.window[:600]).sum() < 10
     assert 0.4 < (one.language == other.language).mean() < 0.6
 
 
@@ -252,7 +252,7 @@ def real(streams, stages=((0.5, 0.4, 0.1),), seed=0, total=4096, length=16) -> M
 @quick
 @given(SHARES, SHARES, KEYS)
 def test_three_languages_occur_as_often_as_asked_in_each_stage(streams, first, second, seed):
-    chosen = real(streams, [first, second], seed, total=40_000).language
+    chosen = real(streams, [first, second], seed, total=40_000, length=1).language
     for begin, shares in ((0, np.array(first)), (20_000, np.array(second))):
         frequencies = np.bincount(chosen[begin : begin + 20_000], minlength=3) / 20_000
         assert (
@@ -261,7 +261,7 @@ def test_three_languages_occur_as_often_as_asked_in_each_stage(streams, first, s
 
 
 def test_a_share_of_zero_is_never_drawn_even_if_the_shares_lack_a_little(streams):
-    mixture = real(streams, [[0.5, 0.499, 0.0]], total=100_000)
+    mixture = real(streams, [[0.5, 0.499, 0.0]], total=100_000, length=1)
     assert set(mixture.language.tolist()) == {0, 1}
 
 
@@ -269,7 +269,7 @@ def test_a_share_of_zero_is_never_drawn_even_if_the_shares_lack_a_little(streams
 @given(KEYS)
 def test_every_window_of_every_text_is_read_once_an_epoch(streams, seed):
     mixture = real(streams, seed=seed, total=3000)
-    read = mixture.window(np.arange(3000))
+    read = mixture.window
     for position, windows in enumerate(mixture.windows.values()):
         of_source = read[mixture.language == position]
         epochs = of_source[: len(of_source) // windows * windows].reshape(-1, windows)
@@ -282,7 +282,7 @@ def test_a_sequence_is_read_from_its_own_language_s_text(streams):
     mixture = real(streams)
     tokens, chosen = mixture.batch(np.arange(300))
     chosen = chosen.astype(np.int64)
-    expected = (mixture.window(np.arange(300)) * 16 + 10_000 * chosen)[:, None] + np.arange(17)
+    expected = (mixture.window[:300] * 16 + 10_000 * chosen)[:, None] + np.arange(17)
     assert np.array_equal(tokens, np.where(expected == 0, 0, expected + 65536 * chosen[:, None]))
 
 
@@ -295,16 +295,15 @@ def test_windows_follow_from_how_often_a_text_was_read_before(streams):
         key = (0, 1, epoch, language) if language else (0, 1, epoch)
         expected += permute(np.array([rank]), windows, *key).tolist()
         read[language] += 1
-    numbers = np.random.default_rng(0).permutation(1200)
-    assert mixture.window(numbers).tolist() == [expected[number] for number in numbers]
+    assert mixture.window.tolist() == expected
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(0, 4000), st.integers(0, 1000), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4]))
+@given(st.integers(0, 100), st.integers(0, 1000), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4]))
 def test_a_batch_is_the_same_however_it_is_shared_out(streams, step, seed, world, parts):
     numbers = np.arange(step * 64, step * 64 + 64)
-    whole = real(streams, [(0.7, 0.3)], seed, total=64 * 4001).batch(numbers)
-    again = real(streams, [(0.7, 0.3)], seed, total=64 * 4001)
+    whole = real(streams, [(0.7, 0.3)], seed, total=64 * 101).batch(numbers)
+    again = real(streams, [(0.7, 0.3)], seed, total=64 * 101)
     shares = [again.batch(share) for share in np.split(numbers, world * parts)[::-1]][::-1]
     for part, together in enumerate(whole):
         assert np.array_equal(np.concatenate([share[part] for share in shares]), together)
@@ -314,10 +313,10 @@ def test_a_text_is_read_in_the_same_order_in_whatever_company(streams):
     alone = Mixture(streams, cloned_languages("fr", 65536, 1), np.ones((1, 1)), 0, 50, 16)
     mixed = real(streams, [(0.8, 0.2)])
     numbers = np.flatnonzero(mixed.language == 1)[:50]
-    assert np.array_equal(mixed.window(numbers), alone.window(np.arange(50)))
+    assert np.array_equal(mixed.window[numbers], alone.window)
     # Texts of the same length are shuffled apart: translations must not come side by side.
     both, languages = {"a": streams["en"], "b": streams["en"]}, disjoint_languages({"a": 9, "b": 9})
-    windows = Mixture(both, languages, np.eye(2), 0, 300, 16).window(np.arange(300))
+    windows = Mixture(both, languages, np.eye(2), 0, 300, 16).window
     assert (windows[:150] == windows[150:]).sum() < 10
 
 

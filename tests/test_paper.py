@@ -8,7 +8,7 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
-from conftest import tree
+from conftest import ROOT, tree
 from made_up_runs import write_run
 from scipy.optimize import least_squares
 
@@ -38,6 +38,12 @@ THREE_POINTS = {
     source: fit_law([share * values.TOKENS for share in points], list(points.values()))
     for source, points in values.POINTS.items()
 }
+
+
+def test_nothing_else_rests_on_the_paper():
+    others = [*ROOT.glob("*.py"), *ROOT.glob("kernels/*.py"), *ROOT.glob("corpora/*.py")]
+    importing = [path.name for path in others if re.search(r"(?m)^\s*(from|import) paper", path.read_text())]
+    assert (len(others) > 10, importing) == (True, [])
 
 
 # --- what the paper prints --------------------------------------------------------------------------

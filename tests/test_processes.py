@@ -81,18 +81,16 @@ def workers(launcher: subprocess.Popen) -> list[int]:
     return [int(number) for number in children.read_text().split()]
 
 
-def test_a_run_moves_from_shards_to_replicas_and_computes_what_one_process_does(tmp_path, flags, alone):
+def test_a_run_moves_from_replicas_to_shards_and_computes_what_one_process_does(tmp_path, flags, alone):
     run = tmp_path / "run"
-    launcher = start(*flags, "--fsdp", "--out", run, launcher=TORCHRUN)
+    launcher = start(*flags, "--micro-batch", 1, "--out", run, launcher=TORCHRUN)
     wait_for_steps(run, 8)
     os.kill(workers(launcher)[1], signal.SIGTERM)  # what one process is asked, all do
     assert "stopped after step" in launcher.communicate(timeout=120)[0]
     assert launcher.returncode != 0
     step = torch.load(run / "checkpoint.pt", weights_only=True)["step"]
     assert 8 <= step < STEPS
-    output = finish(
-        start(*flags, "--micro-batch", "1", "--save-every", STEPS, "--out", run, launcher=TORCHRUN)
-    )
+    output = finish(start(*flags, "--fsdp", "--save-every", STEPS, "--out", run, launcher=TORCHRUN))
     assert f"after step {step} of" in output
     assert json.loads((run / "result.json").read_text())["processes"] == 2
     for ours, theirs in zip(lines(run), lines(alone), strict=True):

@@ -109,7 +109,7 @@ def test_no_run_is_all_warm_up(scale):
 
 def test_every_command_is_one_that_exists():
     """Flags of train.py and data.py are parsed, modules are there, and what is evaluated was trained."""
-    for page in [*PAGES, "mylanguages", "demo"]:
+    for page in [*PAGES, "takeaways", "mylanguages", "demo"]:
         for line in commands(page):
             words = shlex.split(line.removeprefix("python "))
             if words[0] == "data.py":

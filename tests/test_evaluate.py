@@ -1,0 +1,227 @@
+"""Perplexity: the sliding window against one window at a time in float64, and identities that must hold."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import tree, write_documents
+from hypothesis import given
+from hypothesis import strategies as st
+
+import evaluate
+import train
+from common import Progress, read_json, write
+from data import END_OF_DOCUMENT, Dataset, token_bytes
+from evaluate import score, sliding_windows, standard_error
+from model import GPT, Size
+
+TINY = Size(layers=1, width=32, heads=2, head_dim=16, mlp=64)
+QUIET = Progress("", 1, "", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def gpt():
+    torch.manual_seed(1)
+    model = GPT(TINY, vocabulary=60, length=16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)  # a fresh model finds every word equally likely, and would hide a shift by one
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, prepared):
+    """A balanced run of eight steps, evaluated. Tests read it and must not change it."""
+    out = tmp_path_factory.mktemp("out") / "run"
+    flags = ["--size", "nano", "--length", "32", "--batch", "8", "--tokens", "2048", "--no-compile"]
+    train.main(["--ratio", "0.5", "--data", str(prepared), "--out", str(out), *flags, "--device", "cpu"])
+    before = read_json(out / "result.json")
+    evaluate.main([str(out), "--device", "cpu"])
+    after = read_json(out / "result.json")
+    # What was there stays; a language that has a perplexity is what scripts know an evaluated run by.
+    for was, now in zip(before["languages"], after["languages"], strict=True):
+        assert "ppl" not in was
+        assert now | was == now
+        assert 1 < now["ppl"] < 1024
+    return out
+
+
+# --- the window -----------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 3000), st.integers(1, 600), st.integers(1, 600))
+def test_windows_cover_each_prediction_once(predictions, length, stride):
+    stride = min(stride, length)
+    starts, counted = sliding_windows(predictions, length, stride)
+    ends = starts + min(length, predictions)
+    covered = [np.arange(end - n, end) for end, n in zip(ends, counted, strict=True)]
+    assert np.array_equal(np.concatenate(covered), np.arange(max(0, ends[0] - stride), predictions))
+
+
+def one_at_a_time(model: GPT, tokens: np.ndarray) -> list[float]:
+    """The definition: a prediction is scored once, in the window in whose last quarter it first falls."""
+    double, nats, scored = GPT(TINY, 60, 16).double(), [], None
+    double.load_state_dict(model.state_dict())
+    for end in [*range(min(16, len(tokens) - 1), len(tokens) - 1, 4), len(tokens) - 1]:
+        window = torch.from_numpy(tokens[max(0, end - 16) : end + 1])
+        logits = double.output(double.hidden(window[None, :-1]))[0]
+        each = (logits.logsumexp(-1) - logits.gather(-1, window[1:, None])[:, 0]).tolist()
+        nats += each[-(4 if scored is None else end - scored) :]
+        scored = end
+    return nats
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 6, 16, 17, 18, 21, 37, 101])
+def test_scores_match_one_window_at_a_time(gpt, length):
+    tokens = np.random.default_rng(length).integers(0, 60, length)
+    with torch.no_grad():
+        expected = one_at_a_time(gpt, tokens)
+    assert score(gpt, tokens, QUIET) == pytest.approx(expected, rel=2e-5, abs=1e-5)
+
+
+def test_scores_depend_neither_on_batches_nor_on_threads(gpt, monkeypatch):
+    tokens, before = np.random.default_rng(0).integers(0, 60, 333), torch.get_num_threads()
+    whole = score(gpt, tokens, QUIET)
+    monkeypatch.setitem(evaluate.BATCH_TOKENS, "cpu", 48)
+    found = []
+    try:
+        for threads in (3, 1):
+            torch.set_num_threads(threads)
+            found.append(score(gpt, tokens, QUIET))
+            assert torch.get_num_threads() == threads
+        with pytest.raises((IndexError, RuntimeError)):  # what goes wrong in a thread is heard of
+            score(gpt, np.full(333, 60), QUIET)
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(*found)
+    assert found[0] == pytest.approx(whole, rel=1e-5, abs=1e-5)
+
+
+def test_standard_error_over_documents():
+    nats = np.random.default_rng(0).exponential(3.0, 40)
+    # Documents of one token each: the textbook's error of a mean, times the slope of exp.
+    expected = math.exp(nats.mean()) * nats.std(ddof=1) / math.sqrt(40)
+    assert standard_error(nats, np.arange(40)) == pytest.approx(expected)
+    # A document read twice adds nothing: ten copies of each token are no more certain than one.
+    assert standard_error(np.repeat(nats, 10), np.repeat(np.arange(40), 10)) == pytest.approx(expected)
+    # Documents of unlike length that agree in their mean leave no doubt.
+    agreeing = standard_error(np.array([1.0, 3.0, 2.0, 2.0, 2.0]), np.array([5, 5, 6, 7, 7]))
+    assert agreeing == pytest.approx(0, abs=1e-12)
+    assert standard_error(nats, np.zeros(40, int)) is None
+
+
+# --- what is said of a run ------------------------------------------------------------------------
+
+
+def test_bits_per_byte_and_perplexity_say_the_same(trained, prepared):
+    dataset = Dataset(prepared)
+    test, stream = dataset.languages["en"]["test"], dataset.stream("en", "test")
+    ids = stream.read(0, len(stream))
+    unscored = 32 - 8 + 1  # tokens that are read before the first one that counts
+    scored_bytes = test["bytes"] - token_bytes(dataset.tokenizer("en"), ids)[:unscored].sum()
+    for language in read_json(trained / "result.json")["languages"]:
+        assert language["scored_tokens"] == test["tokens"] - unscored
+        assert language["scored_documents"] == test["documents"]
+        expected = math.log2(language["ppl"]) * language["scored_tokens"] / scored_bytes
+        assert language["bits_per_byte"] == pytest.approx(expected)
+        assert 0 < language["ppl_standard_error"] < language["ppl"]
+
+
+def test_a_clone_with_copied_rows_has_the_same_scores_twice(trained):
+    run = evaluate.load_run(trained, torch.device("cpu"))
+    with torch.no_grad():
+        for matrix in (run.model.token_embedding.weight, run.model.output.weight):
+            matrix[512:] = matrix[:512]
+    ids = run.dataset.stream("en", "test").read(0, 3000)
+    first, second = (evaluate.perplexity(run, language, ids) for language in run.languages)
+    assert first == pytest.approx(second, rel=1e-6)
+    # A right answer's twin takes half of its probability: one bit more than in a model without the twin.
+    single = GPT(run.model.size, 512, run.model.length)
+    vocabularies, weights = ("token_embedding.weight", "output.weight"), run.model.state_dict()
+    single.load_state_dict({name: w[:512] if name in vocabularies else w for name, w in weights.items()})
+    assert first["ppl"] == pytest.approx(2 * math.exp(score(single, ids, QUIET).mean()), rel=1e-5)
+
+
+def test_a_text_of_ones_own_is_scored_like_the_held_out_one(trained, command, prepared, tmp_path):
+    dataset = Dataset(prepared)
+    stream, tokenizer = dataset.stream("en", "test"), dataset.tokenizer("en")
+    ids = stream.read(0, len(stream))
+    texts = [
+        tokenizer.decode(part.tolist()) for part in np.split(ids, np.flatnonzero(ids == END_OF_DOCUMENT) + 1)
+    ]
+    mine = write_documents(tmp_path / "mine.jsonl", [("blank", " "), *(("", text) for text in texts)])
+    files = tree(trained)
+    code, out, _ = command(evaluate.main, trained, "--text", mine, "--as", "EN2", "--device", "cpu")
+    assert (code, tree(trained)) == (0, files)
+    known = read_json(trained / "result.json")["languages"][1]
+    assert f"PPL {known['ppl']:.2f} ± {known['ppl_standard_error']:.2g}, " in out
+    assert f"{known['bits_per_byte']:.3f} bits per byte, {known['scored_tokens']} tokens of " in out
+    assert "EN1" not in out
+
+
+# --- what cannot be used --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--text", "missing.txt", "--as", "EN1"], "missing.txt"),
+        (["--text", "README.md", "--as", "EN1"], "README.md: expected text"),
+        (["--text", "x.txt", "--as", "FR"], "--as FR: "),
+        (["--text", "x.txt"], "--text FILE and --as LANGUAGE go together"),
+        (["--seeds", 0], "--seeds: 0: expected a whole number from 1"),
+        (["--glue", "nowhere"], "--glue nowhere holds no task, expected folders named CoLA, SST-2"),
+        (["--glue", "nowhere", "--tasks", "STS-B"], "--tasks: invalid choice: 'STS-B'"),
+    ],
+)
+def test_unusable_flags_are_named(trained, command, flags, sentence):
+    before = tree(trained)
+    code, _, error = command(evaluate.main, trained, *flags)
+    assert (code, error.count("\n"), tree(trained)) == (2, 1, before)
+    assert sentence in error
+
+
+def change(run, **settings) -> None:
+    """Give settings of a run's config.json other values."""
+    write(run / "config.json", read_json(run / "config.json") | settings)
+
+
+def other_model(run) -> None:
+    """Replace a run's weights by those of another model."""
+    torch.save({"output.weight": torch.zeros(1)}, run / "model.pt")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (shutil.rmtree, "is no run of train.py"),
+        (lambda run: (run / "result.json").unlink(), "is not finished"),
+        (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
+        (lambda run: (run / "model.pt").unlink(), "model.pt is damaged or missing"),
+        (
+            lambda run: (run / "model.pt").write_bytes((run / "model.pt").read_bytes()[:-999]),
+            "model.pt is damaged",
+        ),
+        (lambda run: change(run, fingerprint="0"), "was trained on other data"),
+        (lambda run: change(run, data="nowhere"), "nowhere holds no prepared data"),
+        (other_model, "does not fit this model.py: it is another run's"),
+        (lambda run: [change(run, code="0"), other_model(run)], "the run was made by other code"),
+        (lambda run: change(run, code="0", size="of another model.py"), "the run was made by other code"),
+    ],
+)
+def test_unusable_runs_are_named(trained, tmp_path, command, spoil, sentence):
+    run = shutil.copytree(trained, tmp_path / "run")
+    spoil(run)
+    before = tree(run)
+    code, _, error = command(evaluate.main, run, "--device", "cpu")
+    assert (code, error.count("\n"), tree(run)) == (2, 1, before)
+    assert sentence in error
+
+
+def test_a_run_of_other_code_whose_weights_fit_can_be_evaluated(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    change(run, code="0")
+    weights, same = (evaluate.load_run(out, torch.device("cpu")).model.state_dict() for out in (trained, run))
+    assert all(torch.equal(weights[name], same[name]) for name in weights)

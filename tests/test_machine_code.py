@@ -1,0 +1,197 @@
+"""What the kernels become on GPUs that need not be there: compiled for A100, RTX 3090 and H100, and counted.
+
+The compiler specialises a kernel by its arguments (which integers are 1 or divide by 16, which pointers are
+aligned): so a test passes the very arguments of a launch, with tensors on the meta device.
+"""
+
+import re
+import subprocess
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from kernels import attention, cross_entropy, tl, triton
+
+pytest.importorskip("triton")
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}  # bytes of a block of threads
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+TYPE_NAMES = {FP32: "fp32", FP16: "fp16", BF16: "bf16", torch.int64: "i64"}
+
+
+class Facts(NamedTuple):
+    """What one kernel takes of one chip."""
+
+    registers: int  # of each thread
+    spills: int  # bytes of each thread in local memory, because registers ran out
+    shared: int  # bytes of each block of threads
+    instructions: Counter  # by full name, "HGMMA.64x64x16.F32.BF16" for example
+
+    def count(self, *prefixes: str) -> int:
+        """Instructions whose names begin so."""
+        return sum(number for name, number in self.instructions.items() if name.startswith(prefixes))
+
+
+def specialise(kernel, arguments: dict) -> tuple[dict, dict, dict]:
+    """Signature, constants and attributes of a launch with these arguments, as Triton's launcher has them."""
+    signature, constants, attributes = {}, {}, {}
+    for index, parameter in enumerate(kernel.params):
+        name, value, divisible = parameter.name, arguments[parameter.name], False
+        if parameter.is_constexpr:
+            signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[name] = "*" + TYPE_NAMES[value.dtype]
+            divisible = True  # allocations begin at multiples of 256
+        else:
+            signature[name] = "i32" if isinstance(value, int) else "fp32"
+            divisible = isinstance(value, int) and value % 16 == 0
+        if divisible and not parameter.do_not_specialize:
+            attributes[index,] = [["tt.divisibility", 16]]
+    return signature, constants, attributes
+
+
+def compile_for(capability: int, kernel, arguments: dict) -> Facts:
+    """Compile a kernel as a launch with these arguments would on a chip of that compute capability."""
+    options = {name: arguments[name] for name in ("num_warps", "num_stages") if name in arguments}
+    source = ASTSource(kernel, *specialise(kernel, arguments))
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    cubin = next(Path(path) for name, path in compiled.metadata_group.items() if name.endswith(".cubin"))
+    command = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    flags = "--dump-resource-usage", "--dump-sass"
+    usage, listing = (subprocess.check_output([command, flag, cubin], text=True) for flag in flags)
+    registers, stack, local = (int(re.search(rf"\b{key}:(\d+)", usage)[1]) for key in ("REG", "STACK", "LOCAL"))
+    names = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", listing, re.MULTILINE)
+    return Facts(registers, stack + local, compiled.metadata.shared, Counter(names))
+
+
+def attention_arguments(kernel, capability: int, dtype: torch.dtype, head_dim: int, time: int) -> dict:
+    """What one of the attention kernels is launched with in a training step."""
+    qkv = torch.empty(2, time, 3, 4, head_dim, dtype=dtype, device="meta")
+    out, logsumexp = attention.fake_attention(qkv)
+    tensors = {"out": out, "logsumexp": logsumexp, "grad_out": out, "grad_qkv": qkv, "delta": logsumexp}
+    taken = {name: tensor for name, tensor in tensors.items() if name in kernel.arg_names}
+    return attention.launch(kernel, capability, qkv, **taken)[1]
+
+
+def loss_arguments(dtype: torch.dtype, vocabulary: int, stride: int) -> dict:
+    """What the loss kernel is launched with."""
+    logits = torch.empty(64, stride, dtype=dtype, device="meta")[:, :vocabulary]
+    targets = torch.empty(64, dtype=torch.int64, device="meta")
+    return cross_entropy.launch(logits, targets, torch.empty(64, device="meta"), 1.0, True)
+
+
+# Capability, type, head dimension, tokens: every row of SETTINGS. 512 is a multiple of every block, 500 of none.
+ATTENTION = [
+    (90, BF16, 32, 500), (90, BF16, 64, 500), (90, BF16, 64, 512), (90, BF16, 96, 500), (90, BF16, 128, 500),
+    (86, BF16, 32, 500), (80, FP16, 64, 512), (86, BF16, 64, 500), (86, BF16, 128, 500),
+    (80, FP32, 32, 500), (80, FP32, 64, 500), (86, FP32, 128, 500),
+]  # fmt: skip
+# Capability, type, ids, elements from one row to the next.
+LOSS = [
+    (90, BF16, 163_840, 163_840), (90, BF16, 29_317, 29_328), (90, FP32, 4096, 4096), (80, BF16, 300, 304),
+]  # fmt: skip
+
+
+@triton.jit
+def product_kernel(left, right, out, BLOCK: tl.constexpr):
+    cells = tl.arange(0, BLOCK)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    tl.store(out + cells, tl.dot(tl.load(left + cells), tl.load(right + cells)))
+
+
+@pytest.fixture(scope="module")
+def facts():
+    """A future for each kernel: most of the time goes into libraries and processes that let threads run."""
+    pool, futures = ThreadPoolExecutor(2), {}
+    for capability, *case in ATTENTION:
+        for kernel in attention.KERNELS:
+            arguments = attention_arguments(kernel, capability, *case)
+            futures[kernel, capability, *case] = pool.submit(compile_for, capability, kernel, arguments)
+    kernel = cross_entropy.losses_and_gradient_kernel
+    for capability, *case in [*LOSS, (90, BF16, 29_317, 29_317)]:
+        arguments = loss_arguments(*case)
+        futures[kernel, capability, *case] = pool.submit(compile_for, capability, kernel, arguments)
+    yield lambda *key: futures[key].result()
+    pool.shutdown(cancel_futures=True)
+
+
+def test_every_row_of_the_settings_is_compiled():
+    rows = {
+        ("float32" if dtype == FP32 else "hopper" if capability == 90 else "ampere", 128 if width == 96 else width)
+        for capability, dtype, width, _ in ATTENTION
+    }
+    assert rows == set(attention.SETTINGS)
+
+
+@pytest.mark.parametrize("kernel", attention.KERNELS, ids=lambda kernel: kernel.__name__)
+@pytest.mark.parametrize(("capability", "dtype", "head_dim", "time"), ATTENTION)
+def test_attention_fits_the_chip(facts, kernel, capability, dtype, head_dim, time):
+    found = facts(kernel, capability, dtype, head_dim, time)
+    assert found.spills == 0
+    assert found.shared <= SHARED_LIMIT[capability]
+    assert found.count("HMMA", "HGMMA") > 0, "no tensor cores"
+    assert found.count("LDGSTS") > 0, "nothing is loaded ahead"
+    assert found.count("ATOM", "RED.", "REDG") == 0, "gradients would depend on the order of programs"
+    if capability == 90 and dtype != FP32:
+        # The compiler makes products wait for one another if registers are in the way: a wait for each.
+        assert found.count("HGMMA") >= 2 * found.count("WARPGROUP.DEPBAR.LE")
+
+
+def test_whole_blocks_are_loaded_without_asking_which_rows_exist(facts):
+    key = attention.forward_kernel, 90, BF16, 64
+    assert facts(*key, 512).count("ISETP") < facts(*key, 500).count("ISETP")
+
+
+@pytest.mark.parametrize(("capability", "dtype", "vocabulary", "stride"), LOSS)
+def test_the_loss_kernel_reads_and_writes_as_little_as_it_can(facts, capability, dtype, vocabulary, stride):
+    found = facts(cross_entropy.losses_and_gradient_kernel, capability, dtype, vocabulary, stride)
+    arguments = loss_arguments(dtype, vocabulary, stride)
+    warps = arguments["num_warps"]
+    assert found.spills == 0
+    assert found.registers * 32 * warps * 2 <= 65_536  # at least two programs run on a multiprocessor at a time
+    assert found.shared <= SHARED_LIMIT[capability]
+    # Loads and stores of logits have 16 bytes for each thread, although 29,317 ids are no multiple of anything.
+    each = arguments["LANES"] * arguments["DEPTH"] // (32 * warps)
+    accesses = each * dtype.itemsize // 16
+    assert found.count("LDG.E.128") == 2 * accesses == found.count("LDG") - 1  # one more for the target
+    assert found.count("STG.E.128") == accesses == found.count("STG") - 1
+    # Two exponentials for each id, one for each lane in the loop and one after it.
+    assert found.count("MUFU.EX2") == 2 * each + 2 * each // arguments["DEPTH"]
+
+
+def test_rows_that_begin_anywhere_are_read_one_id_at_a_time(facts):
+    """Why the operator spends up to 15 ids of memory on every row."""
+    found = facts(cross_entropy.losses_and_gradient_kernel, 90, BF16, 29_317, 29_317)
+    assert found.count("LDG.E.128") == 0
+    assert found.count("LDG.E.U16") >= 64
+
+
+def test_spills_are_seen():
+    """A block too large for its warp has to spill: or the tests above could not fail."""
+    tensor = torch.empty(128, 128, dtype=BF16, device="meta")
+    arguments = {"left": tensor, "right": tensor, "out": tensor.float(), "BLOCK": 128, "num_warps": 1}
+    found = compile_for(80, product_kernel, arguments)
+    assert found.spills > 0
+    assert found.count("STL") > 0
+
+
+@pytest.mark.parametrize(("heads", "time"), [(1, 1), (24, 512), (5, 513)])
+def test_programs_cover_every_position_of_every_head_once(heads, time):
+    qkv = torch.empty(3, time, 3, heads, 64, device="meta", dtype=BF16)
+    for kernel in attention.KERNELS:
+        for capability in SHARED_LIMIT:
+            programs, arguments = attention.launch(kernel, capability, qkv)
+            block = arguments["KEYS" if kernel is attention.grad_key_value_kernel else "QUERIES"]
+            assert programs * block >= 3 * heads * time > programs * block - 3 * heads * block
+
+
+@pytest.mark.parametrize("row", attention.SETTINGS.values())
+def test_tiles_divide_as_the_kernels_require(row):
+    forward, grad_query, grad_key_value = row
+    assert forward.queries % forward.keys == grad_query.queries % grad_query.keys == 0
+    assert grad_key_value.keys % grad_key_value.queries == 0
