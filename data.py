@@ -534,15 +534,15 @@ class Mixture:
             borders = borders[:-1] / borders[-1]  # a last share of 0 must not get what rounding left over
             self.language[stage == i] = np.searchsorted(borders, uniform[stage == i], side="right")
 
-        # The k-th sequence of a text reads the k-th window of an order that each pass shuffles anew: none is read
-        # again before all were read, and clones read the same ones whatever their ratio.
+        # The k-th sequence of a text reads the k-th window of an order that each pass shuffles anew: none is
+        # read again before all were read, and clones read the same ones whatever their ratio.
         source_of = np.array([language.source for language in languages])[self.language]
         self.window = np.empty(total, np.int64)
         for place, (source, windows) in enumerate(self.windows.items()):
             readers = np.flatnonzero(source_of == source)
             for epoch, begin in enumerate(range(0, len(readers), max(1, windows))):
                 now = readers[begin : begin + windows]
-                # With its place in the key, a translation of the same length does not come side by side.
+                # The place keeps a text and its translation, of equal length, from going side by side.
                 key = (seed, WINDOW_DRAW, epoch, place) if place else (seed, WINDOW_DRAW, epoch)
                 self.window[now] = permute(np.arange(len(now)), windows, *key)
 

@@ -1,0 +1,132 @@
+"""Attention: every implementation against float64, which one runs where; all Triton kernels, interpreted."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import train
+from kernels import attention
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux only")
+
+
+def reference(qkv):
+    """Attention in float64, written out."""
+    query, key, value = qkv.double().permute(2, 0, 3, 1, 4)
+    scores = query @ key.mT / math.sqrt(qkv.shape[-1])
+    future = torch.ones(scores.shape[-2:]).triu(1).bool()
+    return (scores.masked_fill(future, -math.inf).softmax(-1) @ value).transpose(1, 2)
+
+
+def results(function, qkv, grad_out):
+    """Output and gradients of queries, keys and values, in float64."""
+    leaf = qkv.detach().requires_grad_()
+    out = function(leaf)
+    out.backward(grad_out.to(out.dtype))
+    return [out.detach().double(), *leaf.grad.double().unbind(2)]
+
+
+def errors(function, qkv, grad_out):
+    """Relative errors of the four results."""
+    pairs = zip(results(function, qkv, grad_out), results(reference, qkv, grad_out), strict=True)
+    return [((ours - exact).norm() / exact.norm()).item() for ours, exact in pairs]
+
+
+def random_inputs(time, head_dim, dtype, batch=1, heads=2):
+    """Queries, keys and values, and a gradient of the output."""
+    qkv, grad_out = torch.randn(batch, time, 3, heads, head_dim), torch.randn(batch, time, heads, head_dim)
+    return qkv.to(dtype), grad_out.to(dtype)
+
+
+@LINUX
+def test_the_kernels_interpreted():
+    tests = Path(__file__).with_name("interpreted.py")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore", tests]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        command, env=environment, cwd=tests.parents[1], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_triton_everything_is_plain():
+    code = """
+import sys; sys.modules["triton"] = None
+import torch, kernels.attention, kernels.cross_entropy, model
+gpt = model.GPT(model.Size(1, 32, 1, 32, 64), 50, 8)
+gpt(*torch.zeros(2, 1, 8, dtype=torch.long))[0].backward()
+assert not kernels.attention.triton_runs("cpu", None) and not kernels.DEVICES
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
+
+
+@pytest.mark.parametrize("time", [1, 2, 31, 257])
+@pytest.mark.parametrize("name", ["plain", "sdpa"])
+def test_attention_matches_float64(name, time):
+    torch.manual_seed(time)
+    out, query, key, value = errors(attention.IMPLEMENTATIONS[name], *random_inputs(time, 16, torch.float32))
+    assert max(out, value) < 1e-5
+    assert time == 1 or max(query, key) < 1e-5  # of a single token these gradients are zero
+
+
+def test_types_without_kernels_are_refused():
+    for qkv in (torch.zeros(1, 4, 3, 1, 160), torch.zeros(1, 4, 3, 1, 32).double()):
+        with pytest.raises(NotImplementedError, match=f"{qkv.dtype} heads of {qkv.shape[-1]}"):
+            attention.triton_attention(qkv)
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("capability", "dtype", "head_dim", "expected"),
+    [
+        ((9, 0), torch.bfloat16, 64, "triton"),
+        ((8, 0), torch.float32, 128, "triton"),
+        ((7, 5), torch.float16, 64, "sdpa"),  # no TF32, no bf16
+        ((9, 0), torch.float64, 64, "sdpa"),
+        ((9, 0), torch.bfloat16, 256, "sdpa"),
+    ],
+)
+def test_gpus_run_the_kernels_where_there_are_some(monkeypatch, capability, dtype, head_dim, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    qkv = SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype, shape=(2, 512, 3, 4, head_dim))
+    assert attention.fastest(qkv) == expected
+
+
+@LINUX
+def test_asking_the_driver_does_not_break_a_graph(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", torch.compiler.disable(lambda index: (9, 0)))
+    ask = torch.compile(
+        lambda x: x + 1 if attention.triton_runs("cuda", 0) else x, fullgraph=True, backend="eager"
+    )
+    assert ask(torch.zeros(1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("time", "grad", "expected"), [(256, True, "plain"), (257, True, "sdpa"), (16, False, "sdpa")]
+)
+def test_cpus_hold_the_scores_of_short_sequences_in_training_only(time, grad, expected):
+    with torch.set_grad_enabled(grad):
+        assert attention.fastest(torch.empty(1, time, 3, 1, 32)) == expected
+
+
+def test_without_a_gpu_the_kernels_are_refused_in_one_sentence(command, tiny):
+    code, _, error = command(train.main, *tiny, "--attention", "triton")
+    assert code == 2
+    assert error.count("\n") == 1
+    assert "--attention triton" in error
+    assert "cpu" in error
+
+
+def test_what_was_chosen_is_what_computes(monkeypatch):
+    named = {name: lambda qkv, name=name: name for name in attention.IMPLEMENTATIONS}
+    monkeypatch.setattr(attention, "IMPLEMENTATIONS", named)
+    monkeypatch.setattr(attention, "chosen", None)
+    for name, computes in (("sdpa", "sdpa"), (None, "plain")):
+        attention.choose(name, torch.device("cpu"))
+        assert attention.causal_attention(torch.empty(1, 8, 3, 1, 32)) == computes
