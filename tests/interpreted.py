@@ -24,7 +24,7 @@ def _same_inputs():
 
 @pytest.fixture(autouse=True)
 def _rounded_bfloat16(monkeypatch):
-    """bfloat16 as GPUs compute it: the interpreter multiplies bit patterns, and truncates where they round."""
+    """bfloat16 as on GPUs: the interpreter multiplies bit patterns, and truncates where they round."""
     dot, cast = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
 
     def exact_dot(self, left, right, *rest):
