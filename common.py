@@ -1,4 +1,4 @@
-"""What every script shares: errors in one sentence, files that are never half-written, a line that says how far it is."""
+"""What every script shares: one-sentence errors, files that are never half-written, a progress line."""
 
 import argparse
 import io
@@ -54,7 +54,7 @@ def named_path(text: str) -> tuple[str, Path]:
 
 
 def run_script(main) -> None:
-    """Call `main()` and end the process: 0 when done, 2 and one sentence where a user can do something about it."""
+    """Call `main()` and end the process: with 0, or with 2 and one sentence where a user can do something."""
     try:
         main()
     except (UserError, OSError) as error:
@@ -69,7 +69,7 @@ def run_script(main) -> None:
 
 
 def write(path: Path, content) -> None:
-    """Replace `path` by bytes, a text, or an object as JSON: a reader sees the old file or the new one, whole."""
+    """Replace `path` by bytes, a text, or an object as JSON: a reader sees the old file or the new one."""
     if not isinstance(content, bytes | str):
         content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """A line that says how far something is: on a terminal it rewrites itself, in a log it comes every ten seconds."""
+    """A line that says how far something is: rewritten on a terminal, in a log once in ten seconds."""
 
     def __init__(self, label: str, total: float, unit: str, begin: float = 0, quiet: bool = False):
         self.label, self.total, self.unit, self.begin, self.quiet = label, total, unit, begin, quiet
@@ -156,7 +156,7 @@ class Progress:
         return (done - self.begin) / max(time.monotonic() - self.started, 1e-9)
 
     def update(self, done: float, note: str = "") -> None:
-        """Show that `done` of `total` units are behind us, unless that was shown just now; at the end, how long it took."""
+        """Show that `done` of `total` units are behind us, unless something was shown just now."""
         terminal, now = sys.stdout.isatty(), time.monotonic()
         finished = done >= self.total
         if self.quiet or (not finished and now - self.shown < (0.2 if terminal else 10)):

@@ -1,7 +1,7 @@
 """Text -> tokeniser -> shards -> languages -> the mixture that a run reads (sections 3 and 4 of the paper).
 
     data/NAME/meta.json          what lies here: the recipe, sizes, counts, hashes
-    data/NAME/en.model           the language's SentencePiece BPE model
+    data/NAME/en.model           the language's SentencePiece model
     data/NAME/en_train_000.bin   its token stream, documents one after the other, each closed by <eod>
     data/NAME/en_test_000.bin    the same for the documents held out
 
@@ -138,27 +138,35 @@ SPACE_BETWEEN_WORDS = re.compile("(?<=[^\\s\u2581]) (?=[^\\s\u2581])")
 Tokenizer = sentencepiece.SentencePieceProcessor
 
 
-def train_tokenizer(lines: list[str], vocab_size: int) -> bytes:
-    """A SentencePiece BPE model that no text is unknown to and that gives every text back to the letter."""
+PIECES = {  # what SentencePiece is asked for
+    # No text is unknown, and every text is given back to the letter: what has no piece is spelled in bytes.
+    "bpe": {"byte_fallback": True, "allow_whitespace_only_pieces": True},
+    # Every character is a piece, but for the rarest, one in 5,000, which are unknown; lines end with one,
+    # too.
+    "char": {"character_coverage": 0.9998, "hard_vocab_limit": False, "user_defined_symbols": "\n"},
+}
+
+
+def train_tokenizer(lines: list[str], vocab_size: int, pieces: str = "bpe") -> bytes:
+    """A SentencePiece model of `vocab_size` pieces, or at most as many characters."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
             model_writer=model,
-            model_type="bpe",
+            model_type=pieces,
             vocab_size=vocab_size,
             pad_id=PAD,
             unk_id=UNKNOWN,
             eos_id=END_OF_DOCUMENT,
             bos_id=-1,
             eos_piece="<eod>",
-            byte_fallback=True,
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
             max_sentence_length=1 << 20,
             minloglevel=2,
             num_threads=16,  # on any machine: the model file names it
+            **PIECES[pieces],
         )
     except RuntimeError as error:
         reason = str(error).rpartition("] ")[2]
@@ -324,6 +332,9 @@ def prepare(folder: Path, recipe: dict, texts: dict[str, Path]) -> None:
         for name, path in texts.items():
             languages[name] = prepare_language(unfinished, name, path, recipe, offset)
             offset += languages[name]["vocab_size"]
+        if recipe["placebo"]:
+            name, entry = next(iter(languages.items()))
+            languages["noise"] = prepare_placebo(unfinished, name, entry, recipe["seed"], offset)
         hashes = " ".join(part["sha256"] for part in files_of(languages))
         meta = {
             "fingerprint": hashlib.sha256(hashes.encode()).hexdigest()[:16],
@@ -358,8 +369,8 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
                 f"{name}: no document is left to {split} on ({found or 'none'}); see --test-fraction"
             )
 
-    print(f"{name}: training a tokeniser of {recipe['vocab_size']} pieces", flush=True)
-    model = train_tokenizer(sample, recipe["vocab_size"])
+    print(f"{name}: training a tokeniser of {recipe['vocab_size']} pieces ({recipe['pieces']})", flush=True)
+    model = train_tokenizer(sample, recipe["vocab_size"], recipe["pieces"])
     write(folder / f"{name}.model", model)
     tokenizer = Tokenizer(model_proto=model)
 
@@ -383,6 +394,23 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
         writer.flush()
         entry[split] = {**writer.totals, "shards": writer.shards}
     return entry
+
+
+def prepare_placebo(folder: Path, name: str, entry: dict, seed: int, offset: int) -> dict:
+    """Shards of `noise`, the tokens of language `name` in random order: there is nothing to learn from them.
+
+    A partner that cannot help: what a rare language seems to gain beside it are steps of the optimiser.
+    """
+    write(folder / "noise.model", (folder / f"{name}.model").read_bytes())
+    noise = {**entry, "offset": offset, "tokenizer": {**entry["tokenizer"], "file": "noise.model"}}
+    for split in SPLITS:
+        tokens = Stream([folder / shard["file"] for shard in entry[split]["shards"]])
+        order = permute(np.arange(len(tokens)), len(tokens), seed, 3)
+        writer = ShardWriter(folder, f"noise_{split}", offset, entry["vocab_size"])
+        writer.add(tokens.read(0, len(tokens))[order], "")
+        writer.flush()
+        noise[split] = {**entry[split], "shards": writer.shards}
+    return noise
 
 
 def in_batches(documents: Iterator[tuple[str, str, str]]) -> Iterator[list[tuple[str, str]]]:
@@ -583,7 +611,7 @@ def build_mixture(dataset: Dataset, config: dict) -> Mixture:
 HELP = """\
 Turn text into what train.py reads: data/NAME with tokenisers, token shards and meta.json.
 
-  python data.py                                    data/pydocs: the docstrings of your own Python, 17 MB
+  python data.py                                    data/pydocs: 21 MB of docstrings, as characters
   python data.py --corpus eltec                     data/eltec: English and French novels (downloads)
   python data.py --corpus books --max-tokens 1.3e9  the paper's scale, from the Hugging Face hub (downloads)
   python data.py --name novels --text en=DIR --text fr=DIR
@@ -602,8 +630,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     text.add_argument("--text", action="append", type=named_path, metavar="LANG=PATH", help="your own")
     parser.add_argument("--name", help="the folder below data/ (the corpus)")
     parser.add_argument("--max-tokens", type=number(), default=1.3e9, help="of each language's books (1.3e9)")
-    parser.add_argument("--vocab-size", type=number(int, 512, 65536), help="pieces (16384; pydocs: 2048)")
-    parser.add_argument("--test-fraction", type=number(float, 0, 1), default=0.02, help="held out (0.02)")
+    parser.add_argument("--pieces", choices=PIECES, help="of a tokeniser (bpe; pydocs: char)")
+    parser.add_argument("--vocab-size", type=number(int, 512, 65536), help="pieces at most (16384)")
+    parser.add_argument("--placebo", action="store_true", help="add a language `noise` (pydocs: always)")
+    parser.add_argument("--test-fraction", type=number(float, 0, 1), help="held out (0.02; pydocs: 0.01)")
     parser.add_argument("--seed", type=number(int, 0), default=0, help="of what is held out (%(default)s)")
     parser.add_argument("--describe", type=Path, metavar="DIR", help="say what a prepared folder holds")
     parser.add_argument("--verify", type=Path, metavar="DIR", help="check a prepared folder's hashes")
@@ -650,11 +680,13 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     if args.verify or args.describe:
         return verify(Dataset(args.verify)) if args.verify else describe(Dataset(args.describe))
-    folder = DATA / (args.name or args.corpus)
+    folder, pydocs = DATA / (args.name or args.corpus), args.corpus == "pydocs" and not args.text
     recipe = {
         "source": " ".join(f"{name}={path}" for name, path in args.text or []) or args.corpus,
-        "vocab_size": args.vocab_size or (2048 if args.corpus == "pydocs" and not args.text else 16384),
-        "test_fraction": args.test_fraction,
+        "pieces": args.pieces or ("char" if pydocs else "bpe"),
+        "vocab_size": args.vocab_size or 16384,
+        "placebo": args.placebo or pydocs,
+        "test_fraction": args.test_fraction or (0.01 if pydocs else 0.02),
         "seed": args.seed,
         "max_tokens": args.max_tokens if args.corpus == "books" else None,
     }
@@ -671,7 +703,8 @@ def main(arguments: list[str] | None = None) -> None:
     if differing := [key for key in recipe if earlier.get(key) != recipe[key]]:
         was = ", ".join(f"{key} {earlier.get(key)} instead of {recipe[key]}" for key in differing)
         raise UserError(f"{folder} was prepared with {was}; choose another --name or remove it")
-    languages = f"--languages {' '.join(dataset.languages)} " if len(dataset.languages) > 1 else ""
+    names = [name for name in dataset.languages if name != "noise"]
+    languages = f"--languages {' '.join(names)} " if len(names) > 1 else ""
     print(f"{folder} is ready; next: torchrun --standalone train.py --data {folder} {languages}--ratio 0.9")
 
 

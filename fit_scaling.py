@@ -2,12 +2,15 @@
 
     python fit_scaling.py out/table1                     # table.md, laws.json and figure.png beside the runs
     python fit_scaling.py out/table1 out/table1-seed1    # two seeds: rows are means, intervals cover both
+    python fit_scaling.py out/table1 --ladder best       # against the best batch at each number of tokens
     python fit_scaling.py out/mine --recommend           # and which mix serves the rarest language best
 
 Monolingual runs give the law 1 / PPL = c - a * x^-b, with x = training tokens / 1.2 billion (appendix B of
 the paper). Read forwards, it says which perplexity a monolingual model reaches on so many tokens (MLPE);
 inverted, how many tokens it needs for a perplexity (MLTE). Token efficiency, TEff = MLTE / tokens of the
 language seen, is what one token was worth: above 1, other languages helped; below 1, they were in the way.
+Were all languages one, TEff would be 1 / share, its ceiling, which is higher the rarer the language. The gain
+per foreign token, (MLTE - tokens) / tokens of the others, is 1 then and 0 where nothing is shared.
 
 At the paper's scale b is positive, and 1 / c is the perplexity that no amount of text improves on. Models
 that have seen little text improve faster: there b comes out negative. Both are one family, with
@@ -31,10 +34,17 @@ SMALLEST_EXPONENT = 1e-3  # below it the law is as good as a logarithm, and a an
 RESAMPLES = 2000
 LARGEST_LOG = 50.0  # of a resampled perplexity: one degree of freedom allows draws that no computer can hold
 
-# Runs are one experiment if they agree in every setting of config.json but the first of these. They share a
-# law if they agree in all but the second, and the language has the same source.
+# Runs are one experiment if they agree in every setting of config.json but these. They share a law if they
+# agree in all but those of their ladder, and the language has the same source.
 NOT_OF_THE_EXPERIMENT = {"seed", "data", "code"}
 NOT_OF_THE_LAW = NOT_OF_THE_EXPERIMENT | {"sources", "vocab", "anchors", "stages", "tokens", "steps"}
+LADDERS = {  # which monolingual runs are the yardstick, and in what else they may differ from a mixed run
+    "recipe": ("of the same recipe", NOT_OF_THE_LAW),
+    "steps": ("of as many steps, whatever their batch", NOT_OF_THE_LAW - {"steps"} | {"batch"}),
+    "best": ("that are the best of their length", NOT_OF_THE_LAW | {"batch", "learning_rate", "warmup"}),
+}
+SAME_LENGTH = 1.05  # numbers of tokens are as good as equal, give or take this factor
+NEAR = 1.5  # further outside the fitted range than by this factor the law says no number
 
 
 # --- the law --------------------------------------------------------------------------------------
@@ -64,8 +74,8 @@ class Law(NamedTuple):
             return REFERENCE_TOKENS * np.power(gap, -1 / self.b)
 
     def covers(self, tokens: float) -> bool:
-        """Whether `tokens` lies within the fitted range, give or take a twentieth."""
-        return self.fewest / 1.05 <= tokens <= self.most * 1.05
+        """Whether `tokens` lies within the fitted range."""
+        return self.fewest / SAME_LENGTH <= tokens <= self.most * SAME_LENGTH
 
 
 def bend(b: np.ndarray, log_x: np.ndarray) -> np.ndarray:
@@ -74,23 +84,23 @@ def bend(b: np.ndarray, log_x: np.ndarray) -> np.ndarray:
     return np.where(b == 0, log_x, -np.expm1(-safe * log_x) / safe)
 
 
-def fit_laws(tokens: np.ndarray, perplexities: np.ndarray) -> Law:
-    """Least squares on 1 / PPL, for (sets, points) of perplexities of runs on the same (points,) tokens.
+def fit_laws(tokens: np.ndarray, perplexities: np.ndarray, weights: np.ndarray) -> Law:
+    """Weighted least squares on 1 / PPL: (sets, points) of perplexities of runs on the same (points,) tokens.
 
     For a given b the law is a straight line in a bent x, so that only b is searched for: on a grid, then ever
     closer around its best, each time by the parabola through three. Sets that do not fall become nan.
     """
     log_x = np.log(tokens / REFERENCE_TOKENS)
     middle = log_x.mean()  # powers of numbers near 1 keep the equations well conditioned
-    y = 1 / perplexities
-    y_mean = y.mean(1, keepdims=True)
+    w, y = weights / weights.sum(), 1 / perplexities
+    y_mean = (w * y).sum(1, keepdims=True)
 
     def line(b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each exponent, (sets or 1, n): slope of the best line, mean of the bent x, squares explained."""
         x = bend(b[..., None], log_x - middle)
-        x_mean = x.mean(-1, keepdims=True)
-        product = ((x - x_mean) @ (y - y_mean)[..., None])[..., 0]
-        square = ((x - x_mean) ** 2).sum(-1)
+        x_mean = (w * x).sum(-1, keepdims=True)
+        product = (w * (x - x_mean) @ (y - y_mean)[..., None])[..., 0]
+        square = (w * (x - x_mean) ** 2).sum(-1)
         return product / square, x_mean[..., 0], product.clip(0) ** 2 / square
 
     b, sets = np.zeros((1, 1)), np.arange(len(y))
@@ -109,11 +119,19 @@ def fit_laws(tokens: np.ndarray, perplexities: np.ndarray) -> Law:
     return Law(slope / b * np.exp(b * middle), b, level + slope / b, float(min(tokens)), float(max(tokens)))
 
 
-def fit_law(tokens, perplexities) -> Law:
+def weights_of(perplexities: np.ndarray, paper_fit: bool) -> np.ndarray:
+    """How much the squared error of each 1 / PPL counts: in the paper, all alike."""
+    # A run is off by so many percent, whatever its perplexity: log PPL has the same error everywhere, and
+    # that of 1 / PPL is d(1 / PPL) = -d(log PPL) / PPL.
+    return np.ones_like(perplexities) if paper_fit else perplexities**2
+
+
+def fit_law(tokens, perplexities, paper_fit: bool = False) -> Law:
     """The law of one set of runs."""
     if (lengths := len(set(tokens))) < 3:
         raise UserError(f"found {lengths} lengths of monolingual runs (train.py --ratio 1), expected three")
-    law = fit_laws(np.asarray(tokens), np.asarray(perplexities)[None])
+    tokens, perplexities = np.array(tokens, float), np.array(perplexities, float)
+    law = fit_laws(tokens, perplexities[None], weights_of(perplexities, paper_fit))
     if not np.isfinite(law.a[0]):
         raise UserError("perplexities of the monolingual runs do not fall as their tokens grow")
     return law._replace(a=float(law.a[0]), b=float(law.b[0]), c=float(law.c[0]))
@@ -141,58 +159,57 @@ class Measured(NamedTuple):
 
 
 class Resampled(NamedTuple):
-    """Laws and perplexities as they might have come out."""
+    """Laws and perplexities: as they were found, then RESAMPLES times as they might have been."""
 
-    law: Law  # of (RESAMPLES,) arrays
-    perplexities: np.ndarray  # (rows, RESAMPLES)
+    law: Law  # of (1 + RESAMPLES,) arrays
+    perplexities: np.ndarray  # (rows, 1 + RESAMPLES)
     same_documents: np.ndarray  # without the draw of documents: for comparing runs on the same test text
 
 
-def resample(law: Law, points: list[Measured], rows: list[Measured], seed: int = 0) -> Resampled:
-    """Bootstrap: how the law and the rows might have come out, had the same experiments been done again.
+def resample(law: Law, points: list[Measured], rows: list[Measured], paper_fit=False, seed=0) -> Resampled:
+    """How the law and the rows might have come out, had the same experiments been done again.
 
-    * Points. A monolingual run is off the law by chance, and because the law is but a formula. Each is put
-      back on the law and given the residual of a random run. With n runs and 3 unknowns residuals are too
-      small: they are widened by sqrt(n / (n - 3)), and, n - 3 being few, by the uncertainty of that estimate
-      itself (chi-squared, as in a t test).
-    * Rows. A run of several languages is off by chance as a monolingual one is.
-    * Seeds. Each is a run of its own; how far they lie apart joins what residuals are drawn from.
+    log PPL = log law(tokens) + misfit of the number of tokens + noise of the run, both normal.
+
+    * Noise is a run's own and averages out over seeds. Its variance is that within groups of seeds, all of
+      points and rows together; each seed but the first of a group is a degree of freedom.
+    * Misfit, for the law is but a formula, is the same for all seeds and does not average out. How far the
+      means of n points lie off the law has the variance of misfit and remaining noise, and n - 3 degrees of
+      freedom. Where no group has a second seed the two cannot be told apart: rows are as far off as points.
+    * Degrees of freedom are few, so variances are uncertain and drawn, too (chi-squared, as in a t test).
     * Documents. The test text is a sample, the same for all runs: one draw moves each perplexity by its own
-      standard error. What is hard for all cancels in TEff.
+      standard error, as if all found the same documents hard. What is hard for all cancels in TEff.
 
-    It does not cover what all runs share, the text and the recipe. All is nan for fewer than four monolingual
-    runs, which lie on a law exactly, and where the law has no perplexity for one of its own runs.
+    It does not cover what all runs share, the text and the recipe. Draws are nan where a variance is not
+    known: for fewer than four points, or where the law has no perplexity for one of them.
     """
+    found = np.array([point.logs.mean() for point in points])
     expected = np.log([law.perplexity(point.tokens) for point in points])
-    lone = np.concatenate([point.logs - log for point, log in zip(points, expected, strict=True)])
-    if not np.isfinite(expected).all() or len(lone) < 4:
-        unknown = np.full((len(rows), RESAMPLES), np.nan)
-        return Resampled(Law(*unknown[[0, 0, 0]], law.fewest, law.most), unknown, unknown)
-    apart = [row.logs for row in rows if row not in points and len(row.perplexities) > 1]
-    known = len(lone) - 3 + sum(len(logs) - 1 for logs in apart)
-    residuals = np.concatenate([centred(lone, 3), *(centred(logs, 1) for logs in apart)])
+    groups = [run.logs for run in [*rows, *(point for point in points if point not in rows)]]
     random = np.random.default_rng(seed)
-    spread = np.sqrt(known / random.chisquare(known, RESAMPLES))
-    documents = random.standard_normal(RESAMPLES)
+    documents = np.append(0, random.standard_normal(RESAMPLES))
 
-    def chance(measured: Measured, on_the_law: bool) -> np.ndarray:
+    def deviation(squares: float, freedom: int) -> np.ndarray:
+        drawn = squares / random.chisquare(freedom, RESAMPLES) if freedom > 0 else np.full(RESAMPLES, np.nan)
+        return np.append(0, np.sqrt(drawn))
+
+    def chance(run: Measured, what: int) -> np.ndarray:
         # Seeded by the run itself: what else is in the table does not change what it draws.
-        which = np.array([measured.tokens, *measured.perplexities.values()]).view(np.uint32)
-        own = np.random.default_rng([seed, on_the_law, *which])
-        drawn = own.integers(len(residuals), size=(RESAMPLES, len(measured.perplexities)))
-        return residuals[drawn].mean(1) * spread
+        which = np.array([run.tokens, *run.perplexities.values()]).view(np.uint32)
+        return np.random.default_rng([seed, what, *which]).standard_normal(1 + RESAMPLES)
 
-    moved_points = np.stack([chance(point, True) + point.error * documents for point in points])
-    same = np.stack([row.logs.mean() + chance(row, False) for row in rows])
-    moved = same + np.array([row.error for row in rows])[:, None] * documents
-    logs = (moved_points.T + expected, moved, same)
-    drawn, moved, same = (np.exp(np.clip(log, 0, LARGEST_LOG)) for log in logs)
-    return Resampled(fit_laws(np.array([point.tokens for point in points]), drawn), moved, same)
+    freedom = len(points) - 3 if np.isfinite(expected).all() else 0
+    noise = off_the_law = deviation(((found - expected) ** 2).sum(), freedom)
+    if seeds := sum(len(logs) - 1 for logs in groups):
+        noise = deviation(sum(((logs - logs.mean()) ** 2).sum() for logs in groups), seeds)
 
-
-def centred(logs: np.ndarray, unknowns: int) -> np.ndarray:
-    """Deviations from the mean, as wide as the errors are of which a fit of so many unknowns leaves them."""
-    return (logs - logs.mean()) * math.sqrt(len(logs) / (len(logs) - unknowns))
+    moved_points = [off_the_law * chance(point, 0) + point.error * documents for point in points]
+    same = [row.logs.mean() + noise / math.sqrt(len(row.logs)) * chance(row, 1) for row in rows]
+    moved = [logs + row.error * documents for logs, row in zip(same, rows, strict=True)]
+    sets = np.vstack([found, (expected + np.transpose(moved_points))[1:]])
+    sets, moved, same = (np.exp(np.clip(logs, 0, LARGEST_LOG)) for logs in (sets, moved, same))
+    tokens = np.array([point.tokens for point in points])
+    return Resampled(fit_laws(tokens, sets, weights_of(sets[0], paper_fit)), moved, same)
 
 
 class Quantity(NamedTuple):
@@ -202,28 +219,41 @@ class Quantity(NamedTuple):
     low: float = math.nan
     high: float = math.nan
 
-    def text(self, decimals: int) -> str:
-        """'2.4 [1.1, 4.8]': so many decimals at most, and no more than its narrower side supports."""
+    def excludes(self, number: float) -> bool:
+        """Whether the interval is known and does not hold `number`."""
+        return number < self.low or self.high < number
+
+    def text(self, decimals: int, least: float = -math.inf, most: float = math.inf) -> str:
+        """'2.4 [1.1, >4.0]': so many decimals at most, and no more than its narrower side supports.
+
+        What lies below `least` or above `most` is cut there.
+        """
         if math.isnan(self.value):
             return "-"
         sides = [side for side in (self.value - self.low, self.high - self.value) if 0 < side < math.inf]
         if sides:
             decimals = min(decimals, 1 - math.floor(math.log10(2 * min(sides))))
-        rounded = [round(part, decimals) for part in self]
-        value, low, high = (
-            count(part) if 1e4 <= part < math.inf else f"{part:.{max(decimals, 0)}f}".replace("inf", "∞")
-            for part in rounded
-        )
+
+        def rounded(part: float) -> str:
+            sign = "<" if part < least else ">" if part > most else ""
+            part = round(min(max(part, least), most), decimals)
+            return sign + (count(part) if 1e4 <= part < math.inf else f"{part:.{max(decimals, 0)}f}")
+
+        value, low, high = map(rounded, self)
         return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
 
 
-def quantity(value: float, resampled: np.ndarray) -> Quantity:
-    """A number with the middle 95% of its resampled values, which is widened to hold the number itself."""
-    known = np.sort(resampled[~np.isnan(resampled)])
-    if len(known) < RESAMPLES / 2:
-        return Quantity(float(value))
-    low, high = known[int(0.025 * len(known))], known[math.ceil(0.975 * len(known)) - 1]
-    return Quantity(float(value), float(min(low, value)), float(max(high, value)))
+def quantity(drawn: np.ndarray) -> Quantity:
+    """A number, the first, and the middle 95% of the others, widened to hold it.
+
+    A draw without a number, as of a law that does not fall, may be any: it counts at both ends.
+    """
+    value, unknown = float(drawn[0]), np.isnan(drawn[1:])
+    if unknown.all():
+        return Quantity(value)
+    low = np.sort(np.where(unknown, -np.inf, drawn[1:]))[int(0.025 * RESAMPLES)]
+    high = np.sort(np.where(unknown, np.inf, drawn[1:]))[math.ceil(0.975 * RESAMPLES) - 1]
+    return Quantity(value, float(min(low, value)), float(max(high, value)))
 
 
 def perplexity_text(ppl: float) -> str:
@@ -238,15 +268,15 @@ class LawKey(NamedTuple):
     """What runs share that share a law."""
 
     size: str
-    recipe: str  # every setting of config.json but NOT_OF_THE_LAW, as JSON
+    recipe: str  # every setting of config.json in which the runs of its ladder agree, as JSON
     source: str
 
 
 class Row(NamedTuple):
     """One language of one experiment.
 
-    The last three are nan without a law and for a language that was never seen; and so is MLPE where the law
-    would be extrapolated.
+    The last five are nan without a law and for a language that was never seen; and so is MLPE where the law
+    would be extrapolated, and the gain where there is no other language.
     """
 
     run: str
@@ -257,9 +287,11 @@ class Row(NamedTuple):
     ppl: Quantity  # the interval is for a comparison with other runs on the same test text
     found: Measured  # by seed
     law: Law | None = None
+    drawn: dict[str, np.ndarray] | None = None  # what might have been found, by the names of ppl and these:
     mlpe: Quantity = Quantity(math.nan)
     mlte: Quantity = Quantity(math.nan)
     token_efficiency: Quantity = Quantity(math.nan)  # MLTE / tokens seen
+    gain: Quantity = Quantity(math.nan)  # (MLTE - tokens seen) / tokens of other languages
 
     @property
     def language(self) -> str:
@@ -268,7 +300,7 @@ class Row(NamedTuple):
 
     @property
     def monolingual(self) -> bool:
-        """Whether the law was fitted on it."""
+        """Whether a law may be fitted on it."""
         return len(self.result["languages"]) == 1
 
     @property
@@ -276,16 +308,43 @@ class Row(NamedTuple):
         """p(language) over the stages of the run, as in '90→10%'."""
         return "→".join(f"{100 * stage[self.position]:.3g}" for stage in self.result["stages"]) + "%"
 
-    def efficiency_text(self) -> str:
-        """TEff with its interval; * marks a MLTE beyond the fitted range."""
-        return self.marked(self.token_efficiency.text(2))
+    @property
+    def ceiling(self) -> float:
+        """TEff if each token of the run were one of this language."""
+        return self.result["tokens"] / self.seen if self.seen else math.nan
 
-    def marked(self, text: str) -> str:
-        """A text that says MLTE or TEff, and how far the law can be trusted there."""
-        if math.isinf(self.mlte.value):
-            return "beyond the law"
-        extrapolated = math.isfinite(self.mlte.value) and not self.law.covers(self.mlte.value)
-        return text + "*" * extrapolated
+    def worth(self, tokens) -> dict:
+        """MLTE and what follows from it, if a monolingual model needs so many `tokens`."""
+        found = {"mlte": tokens, "token_efficiency": tokens / self.seen}
+        foreign = self.result["tokens"] - self.seen
+        return found | ({"gain": (tokens - self.seen) / foreign} if foreign else {})
+
+    @property
+    def near_the_law(self) -> bool:
+        """Whether MLTE is a number of tokens that the law can be asked about."""
+        return bool(self.law) and self.law.fewest / NEAR <= self.mlte.value <= self.law.most * NEAR
+
+    def text(self, measure: str) -> str:
+        """TEff or gain with its interval; * lies outside the fitted range. Far outside, the end of the range."""
+        found = getattr(self, measure)
+        if math.isnan(found.value):
+            return "-"
+        if not self.near_the_law:
+            above = self.mlte.value > self.law.most
+            end = Quantity(self.worth(self.law.most if above else self.law.fewest)[measure])
+            return f"{'<>'[above]} {end.text(2)}"
+        ends = (self.worth(end)[measure] for end in (self.law.fewest / NEAR, self.law.most * NEAR))
+        return found.text(2, *ends) + "*" * (not self.law.covers(self.mlte.value))
+
+
+def compare_rows(one: Row, other: Row, measure: str) -> Quantity:
+    """one - other in ppl, token_efficiency or gain; they are told apart if its interval excludes(0).
+
+    Both are drawn with the same laws and documents, and what these do to both cancels: the interval is
+    narrower than those of the two rows suggest.
+    """
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return quantity(one.drawn[measure] - other.drawn[measure])
 
 
 class Fitted(NamedTuple):
@@ -296,6 +355,7 @@ class Fitted(NamedTuple):
     intervals: dict[LawKey, dict[str, Quantity]]  # of a, b and c
     points: dict[LawKey, list[Measured]]
     rows: list[Row]
+    ladder: str  # of LADDERS
 
 
 def collect(folders: list[Path]) -> list[dict]:
@@ -359,56 +419,71 @@ def row_of(group: list[dict], position: int) -> Row:
 
 def with_law(row: Row, law: Law, drawn: Resampled, place: int) -> Row:
     """A row and what the law says of it; `place` is its own among the resampled rows."""
-    row = row._replace(law=law, ppl=quantity(row.ppl.value, drawn.same_documents[place]))
+    found = {"ppl": drawn.same_documents[place]}
     if row.seen:
-        needed = quantity(law.tokens(row.ppl.value), drawn.law.tokens(drawn.perplexities[place]))
-        row = row._replace(mlte=needed, token_efficiency=Quantity(*(part / row.seen for part in needed)))
+        found |= row.worth(drawn.law.tokens(drawn.perplexities[place]))
     if law.covers(row.seen):
-        row = row._replace(mlpe=quantity(law.perplexity(row.seen), drawn.law.perplexity(row.seen)))
-    return row
+        found["mlpe"] = drawn.law.perplexity(row.seen)
+    return row._replace(law=law, drawn=found, **{name: quantity(values) for name, values in found.items()})
 
 
-def fit(folders: list[Path]) -> Fitted:
+def best_of_each_length(points: list[Measured]) -> list[Measured]:
+    """Of runs on as many tokens that with the lowest perplexity. Its luck counts against the mixed runs."""
+    best: list[Measured] = []
+    for point in sorted(points, key=lambda point: point.tokens):
+        if best and point.tokens <= best[-1].tokens * SAME_LENGTH:
+            best[-1] = min(best[-1], point, key=lambda point: point.ppl)
+        else:
+            best.append(point)
+    return best
+
+
+def fit(folders: list[Path], ladder: str = "recipe", paper_fit: bool = False) -> Fitted:
     """Read the folders, fit the laws, and work out every row."""
     results = collect(folders)
     groups = experiments(results)
     rows = [row_of(group, position) for group in groups for position in range(len(group[0]["languages"]))]
     by_law = defaultdict(list)
     for number, row in enumerate(rows):
-        recipe, source = settings_but(NOT_OF_THE_LAW, row.result), row.result["sources"][row.position]
+        recipe, source = settings_but(LADDERS[ladder][1], row.result), row.result["sources"][row.position]
         by_law[LawKey(row.result["size"], recipe, source)].append(number)
 
-    laws, intervals, points, missing = {}, {}, {}, []
+    laws, intervals, points, missing = {}, {}, {}, {}
     for key, numbers in by_law.items():
         own = [rows[number] for number in numbers]
-        points[key] = [row.found for row in own if row.monolingual]
+        yardstick = [row.found for row in own if row.monolingual]
+        if ladder == "best":
+            yardstick = best_of_each_length(yardstick)
         try:
-            law = fit_law([point.tokens for point in points[key]], [point.ppl for point in points[key]])
+            law = fit_law([run.tokens for run in yardstick], [run.ppl for run in yardstick], paper_fit)
         except UserError as error:
-            missing.append(f"no law for {key.size}, {key.source}: {error}")
+            reason = f"no law for {key.size}, {key.source}: {error}"
+            missing[reason] = missing.get(reason) or len(yardstick) < len(own)
             continue
-        drawn = resample(law, points[key], [row.found for row in own])
-        laws[key] = law
-        intervals[key] = {name: quantity(getattr(law, name), getattr(drawn.law, name)) for name in "abc"}
+        drawn = resample(law, yardstick, [row.found for row in own], paper_fit)
+        laws[key], points[key] = law, yardstick
+        intervals[key] = {name: quantity(getattr(drawn.law, name)) for name in "abc"}
         for place, number in enumerate(numbers):
             rows[number] = with_law(rows[number], law, drawn, place)
     if not laws:
         raise UserError("; ".join(missing))
-    for reason in missing:
+    for reason in [reason for reason, mixed in missing.items() if mixed]:
         print(reason)
-    return Fitted(results, laws, intervals, points, rows)
+    return Fitted(results, laws, intervals, points, rows, ladder)
 
 
 # --- what is printed and drawn --------------------------------------------------------------------
 
-COLUMNS = ("run", "language", "share", "tokens", "PPL", "MLPE", "MLTE", "TEff")
+COLUMNS = ("run", "language", "tokens", "PPL", "PPL alone", "TEff [95%]", "at most", "gain [95%]")
 EXPLANATION = """\
-MLPE: perplexity of a monolingual model on as many tokens of the language; - where no monolingual run is as
-short or as long. MLTE: tokens that it needs for this perplexity. TEff = MLTE / tokens: above 1, the other
-language helped. For monolingual rows, how far TEff is from 1 tells how closely the law fits. * lies outside
-the fitted range. Beyond the law: no number of tokens would do. [95%] covers how far single runs lie off the
-law, how well so few points determine it, seeds where there are several, and the choice of test documents;
-not what all runs share (text, recipe).
+PPL alone: of a monolingual model on as many tokens of the language (MLPE); - where no monolingual run is as
+short or as long. TEff: the tokens that such a model needs for this perplexity, per token of the language:
+above 1, the other languages helped. At most: 1 / its share of the run, as if all were one language. Gain: the
+tokens it would need more, per token of the others; 0 nothing is shared, 1 everything. In monolingual rows TEff
+tells how closely the law fits. * lies outside the fitted range; far outside, only > or < its end is known.
+[95%] covers how far single runs and the law itself are off, how well so few lengths determine it, and the
+choice of test documents; not what all runs share (text, recipe). Two rows may differ although their intervals
+overlap.
 """
 
 
@@ -427,18 +502,20 @@ def table(fitted: Fitted) -> str:
     """The rows as a Markdown table, the laws in words, and what the columns mean."""
     lines = []
     for row in fitted.rows:
-        what = (row.run, row.language, row.share, count(row.seen), perplexity_text(row.ppl.value))
-        worth = (row.mlpe.text(1), row.marked(row.mlte.text(0)), row.efficiency_text())
-        lines.append(what + worth)
+        what = (row.run, row.language, count(row.seen), perplexity_text(row.ppl.value))
+        alone = row.mlpe.text(1).split(" ")[0]
+        ceiling = "-" if row.monolingual else Quantity(row.ceiling).text(1)
+        lines.append((*what, alone, row.text("token_efficiency"), ceiling, row.text("gain")))
     text = markdown(COLUMNS, lines, 2) + "\n"
     for key, name in names_of(fitted.laws).items():
         law, exponent = fitted.laws[key], fitted.intervals[key]["b"]
         formula = f"{law.c:.4g} {'-+'[law.a < 0]} {abs(law.a):.4g} * (tokens / 1.2e9)^{-law.b:.4g}"
-        points = f"{len(fitted.points[key])} runs of {count(law.fewest)} to {count(law.most)} tokens"
+        lengths = f"{len(fitted.points[key])} lengths from {count(law.fewest)} to {count(law.most)} tokens"
         surely = f"b = {exponent.text(3)}"
         if math.isnan(exponent.low):
-            surely = "no intervals: they need a fourth run, and a law that has a perplexity for each"
-        text += f"Law of {name}: 1/PPL = {formula}, fitted on {points}; {surely}.\n"
+            surely = "no intervals: they need a fourth length, and a law that has a perplexity for each"
+        text += f"Law of {name}: 1/PPL = {formula}, fitted on {lengths}; {surely}.\n"
+    text += f"Its runs are monolingual ones {LADDERS[fitted.ladder][0]}.\n"
     return text + EXPLANATION
 
 
@@ -456,10 +533,10 @@ def recommend(rows: list[Row]) -> str:
     best = max(mixed, key=lambda row: row.token_efficiency.value)
     if best.token_efficiency.value <= 1:
         return f"No mix helps: {best.language} is better off alone.\n"
-    name, worth = best.language, best.efficiency_text()
+    name, worth = best.language, best.text("token_efficiency")
     text = f"Best for {name}: {100 * share(best):.3g}% of it ({best.run}), TEff {worth}.\n"
-    close = [row for row in mixed if row.token_efficiency.high >= best.token_efficiency.low]
-    least = min([best, *close], key=lambda row: row.result["tokens"])
+    close = [row for row in mixed if not compare_rows(best, row, "token_efficiency").excludes(0)]
+    least = min(close, key=lambda row: row.result["tokens"])
     if least is not best:
         text += (
             f"{100 * share(least):.3g}% ({least.run}) cannot be told from it by these runs, and takes "
@@ -481,10 +558,10 @@ def draw(fitted: Fitted, path: Path) -> None:
         law = fitted.laws[key]
         curve = np.geomspace(law.fewest, law.most, 100)
         left.plot(curve, law.perplexity(curve), color="0.6", zorder=1, label=f"{name} alone")
-    for row in fitted.rows:
+        left.plot(*zip(*((run.tokens, run.ppl) for run in fitted.points[key])), "o", color="black")
+    for row in mixed:
         if row.seen and row.ppl.value < 1e6:  # what was never learned would squeeze all others together
-            marker = "o" if row.monolingual else "D"
-            left.scatter(row.seen, row.ppl.value, color=colours.get(row.run, "black"), marker=marker)
+            left.scatter(row.seen, row.ppl.value, color=colours[row.run], marker="D", zorder=3)
     left.set(xscale="log", yscale="log", xlabel="training tokens of the language", ylabel="test perplexity")
     for axis in (left.xaxis, left.yaxis):
         axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
@@ -492,13 +569,13 @@ def draw(fitted: Fitted, path: Path) -> None:
         axis.set_minor_formatter(lambda value, _: count(value))
     left.legend(frameon=False)
 
-    known = [row.token_efficiency if math.isfinite(row.mlte.value) else Quantity(0.0) for row in mixed]
+    known = [row.token_efficiency if row.near_the_law else Quantity(0.0) for row in mixed]
     value, low, high = np.array(known).reshape(-1, 3).T
     longest = max([1.0, *value])
     high = np.minimum(high, 3 * longest)  # an interval that is far longer, or without end, leaves the axes
     colour = [colours[row.run] for row in mixed]
     bars = right.barh(range(len(mixed)), value, color=colour, xerr=[value - low, high - value])
-    right.bar_label(bars, ["" if math.isfinite(row.mlte.value) else row.efficiency_text() for row in mixed])
+    right.bar_label(bars, ["" if row.near_the_law else row.text("token_efficiency") for row in mixed])
     right.set_yticks(range(len(mixed)), [f"{row.run}: {row.language} {row.share}" for row in mixed])
     right.set(xlabel="TEff: worth of one token, monolingual = 1", xlim=(0, 2.2 * longest))
     right.axvline(1, color="0.4", linestyle=":")
@@ -511,9 +588,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
     parser.add_argument("--out", type=Path, help="where table, laws and figure go (the first folder)")
+    parser.add_argument(
+        "--ladder",
+        choices=LADDERS,
+        default="recipe",
+        help="yardstick of a mix: monolingual runs of its recipe, of as many steps, or with the best batch",
+    )
+    parser.add_argument("--paper-fit", action="store_true", help="least squares on 1 / PPL, as in the paper")
     parser.add_argument("--recommend", action="store_true", help="also say which mix helps the rarest most")
     args = parser.parse_args(arguments)
-    fitted, out = fit(args.folders), args.out or args.folders[0]
+    fitted = fit(args.folders, args.ladder, args.paper_fit)
+    out = args.out or args.folders[0]
     text = table(fitted) + (f"\n{recommend(fitted.rows)}" if args.recommend else "")
     laws = []
     for key, law in fitted.laws.items():
@@ -522,7 +607,8 @@ def main(arguments: list[str] | None = None) -> None:
         found = {"points": points, "intervals_95": intervals}
         laws.append({"source": key.source} | json.loads(key.recipe) | law._asdict() | found)
     write(out / "table.md", text)
-    write(out / "laws.json", {"law": "1 / PPL = c - a * (tokens / 1.2e9)^-b", "laws": laws})
+    how = {"law": "1 / PPL = c - a * (tokens / 1.2e9)^-b", "ladder": args.ladder, "paper_fit": args.paper_fit}
+    write(out / "laws.json", how | {"laws": laws})
     draw(fitted, out / "figure.png")
     print(f"{text}\ntable: {out / 'table.md'}\nfigure: {out / 'figure.png'}")
 

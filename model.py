@@ -19,7 +19,7 @@ from kernels.cross_entropy import linear_cross_entropy
 
 @dataclass(frozen=True)
 class Size:
-    """One row of the paper's size table, and the recipe it is trained by unless flags of train.py say otherwise.
+    """One row of the paper's size table, with the recipe it is trained by unless flags say otherwise.
 
     `heads * head_dim` need not equal `width` (mini: 256 of 512). The recipe's defaults are the paper's.
     """
@@ -37,6 +37,7 @@ class Size:
 
 
 SIZES = {
+    "pico": Size(4, 64, 2, 32, 256, length=128, batch=16, learning_rate=3e-3, warmup=100),
     "nano": Size(4, 128, 2, 64, 512, length=128, batch=32, learning_rate=2e-3, warmup=20, micro_batch=32),
     "mini": Size(4, 512, 8, 32, 2048, micro_batch=32),
     "tiny": Size(4, 768, 12, 64, 3072),
@@ -101,7 +102,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """N(0, 0.02) for every matrix, N(0, 0.02 / sqrt(2 * layers)) where an MLP writes to the stream, 0 for biases."""
+        """N(0, 0.02) for matrices, N(0, 0.02 / sqrt(2 * layers)) for an MLP's output, 0 for biases."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
@@ -110,7 +111,7 @@ class GPT(nn.Module):
                 parameter.normal_(0.0, 0.02 / shrink)
 
     def hidden(self, tokens: Tensor, last: int | None = None) -> Tensor:
-        """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time, width), or of the `last` positions only."""
+        """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time or `last`, width)."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         # Without this factor embeddings of size 0.02 would start as small as the positions that are added to
         # them.
@@ -128,7 +129,7 @@ class GPT(nn.Module):
         return linear_cross_entropy(self.hidden(tokens), self.output.weight, targets)
 
     def non_embedding_params(self) -> int:
-        """Parameters outside the two embedding matrices: the paper's measure of size (mini 11M, small 85M, medium 303M).
+        """Parameters outside the two embedding matrices, as the paper counts: mini 11M, small 85M, medium 303M.
 
         Position embeddings count, being no part of any vocabulary: only with them does medium round to 303M.
         """
@@ -137,7 +138,7 @@ class GPT(nn.Module):
 
 
 def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
-    """Operations of a training step for each token, forward and backward, as model FLOPs utilisation counts them.
+    """Operations of a training step for each token, forward and backward, as MFU counts them.
 
     Six for each weight of a matrix product, output layer included, and 12 * layers * heads * head_dim *
     length for attention.

@@ -14,6 +14,8 @@ from data import ShardWriter, prepare
 ROOT = Path(__file__).parent.parent
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
+BPE = {"pieces": "bpe", "vocab_size": 512, "placebo": False}
+
 
 def write_documents(path: Path, documents: list[tuple[str, str]]) -> Path:
     """Named documents as one .jsonl file."""
@@ -32,7 +34,7 @@ def documents() -> list[tuple[str, str]]:
 def prepared(tmp_path_factory, documents) -> Path:
     """A folder as data.py makes it, with 512 pieces. Tests read it and must not change it."""
     folder = tmp_path_factory.mktemp("data")
-    recipe = {"text": "topics", "vocab_size": 512, "test_fraction": 0.05, "seed": 0}
+    recipe = {"text": "topics", **BPE, "test_fraction": 0.05, "seed": 0}
     prepare(folder / "topics", recipe, {"en": write_documents(folder / "en.jsonl", documents)})
     return folder / "topics"
 
@@ -41,7 +43,7 @@ def prepared(tmp_path_factory, documents) -> Path:
 def babel(tmp_path_factory, documents) -> Path:
     """Three "languages", en, xx and yy: every third help topic each, with their own tokenisers. Read only."""
     folder = tmp_path_factory.mktemp("data")
-    recipe = {"text": "topics", "vocab_size": 512, "test_fraction": 0.1, "seed": 0}
+    recipe = {"text": "topics", **BPE, "test_fraction": 0.1, "seed": 0}
     texts = {
         name: write_documents(folder / f"{name}.jsonl", documents[first::3])
         for first, name in enumerate(("en", "xx", "yy"))

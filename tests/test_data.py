@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tree, write_documents, write_shard
+from conftest import BPE, tree, write_documents, write_shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +22,7 @@ from common import UserError, exclusive
 from data import END_OF_DOCUMENT, Dataset, Stream, clean, documents, encode, open_shard, token_bytes
 
 SPOILT = gzip.compress(bytes(range(256)) * 9)[:60] * 9
-RECIPE = {"source": "topics", "vocab_size": 512, "test_fraction": 0.05, "seed": 0}
+RECIPE = {"source": "topics", **BPE, "test_fraction": 0.05, "seed": 0}
 quick = settings(max_examples=30, deadline=None)
 PLAIN_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
 
@@ -275,7 +275,7 @@ def test_a_tokeniser_is_trained_on_a_sample_of_training_lines(tmp_path, monkeypa
     lines = [line for text in training for line in text.split("\n") if line]
     samples = []
 
-    def stop(sample, vocab_size):
+    def stop(sample, *_):
         samples.append(sample)
         raise KeyboardInterrupt
 
@@ -409,3 +409,33 @@ def test_unusable_input_is_one_sentence_and_writes_nothing(
     assert sentence in error
     assert error.count("\n") == 1
     assert tree(tmp_path) == before
+
+
+def test_characters_as_pieces(tmp_path, documents):
+    recipe = RECIPE | {"pieces": "char", "vocab_size": 8192, "placebo": True}
+    data.prepare(tmp_path / "char", recipe, {"en": write_documents(tmp_path / "en.jsonl", documents)})
+    dataset = Dataset(tmp_path / "char")
+    tokenizer = dataset.tokenizer("en")
+    assert 60 < len(tokenizer) < 200
+    assert set(map(len, data.surface_forms(tokenizer)[3:])) == {1}
+    text = "def f(x):\n    return x"
+    (ids,) = encode(tokenizer, [text])
+    assert tokenizer.decode(ids[:-1].tolist()) == text
+    assert token_bytes(tokenizer, ids).sum() == len(text)
+
+
+def test_the_placebo_has_the_tokens_and_nothing_of_their_order(tmp_path, documents):
+    recipe = RECIPE | {"placebo": True}
+    data.prepare(tmp_path / "both", recipe, {"en": write_documents(tmp_path / "en.jsonl", documents)})
+    dataset = Dataset(tmp_path / "both")
+    assert list(dataset.languages) == ["en", "noise"]
+    assert dataset.languages["noise"]["offset"] == dataset.languages["en"]["vocab_size"]
+    for split in ("train", "test"):
+        one, other = (dataset.stream(name, split) for name in ("en", "noise"))
+        one, other = one.read(0, len(one)), other.read(0, len(other))
+        assert np.array_equal(np.bincount(one, minlength=512), np.bincount(other, minlength=512))
+        pairs, shuffled = (
+            len(set(zip(ids[:-1].tolist(), ids[1:].tolist(), strict=True))) for ids in (one, other)
+        )
+        assert shuffled > 1.3 * pairs
+    data.verify(dataset)
