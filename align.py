@@ -4,6 +4,8 @@
     python align.py out/NAME --matching                     # the paper's control: their tokens matched, too
     python align.py out/NAME --parallel en=FILE fr=FILE     # real languages: files of aligned lines
     python align.py out/A out/B --out out/compared          # both, and their pictures side by side
+    python align.py out/NAME --snapshots                    # hidden states during a run with --keep-every
+    python align.py out/A out/B --losses                    # only draw the losses of training
 
 For every pair of languages it measures, prints, draws, and merges into result.json as "alignment",
 
@@ -11,8 +13,9 @@ For every pair of languages it measures, prints, draws, and merges into result.j
                language) against that of all pairs of tokens, in the input and the output embedding, and by
                training frequency (Figures 6, 7)
   hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
-               real languages and with --matching (Tables 2 and 4, Figure 14). The matching has the largest
-               sum of cosines, mean over layers, in which each token of the shorter text has a partner
+               real languages and with --matching (Tables 2 and 4, Figure 14), where the sum of cosines, mean
+               over layers, is largest; "centred" without each language's mean state, a large direction that
+               makes any two states similar: "shuffled" is the cosine of different positions
   gradients    cosine of the gradients of one sequence's mean loss in each language, for each parameter
                tensor; "blocks" is the macro average over those inside the blocks (Figures 11 to 13)
 
@@ -21,16 +24,18 @@ Sequences go through one by one, as in the paper. Arithmetic is float32 whatever
 """
 
 import argparse
+import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import combinations, islice
+from itertools import combinations, islice, zip_longest
 from pathlib import Path
 
 import networkx
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -81,10 +86,10 @@ def cosine(one: Tensor, other: Tensor) -> float:
     return float(one @ other / (one.norm() * other.norm()).clamp(min=1e-30))
 
 
-def mean_of_all_pairs(one: Tensor, other: Tensor) -> float:
-    """Mean cosine of all pairs of rows of (n, width) and (m, width), without the n x m matrix."""
+def mean_of_all_pairs(one: Tensor, other: Tensor) -> Tensor:
+    """Mean cosine of all pairs of rows of (..., n, width) and (..., m, width), without the n x m matrix."""
     # A mean of dot products is the dot product of the means.
-    return float(normalise(one).double().mean(0) @ normalise(other).double().mean(0))
+    return (normalise(one).double().mean(-2) * normalise(other).double().mean(-2)).sum(-1)
 
 
 def by_frequency(shares: np.ndarray, cosines: np.ndarray) -> list[dict]:
@@ -113,21 +118,27 @@ def plain_match(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.array(pairs).T)
 
 
-def mean_similarity(one: list[Tensor], other: list[Tensor]) -> np.ndarray:
-    """Cosine of all pairs of positions, mean over layers: (S, width), (T, width) for each layer -> (S, T)."""
-    layers = [left @ right.T for left, right in zip(one, other, strict=True)]
-    return (sum(layers) / len(layers)).cpu().numpy()
+def mean_similarity(one: Tensor, other: Tensor) -> np.ndarray:
+    """Cosine of all pairs of positions, mean over layers: (layers, S or T, width) -> (S, T)."""
+    return (normalise(one) @ normalise(other).mT).mean(0).cpu().numpy()
 
 
-def by_position(one: list[Tensor], other: list[Tensor]) -> list[float]:
-    """Mean cosine of equal positions after each layer: normalised (S, width) for each layer, twice."""
-    return [float((left * right).sum(-1).mean()) for left, right in zip(one, other, strict=True)]
+def matched(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """The states of two texts that are partners, in step; the matching is one for all layers."""
+    rows, columns = match(mean_similarity(one, other))
+    return one[:, rows], other[:, columns]
 
 
-def by_matching(one: list[Tensor], other: list[Tensor]) -> list[float]:
-    """Mean cosine of matched positions after each layer; the matching is one for all layers."""
-    rows, columns = map(torch.from_numpy, match(mean_similarity(one, other)))
-    return by_position([layer[rows] for layer in one], [layer[columns] for layer in other])
+def by_position(one: Tensor, other: Tensor) -> Tensor:
+    """Mean cosine of equal positions after each layer: (layers, S, width) twice -> (layers,) float64."""
+    return (normalise(one) * normalise(other)).sum(-1).mean(1).double()
+
+
+def shuffled(one: Tensor, other: Tensor) -> Tensor:
+    """Mean cosine of each position with the other positions of the other text: what any shuffle expects."""
+    n = min(one.shape[1], other.shape[1])
+    one, other = one[:, :n], other[:, :n]
+    return (n * mean_of_all_pairs(one, other) - by_position(one, other)) / max(1, n - 1)
 
 
 # --- what a model makes of a sequence -------------------------------------------------------------
@@ -139,19 +150,15 @@ def as_batch(model: GPT, ids: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def hidden_states(model: GPT, ids: np.ndarray) -> list[Tensor]:
-    """Normalised hidden states after each block: (S,) joint ids -> (S, width) for each layer."""
+def hidden_states(model: GPT, ids: np.ndarray) -> Tensor:
+    """Hidden states after each block: (S,) joint ids -> (layers, S, width)."""
     ids = ids[: model.length]  # a sequence's last token is only predicted: training does not read it either
     states = []
-
-    def keep(block, inputs, output: Tensor) -> None:
-        states.append(normalise(output[0]))
-
-    hooks = [block.register_forward_hook(keep) for block in model.blocks]
+    hooks = [block.register_forward_hook(lambda *call: states.append(call[-1][0])) for block in model.blocks]
     model.hidden(as_batch(model, ids))
     for hook in hooks:
         hook.remove()
-    return states
+    return torch.stack(states)
 
 
 def gradients(model: GPT, ids: np.ndarray) -> list[Tensor]:
@@ -161,12 +168,13 @@ def gradients(model: GPT, ids: np.ndarray) -> list[Tensor]:
     return list(torch.autograd.grad(mean, list(model.parameters())))
 
 
+def mean_state(model: GPT, texts: Iterable[np.ndarray]) -> Tensor:
+    """Mean hidden state over all positions of all texts after each layer: (layers, 1, width)."""
+    total = sum(hidden_states(model, ids).double().sum(1, keepdim=True) for ids in texts)
+    return (total / sum(len(ids[: model.length]) for ids in texts)).float()
+
+
 # --- the texts ------------------------------------------------------------------------------------
-
-
-def are_clones(languages: list[Language]) -> bool:
-    """Whether all languages read one text."""
-    return len({language.source for language in languages}) == 1
 
 
 def clone_texts(run: Run, most: int) -> list[Sides]:
@@ -226,12 +234,12 @@ def parallel_texts(run: Run, lines: list[tuple[str, ...]], most: int) -> list[Si
     length = run.model.length
     shortest = length // 4  # the paper's 128 of 512
     joined = join_lines(encode_lines(run, lines), length)
-    long_enough = (sides for sides in joined if min(map(len, sides)) >= shortest)
-    texts = list(islice(long_enough, most))
+    texts = list(islice((sides for sides in joined if min(map(len, sides)) >= shortest), most))
     if not texts:
         raise UserError(f"--parallel: no text of {shortest} to {length} tokens in each language is there")
-    tables = [language.table for language in run.languages]
-    return [[table[ids] for table, ids in zip(tables, sides, strict=True)] for sides in texts]
+    return [
+        [language.table[ids] for language, ids in zip(run.languages, sides, strict=True)] for sides in texts
+    ]
 
 
 def choose_sentence(run: Run, lines: list[tuple[str, ...]], line: int | None) -> list[list[int]] | None:
@@ -248,11 +256,8 @@ def choose_sentence(run: Run, lines: list[tuple[str, ...]], line: int | None) ->
 
 
 def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple[np.ndarray, np.ndarray, int]:
-    """Tokens of two languages that stand for the same: (n,) own ids in each, and how many more are shared.
-
-    Clones have the same ids, real languages pieces of the same form. What shares a joint id, as anchors do,
-    is equal by construction and only counted. No text contains padding.
-    """
+    """Tokens of two languages that stand for the same: (n,) own ids in each, and how many more are shared."""
+    # What shares a joint id, as anchors do, is equal by construction. No text contains padding.
     if one.source == other.source:
         left = right = np.arange(1, len(one.table))
     else:
@@ -266,9 +271,8 @@ def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple
 
 def relative_frequency(dataset: Dataset, source: str) -> np.ndarray:
     """Share of each piece in a source's training text: (V,) by own ids."""
-    pieces = dataset.languages[source]["vocab_size"]
     shards = dataset.stream(source, "train").shards  # one by one: counting takes four times a shard's memory
-    counts = sum(np.bincount(shard, minlength=pieces) for shard in shards)
+    counts = sum(np.bincount(shard, minlength=dataset.languages[source]["vocab_size"]) for shard in shards)
     return counts / counts.sum()
 
 
@@ -291,37 +295,42 @@ def measure_embeddings(
             cosines = products.sum(-1).cpu().numpy()
             found[name] = {
                 "counterparts": estimate(cosines),
-                "all_pairs": mean_of_all_pairs(*(matrix[ids] for ids in everything)),
+                "all_pairs": float(mean_of_all_pairs(*(matrix[ids] for ids in everything))),
                 "frequency": by_frequency(frequencies[one.source][left], cosines),
             }
         result[f"{one.name}-{other.name}"] = found
     return result
 
 
-def look_at(run: Run, texts: list[Sides], look: Callable, label: str) -> Iterator[tuple[str, list, list]]:
-    """What `look` finds in two sides of a text, for each text and pair: ("EN1-EN2", found in EN1, in EN2)."""
+def look_at(run: Run, texts: list[Sides], look: Callable, label: str) -> Iterator[list]:
+    """What `look` finds in each side of a text, for each text."""
     progress = Progress(f"{run.out.name}: {label}", len(texts), "sequences")
     for done, sides in enumerate(texts, 1):
-        found = [look(run.model, ids) for ids in sides]
-        for (one, left), (other, right) in combinations(zip(run.languages, found, strict=True), 2):
-            yield f"{one.name}-{other.name}", left, right
+        yield [look(run.model, ids) for ids in sides]
         progress.update(done)
 
 
 def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
-    """Similarity after each layer, by position for clones, of matched tokens otherwise."""
-    clones = are_clones(run.languages)
-    methods = {"positions": by_position} if clones else {}
+    """Similarity after each layer, by position for clones, of matched tokens otherwise; raw and centred."""
+    clones = run.config["vocab"] == "cloned"
+    methods = {"positions": lambda *texts: texts} if clones else {}
     if matching or not clones:
-        methods["matching"] = by_matching
-    values = defaultdict(list)
-    for pair, one, other in look_at(run, texts, hidden_states, "hidden states"):
-        for name, method in methods.items():
-            values[pair, name].append(method(one, other))
-    result = defaultdict(dict)
-    for (pair, name), rows in values.items():
-        result[pair][name] = [estimate(layer) for layer in np.array(rows).T]
-    return result
+        methods["matching"] = matched
+    means = [mean_state(run.model, side) for side in zip(*texts, strict=True)]
+    values = defaultdict(lambda: defaultdict(list))
+    for found in look_at(run, texts, hidden_states, "hidden states"):
+        sides = zip(run.languages, found, means, strict=True)
+        for (one, states, mean), (other, other_states, other_mean) in combinations(sides, 2):
+            cosines = values[f"{one.name}-{other.name}"]
+            for name, partners in methods.items():
+                left, right = partners(states, other_states)
+                cosines[name].append(by_position(left, right))
+                cosines[f"{name}, centred"].append(by_position(left - mean, right - other_mean))
+            cosines["shuffled"].append(shuffled(states, other_states))
+    return {
+        pair: {name: list(map(estimate, torch.stack(rows).T.cpu().numpy())) for name, rows in cosines.items()}
+        for pair, cosines in values.items()
+    }
 
 
 def measure_gradients(run: Run, texts: list[Sides]) -> dict:
@@ -329,8 +338,9 @@ def measure_gradients(run: Run, texts: list[Sides]) -> dict:
     tensors = [name for name, _ in run.model.named_parameters()]
     inside = np.array([name.startswith("blocks.") for name in tensors])
     values, result = defaultdict(list), {}
-    for pair, one, other in look_at(run, texts, gradients, "gradients"):
-        values[pair].append(list(map(cosine, one, other)))
+    for found in look_at(run, texts, gradients, "gradients"):
+        for (one, left), (other, right) in combinations(zip(run.languages, found, strict=True), 2):
+            values[f"{one.name}-{other.name}"].append(list(map(cosine, left, right)))
     for pair, rows in values.items():
         cosines = np.array(rows)  # (texts, tensors)
         by_tensor = {name: estimate(column) for name, column in zip(tensors, cosines.T, strict=True)}
@@ -338,17 +348,34 @@ def measure_gradients(run: Run, texts: list[Sides]) -> dict:
     return result
 
 
+def measure_snapshots(run: Run, texts: list[Sides]) -> list[dict]:
+    """Centred similarity after each layer in the weights that train.py --keep-every kept."""
+    paths = sorted((run.out / "snapshots").glob("*.pt"), key=lambda path: int(path.stem))
+    if not paths:
+        raise UserError(f"{run.out} has no snapshots; train.py --keep-every N makes some")
+    method, snapshots = "positions" if run.config["vocab"] == "cloned" else "matching", []
+    for path in paths:
+        snapshot = load_run(run.out, run.model.output.weight.device, f"snapshots/{path.name}")
+        found = measure_hidden(snapshot, texts, matching=False)
+        hidden = {pair: methods[f"{method}, centred"] for pair, methods in found.items()}
+        tokens = int(path.stem) * run.config["batch"] * run.config["length"]
+        snapshots.append({"step": int(path.stem), "tokens": tokens, "hidden": hidden})
+    return snapshots
+
+
 def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> None:
     """Measure what is asked for into the run's result.json, and draw one matching of real languages."""
-    run, texts, sentence = load_run(out, device), [], None
+    run, texts = load_run(out, device), []
     if len(run.languages) == 1:
         raise UserError(f"{out} is monolingual, there is nothing to compare")
-    if are_clones(run.languages):
-        texts = clone_texts(run, args.sequences)
+    most = args.sequences or (100 if args.only == ["snapshots"] else 500)
+    if run.config["vocab"] == "cloned":
+        texts = clone_texts(run, most)
     elif args.parallel or set(args.only) - {"embeddings"}:
         lines = aligned_lines(run, dict(args.parallel))
-        texts = parallel_texts(run, lines, args.sequences)
-        sentence = choose_sentence(run, lines, args.line)
+        texts = parallel_texts(run, lines, most)
+        if sentence := choose_sentence(run, lines, args.line):
+            draw_matching(run, sentence)
     for part in args.only:
         if part == "embeddings":
             matrices = {"input": run.model.token_embedding.weight, "output": run.model.output.weight}
@@ -356,15 +383,17 @@ def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> No
             found = measure_embeddings(run.dataset, run.languages, matrices, known)
         elif part == "hidden":
             found = measure_hidden(run, texts, args.matching)
-        else:
+        elif part == "gradients":
             found = measure_gradients(run, texts)
+        else:
+            found = measure_snapshots(run, texts)
+            draw_training([out], out / "snapshots.png", found)
         result = read_json(out / "result.json")
-        write(out / "result.json", result | {"alignment": result.get("alignment", {}) | {part: found}})
-    if sentence:
-        draw_matching(run, sentence)
+        (result if part == "snapshots" else result.setdefault("alignment", {}))[part] = found
+        write(out / "result.json", result)
 
 
-# --- what is printed ------------------------------------------------------------------------------
+# --- what is printed and drawn --------------------------------------------------------------------
 
 
 def pairs_of(results: Results, part: str) -> list[tuple[str, dict, dict]]:
@@ -395,37 +424,33 @@ def heat_map(found: dict) -> tuple[list[str], np.ndarray]:
 
 def tables(results: Results) -> str:
     """Everything as Markdown; ± is a standard error over tokens (embeddings) or sequences."""
-    embeddings, hidden, gradients = [], [], []
+    rows = {
+        "embeddings": [["run", "counterparts", "tokens", "all pairs", "shared"]],
+        "hidden states": [["run", "sequences"]],
+        "gradients": [["run", "sequences", "blocks"]],
+    }
     for pair, _, found in pairs_of(results, "embeddings"):
         for matrix in MATRICES:
             same, everything = found[matrix]["counterparts"], found[matrix]["all_pairs"]
             tokens = str(same["count"] if same else 0)
             cells = [with_error(same), tokens, f"{everything:.3f}", str(found["shared"])]
-            embeddings.append([f"{pair}, {matrix}", *cells])
+            rows["embeddings"].append([f"{pair}, {matrix}", *cells])
     for pair, _, found in pairs_of(results, "hidden"):
         for method, layers in found.items():
             cells = [str(layers[0]["count"]), *map(with_error, layers)]
-            hidden.append([f"{pair}, {method}", *cells])
+            rows["hidden states"].append([f"{pair}, {method}", *cells])
     for pair, _, found in pairs_of(results, "gradients"):
-        blocks, by_layer = found["blocks"], heat_map(found)[1].mean(0)
-        cells = [pair, str(blocks["count"]), with_error(blocks)]
-        gradients.append(cells + [f"{mean:.3f}" for mean in by_layer])
+        by_layer = [f"{mean:.3f}" for mean in heat_map(found)[1].mean(0)]
+        cells = [str(found["blocks"]["count"]), with_error(found["blocks"]), *by_layer]
+        rows["gradients"].append([pair, *cells])
 
     text = []
-    for title, head, rows in (
-        ("embeddings", ["run", "counterparts", "tokens", "all pairs", "shared"], embeddings),
-        ("hidden states", ["run", "sequences"], hidden),
-        ("gradients", ["run", "sequences", "blocks"], gradients),
-    ):
-        if rows:
-            width = max(map(len, rows))  # models of less depth leave cells empty
-            layers = [f"layer {i}" for i in range(1, width - len(head) + 1)]
-            padded = [row + [""] * (width - len(row)) for row in rows]
-            text.append(f"Cosine of {title}\n\n{markdown(head + layers, padded)}")
+    for title, (head, *body) in rows.items():
+        if body:
+            columns = list(zip_longest(*body, fillvalue=""))  # models of less depth leave cells empty
+            head += [f"layer {i}" for i in range(1, len(columns) - len(head) + 1)]
+            text.append(f"Cosine of {title}\n\n{markdown(head, list(zip(*columns, strict=True)))}")
     return "\n".join(text)
-
-
-# --- what is drawn --------------------------------------------------------------------------------
 
 
 def finish(axis, **labels) -> None:
@@ -438,16 +463,13 @@ def finish(axis, **labels) -> None:
 
 def draw_embeddings(results: Results, axes: np.ndarray, part="embeddings", model="GPT", color="C0") -> None:
     """Figure 6: counterparts and all pairs against the share of the pair's second language, by matrix."""
-    runs = []
-    for pair, result, found in pairs_of(results, part):
-        names = [language["name"] for language in result["languages"]]
-        second = names.index(pair.rpartition("-")[2])
-        runs.append((100 * float(np.mean(result["stages"], axis=0)[second]), found))
-    runs.sort(key=lambda run: run[0])
-    shares = [share for share, _ in runs]
     for axis, matrix in zip(axes, MATRICES, strict=True):
-        counterparts = [(found[matrix]["counterparts"] or {"mean": np.nan})["mean"] for _, found in runs]
-        all_pairs = [found[matrix]["all_pairs"] for _, found in runs]
+        points = []
+        for pair, result, found in pairs_of(results, part):
+            second = [language["name"] for language in result["languages"]].index(pair.rpartition("-")[2])
+            share, same = np.mean(result["stages"], axis=0)[second], found[matrix]["counterparts"]
+            points.append((100 * share, same["mean"] if same else np.nan, found[matrix]["all_pairs"]))
+        shares, counterparts, all_pairs = np.transpose(sorted(points))
         axis.plot(shares, counterparts, "o-", color=color, label=f"{model}, counterparts")
         axis.plot(shares, all_pairs, "x:", color=color, label=f"{model}, all pairs")
         finish(axis, title=f"{matrix} embedding", xlabel="p(L2) in %", ylabel="cosine")
@@ -459,20 +481,24 @@ def draw_frequency(results: Results, axes: np.ndarray) -> None:
         for pair, _, found in pairs_of(results, "embeddings"):
             points = [(entry["frequency"], entry["mean"]) for entry in found[matrix]["frequency"]]
             axis.plot(*np.reshape(points, (-1, 2)).T, ".-", label=pair)
-        title = f"{matrix} embedding"
-        finish(axis, title=title, xlabel="share of the training text", ylabel="cosine", xscale="log")
+        axis.set(title=f"{matrix} embedding", xscale="log")
+        finish(axis, xlabel="share of the training text", ylabel="cosine")
 
 
 def draw_layers(results: Results, axes: np.ndarray) -> None:
-    """Tables 2 and 4 as lines with standard errors."""
-    for pair, _, found in pairs_of(results, "hidden"):
+    """Tables 2 and 4 as lines with standard errors: raw beside what shuffled positions have, and centred."""
+    styles = {"positions": "o-", "matching": "s--", "shuffled": "x:"}
+    for i, (pair, _, found) in enumerate(pairs_of(results, "hidden")):
         for method, layers in found.items():
-            means = [layer["mean"] for layer in layers]
-            errors = [layer["standard_error"] or 0 for layer in layers]
-            places = range(1, len(layers) + 1)
-            axes[0].errorbar(places, means, errors, marker="o", label=f"{pair}, {method}")
-    axes[0].xaxis.get_major_locator().set_params(integer=True)
-    finish(axes[0], title="Hidden states", xlabel="layer", ylabel="cosine")
+            axis, style = axes[int(method.endswith("centred"))], styles[method.removesuffix(", centred")]
+            means, errors = zip(
+                *((layer["mean"], layer["standard_error"] or 0) for layer in layers), strict=True
+            )
+            label = f"{pair}, {method}"
+            axis.errorbar(range(1, len(layers) + 1), means, errors, fmt=style, color=f"C{i}", label=label)
+    for axis, title in zip(axes, ("Hidden states", "Hidden states, centred"), strict=True):
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        finish(axis, title=title, xlabel="layer", ylabel="cosine")
 
 
 def draw_gradients(results: Results, axes: np.ndarray) -> None:
@@ -481,9 +507,9 @@ def draw_gradients(results: Results, axes: np.ndarray) -> None:
         kinds, matrix = heat_map(found)
         picture = axis.imshow(matrix, vmin=-0.2, vmax=1, aspect="auto")
         axis.set_title(f"{pair}\nmean {found['blocks']['mean']:.2f}", fontsize=9)
+        axis.set_xlabel("layer")
         axis.set_xticks(range(matrix.shape[1]), range(1, matrix.shape[1] + 1))
         axis.set_yticks(range(len(kinds)), kinds if axis is axes[0] else [""] * len(kinds), fontsize=8)
-        axis.set_xlabel("layer")
         for (row, column), value in np.ndenumerate(matrix):
             color = "white" if value < 0.4 else "black"
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color=color)
@@ -495,7 +521,7 @@ def draw_gradients(results: Results, axes: np.ndarray) -> None:
 PICTURES = {  # part of the results, function, panels (0: one for each run and pair, eight at most)
     "embeddings": ("embeddings", draw_embeddings, 2),
     "frequency": ("embeddings", draw_frequency, 2),
-    "layers": ("hidden", draw_layers, 1),
+    "layers": ("hidden", draw_layers, 2),
     "gradients": ("gradients", draw_gradients, 0),
 }
 
@@ -510,21 +536,40 @@ def draw_all(results: Results, folder: Path) -> None:
             write_figure(folder / f"alignment-{name}.png", figure)
 
 
+def draw_training(runs: list[Path], path: Path, snapshots: list[dict] | None = None) -> None:
+    """Losses by language; below them centred hidden states by layer, mean over the pairs of languages."""
+    figure = Figure(figsize=(7, 7) if snapshots else (7, 4.2), layout="constrained")
+    above, *below = figure.subplots(1 + bool(snapshots), sharex=True, squeeze=False)[:, 0]
+    for out in runs:
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
+        for name in dict.fromkeys(name for line in lines for name in line["loss"]):
+            points = [(line["tokens"], line["loss"][name]) for line in lines if name in line["loss"]]
+            above.plot(*np.transpose(points), label=f"{out.name} {name}")
+    finish(above, xlabel="training tokens of all languages", ylabel="training loss in nats")
+    for axis in below:
+        pairs = [list(snapshot["hidden"].values()) for snapshot in snapshots]
+        cosines = np.vectorize(lambda layer: layer["mean"])(pairs).mean(1)  # (snapshots, layers)
+        tokens = [snapshot["tokens"] for snapshot in snapshots]
+        axis.set_prop_cycle(color=colormaps["viridis"](np.linspace(0, 0.9, cosines.shape[1])))
+        axis.plot(tokens, cosines, ".-", label=[f"layer {i + 1}" for i in range(cosines.shape[1])])
+        finish(axis, xlabel=above.get_xlabel(), ylabel="centred cosine of hidden states")
+        above.label_outer()
+    write_figure(path, figure)
+
+
 def draw_matching(run: Run, sentence: list[list[int]]) -> None:
     """Figure 14: the tokens of a sentence in two languages, with a line between those that are matched."""
     languages, sides = run.languages[:2], [np.array(ids) for ids in sentence[:2]]
-    states = [
-        hidden_states(run.model, language.table[ids]) for language, ids in zip(languages, sides, strict=True)
-    ]
-    similarity = mean_similarity(*states)
+    tokens = [language.table[ids] for language, ids in zip(languages, sides, strict=True)]
+    similarity = mean_similarity(*(hidden_states(run.model, ids) for ids in tokens))
     longest = max(map(len, sides))
     places = [np.linspace(0, longest - 1, len(ids)) for ids in sides]  # the shorter row is stretched
 
     figure = Figure(figsize=(max(6.0, 0.55 * longest + 1.5), 3.4), layout="constrained")
     axis = figure.subplots()
     for row, column in zip(*match(similarity), strict=True):
-        opacity = float(np.clip(similarity[row, column], 0.1, 1))
-        axis.plot([places[0][row], places[1][column]], [1, 0], color="C0", alpha=opacity)
+        ends, opacity = [places[0][row], places[1][column]], similarity[row, column].clip(0.1, 1)
+        axis.plot(ends, [1, 0], color="C0", alpha=opacity)
     rows = zip(languages, sides, places, (1.06, -0.06), ("bottom", "top"), strict=True)
     for language, ids, where, height, anchor in rows:
         forms = surface_forms(run.dataset.tokenizer(language.source))
@@ -546,9 +591,15 @@ def main(arguments: list[str] | None = None) -> None:
     add("--only", nargs="*", choices=PARTS, default=PARTS, help="some of the measures, or none (all)")
     add("--parallel", nargs="+", type=named_path, default=[], metavar="LANG=FILE", help="aligned lines")
     add("--line", type=number(int, 1), help="the one that is drawn (the first of suitable length)")
-    add("--sequences", type=number(int, 1), default=500, metavar="N", help="texts to compare (%(default)s)")
+    add("--sequences", type=number(int, 1), metavar="N", help="texts to compare (500, in snapshots 100)")
     add("--matching", action="store_true", help="match the tokens of clones, too")
+    snapshots = {"action": "store_const", "dest": "only", "const": ["snapshots"]}
+    add("--snapshots", **snapshots, help="measure what train.py --keep-every kept, and nothing else")
+    add("--losses", action="store_true", help="draw the losses, losses.png, and do nothing else")
     args = parser.parse_args(arguments)
+    folder = args.out or (args.runs[0].parent if len(args.runs) > 1 else args.runs[0])
+    if args.losses:
+        return draw_training(args.runs, folder / "losses.png")
     device = Process.current(args.device).device
     for out in args.runs:
         measure_run(out, args, device)
@@ -557,7 +608,7 @@ def main(arguments: list[str] | None = None) -> None:
     results = {os.path.relpath(out, parent): read_json(out / "result.json") for out in args.runs}
     print("\n" + tables(results))
     if len(results) > 1:
-        draw_all(results, args.out or args.runs[0].parent)
+        draw_all(results, folder)
 
 
 if __name__ == "__main__":

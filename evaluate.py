@@ -61,8 +61,8 @@ class Run(NamedTuple):
     model: GPT
 
 
-def load_run(out: Path, device: torch.device) -> Run:
-    """Open `out/NAME` with the data it was trained on."""
+def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
+    """Open `out/NAME` with the data it was trained on and the weights in one of its files."""
     if not (out / "config.json").exists():
         raise UserError(f"{out} is no run of train.py: it has no config.json")
     if not (out / "result.json").exists():
@@ -72,16 +72,16 @@ def load_run(out: Path, device: torch.device) -> Run:
     if dataset.fingerprint != config["fingerprint"]:
         raise UserError(f"{out} was trained on other data than {dataset.folder} now holds")
     try:
-        weights = load_weights(out / "model.pt")
+        weights = load_weights(out / file)
     except Exception as error:  # what is broken decides which
-        raise UserError(f"{out / 'model.pt'} is damaged or missing ({error})") from None
+        raise UserError(f"{out / file} is damaged or missing ({error})") from None
     languages = build_languages(dataset, config)
     try:
         model = GPT(SIZES[config["size"]], vocabulary_of(languages), config["length"])
         model.load_state_dict(weights)
     except (KeyError, RuntimeError, TypeError):
         maker = "the run was made by other code" if config["code"] != code_hash() else "it is another run's"
-        raise UserError(f"{out / 'model.pt'} does not fit this model.py: {maker}") from None
+        raise UserError(f"{out / file} does not fit this model.py: {maker}") from None
     return Run(out, config, dataset, languages, model.to(device).eval())
 
 

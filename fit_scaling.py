@@ -2,19 +2,18 @@
 
     python fit_scaling.py out/table1                     # table.md, laws.json and figure.png beside the runs
     python fit_scaling.py out/table1 out/table1-seed1    # two seeds: rows are means, intervals cover both
-    python fit_scaling.py out/table1 --ladder best       # against the best batch at each number of tokens
+    python fit_scaling.py out/table1 --ladder best       # against the best recipe for each number of tokens
     python fit_scaling.py out/mine --recommend           # and which mix serves the rarest language best
 
 Monolingual runs give the law 1 / PPL = c - a * x^-b, with x = training tokens / 1.2 billion (appendix B of
 the paper). Read forwards, it says which perplexity a monolingual model reaches on so many tokens (MLPE);
 inverted, how many tokens it needs for a perplexity (MLTE). Token efficiency, TEff = MLTE / tokens of the
 language seen, is what one token was worth: above 1, other languages helped; below 1, they were in the way.
-Were all languages one, TEff would be 1 / share, its ceiling, which is higher the rarer the language. The gain
-per foreign token, (MLTE - tokens) / tokens of the others, is 1 then and 0 where nothing is shared.
+Were all languages one it would be 1 / share, so rare ones have more room. The gain per foreign token,
+(MLTE - tokens) / tokens of the others, would be 1 then, whatever the share.
 
 At the paper's scale b is positive, and 1 / c is the perplexity that no amount of text improves on. Models
-that have seen little text improve faster: there b comes out negative. Both are one family, with
-c + a * log(x) in between, and the runs decide.
+that have seen little text improve faster: there b comes out negative.
 """
 
 import json
@@ -25,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from common import Parser, UserError, count, markdown, read_json, run_script, write, write_figure
 
@@ -43,7 +42,6 @@ LADDERS = {  # which monolingual runs are the yardstick, and in what else they m
     "steps": ("of as many steps, whatever their batch", NOT_OF_THE_LAW - {"steps"} | {"batch"}),
     "best": ("that are the best of their length", NOT_OF_THE_LAW | {"batch", "learning_rate", "warmup"}),
 }
-SAME_LENGTH = 1.05  # numbers of tokens are as good as equal, give or take this factor
 NEAR = 1.5  # further outside the fitted range than by this factor the law says no number
 
 
@@ -74,8 +72,8 @@ class Law(NamedTuple):
             return REFERENCE_TOKENS * np.power(gap, -1 / self.b)
 
     def covers(self, tokens: float) -> bool:
-        """Whether `tokens` lies within the fitted range."""
-        return self.fewest / SAME_LENGTH <= tokens <= self.most * SAME_LENGTH
+        """Whether `tokens` lies within the fitted range, give or take a twentieth."""
+        return self.fewest / 1.05 <= tokens <= self.most * 1.05
 
 
 def bend(b: np.ndarray, log_x: np.ndarray) -> np.ndarray:
@@ -84,23 +82,26 @@ def bend(b: np.ndarray, log_x: np.ndarray) -> np.ndarray:
     return np.where(b == 0, log_x, -np.expm1(-safe * log_x) / safe)
 
 
-def fit_laws(tokens: np.ndarray, perplexities: np.ndarray, weights: np.ndarray) -> Law:
-    """Weighted least squares on 1 / PPL: (sets, points) of perplexities of runs on the same (points,) tokens.
+def fit_laws(tokens: np.ndarray, perplexities: np.ndarray, paper_fit: bool = False) -> Law:
+    """Least squares, for (sets, points) of perplexities of runs on the same (points,) tokens.
 
     For a given b the law is a straight line in a bent x, so that only b is searched for: on a grid, then ever
     closer around its best, each time by the parabola through three. Sets that do not fall become nan.
     """
+    # A run is off by so many percent, whatever its perplexity: errors of log PPL are alike, and those of 1 / PPL
+    # are d(1 / PPL) = -d(log PPL) / PPL. The paper weighs the latter as if they were alike.
+    weights = np.ones(len(tokens)) if paper_fit else perplexities[0] ** 2
+    weights, y = weights / weights.sum(), 1 / perplexities
     log_x = np.log(tokens / REFERENCE_TOKENS)
     middle = log_x.mean()  # powers of numbers near 1 keep the equations well conditioned
-    w, y = weights / weights.sum(), 1 / perplexities
-    y_mean = (w * y).sum(1, keepdims=True)
+    y_mean = (weights * y).sum(1, keepdims=True)
 
     def line(b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each exponent, (sets or 1, n): slope of the best line, mean of the bent x, squares explained."""
         x = bend(b[..., None], log_x - middle)
-        x_mean = (w * x).sum(-1, keepdims=True)
-        product = (w * (x - x_mean) @ (y - y_mean)[..., None])[..., 0]
-        square = (w * (x - x_mean) ** 2).sum(-1)
+        x_mean = (weights * x).sum(-1, keepdims=True)
+        product = (weights * (x - x_mean) @ (y - y_mean)[..., None])[..., 0]
+        square = (weights * (x - x_mean) ** 2).sum(-1)
         return product / square, x_mean[..., 0], product.clip(0) ** 2 / square
 
     b, sets = np.zeros((1, 1)), np.arange(len(y))
@@ -114,24 +115,16 @@ def fit_laws(tokens: np.ndarray, perplexities: np.ndarray, weights: np.ndarray) 
     b = np.where(np.abs(b) < SMALLEST_EXPONENT, np.copysign(SMALLEST_EXPONENT, b), b)
 
     slope, x_mean, _ = (part[:, 0] for part in line(b))
-    slope, b = np.where(slope > 0, slope, np.nan), b[:, 0]
+    slope, b = np.where(slope > 0, [slope, b[:, 0]], np.nan)
     level = y_mean[:, 0] - slope * x_mean
     return Law(slope / b * np.exp(b * middle), b, level + slope / b, float(min(tokens)), float(max(tokens)))
-
-
-def weights_of(perplexities: np.ndarray, paper_fit: bool) -> np.ndarray:
-    """How much the squared error of each 1 / PPL counts: in the paper, all alike."""
-    # A run is off by so many percent, whatever its perplexity: log PPL has the same error everywhere, and
-    # that of 1 / PPL is d(1 / PPL) = -d(log PPL) / PPL.
-    return np.ones_like(perplexities) if paper_fit else perplexities**2
 
 
 def fit_law(tokens, perplexities, paper_fit: bool = False) -> Law:
     """The law of one set of runs."""
     if (lengths := len(set(tokens))) < 3:
         raise UserError(f"found {lengths} lengths of monolingual runs (train.py --ratio 1), expected three")
-    tokens, perplexities = np.array(tokens, float), np.array(perplexities, float)
-    law = fit_laws(tokens, perplexities[None], weights_of(perplexities, paper_fit))
+    law = fit_laws(np.array(tokens), np.array(perplexities)[None], paper_fit)
     if not np.isfinite(law.a[0]):
         raise UserError("perplexities of the monolingual runs do not fall as their tokens grow")
     return law._replace(a=float(law.a[0]), b=float(law.b[0]), c=float(law.c[0]))
@@ -158,34 +151,26 @@ class Measured(NamedTuple):
         return math.exp(self.logs.mean())
 
 
-class Resampled(NamedTuple):
-    """Laws and perplexities: as they were found, then RESAMPLES times as they might have been."""
-
-    law: Law  # of (1 + RESAMPLES,) arrays
-    perplexities: np.ndarray  # (rows, 1 + RESAMPLES)
-    same_documents: np.ndarray  # without the draw of documents: for comparing runs on the same test text
-
-
-def resample(law: Law, points: list[Measured], rows: list[Measured], paper_fit=False, seed=0) -> Resampled:
+def resample(law: Law, points: list[Measured], rows: list[Measured], paper_fit=False, seed=0):
     """How the law and the rows might have come out, had the same experiments been done again.
 
-    log PPL = log law(tokens) + misfit of the number of tokens + noise of the run, both normal.
+    log PPL = log law(tokens) + misfit of the number of tokens + noise of the run, both normal:
 
-    * Noise is a run's own and averages out over seeds. Its variance is that within groups of seeds, all of
-      points and rows together; each seed but the first of a group is a degree of freedom.
-    * Misfit, for the law is but a formula, is the same for all seeds and does not average out. How far the
-      means of n points lie off the law has the variance of misfit and remaining noise, and n - 3 degrees of
-      freedom. Where no group has a second seed the two cannot be told apart: rows are as far off as points.
+    * Noise is a run's own and averages out over seeds. Its variance is that within rows of several seeds,
+      points of the law among them; each seed but the first of a row is a degree of freedom.
+    * Misfit, the law being but a formula, is the same for all seeds and does not average out. How far the
+      means of n points lie off the law has the variance of misfit and what noise is left, and n - 3 degrees
+      of freedom. Where nothing has a second seed the two are one: rows are as far off as points.
     * Degrees of freedom are few, so variances are uncertain and drawn, too (chi-squared, as in a t test).
     * Documents. The test text is a sample, the same for all runs: one draw moves each perplexity by its own
       standard error, as if all found the same documents hard. What is hard for all cancels in TEff.
 
-    It does not cover what all runs share, the text and the recipe. Draws are nan where a variance is not
-    known: for fewer than four points, or where the law has no perplexity for one of them.
+    Returns a Law of (1 + RESAMPLES,) arrays and two of (rows, 1 + RESAMPLES) perplexities, the second without
+    the draw of documents. First comes what was found; the others may be nan: without a fourth point they are.
     """
     found = np.array([point.logs.mean() for point in points])
     expected = np.log([law.perplexity(point.tokens) for point in points])
-    groups = [run.logs for run in [*rows, *(point for point in points if point not in rows)]]
+    within = [row.logs - row.logs.mean() for row in rows]
     random = np.random.default_rng(seed)
     documents = np.append(0, random.standard_normal(RESAMPLES))
 
@@ -200,16 +185,15 @@ def resample(law: Law, points: list[Measured], rows: list[Measured], paper_fit=F
 
     freedom = len(points) - 3 if np.isfinite(expected).all() else 0
     noise = off_the_law = deviation(((found - expected) ** 2).sum(), freedom)
-    if seeds := sum(len(logs) - 1 for logs in groups):
-        noise = deviation(sum(((logs - logs.mean()) ** 2).sum() for logs in groups), seeds)
+    if seeds := sum(len(logs) - 1 for logs in within):
+        noise = deviation(sum((logs**2).sum() for logs in within), seeds)
 
     moved_points = [off_the_law * chance(point, 0) + point.error * documents for point in points]
     same = [row.logs.mean() + noise / math.sqrt(len(row.logs)) * chance(row, 1) for row in rows]
     moved = [logs + row.error * documents for logs, row in zip(same, rows, strict=True)]
     sets = np.vstack([found, (expected + np.transpose(moved_points))[1:]])
     sets, moved, same = (np.exp(np.clip(logs, 0, LARGEST_LOG)) for logs in (sets, moved, same))
-    tokens = np.array([point.tokens for point in points])
-    return Resampled(fit_laws(tokens, sets, weights_of(sets[0], paper_fit)), moved, same)
+    return fit_laws(np.array([point.tokens for point in points]), sets, paper_fit), moved, same
 
 
 class Quantity(NamedTuple):
@@ -224,10 +208,7 @@ class Quantity(NamedTuple):
         return number < self.low or self.high < number
 
     def text(self, decimals: int, least: float = -math.inf, most: float = math.inf) -> str:
-        """'2.4 [1.1, >4.0]': so many decimals at most, and no more than its narrower side supports.
-
-        What lies below `least` or above `most` is cut there.
-        """
+        """'2.4 [1.1, >4]': no more decimals than its narrower side supports; cut at `least` and `most`."""
         if math.isnan(self.value):
             return "-"
         sides = [side for side in (self.value - self.low, self.high - self.value) if 0 < side < math.inf]
@@ -236,7 +217,7 @@ class Quantity(NamedTuple):
 
         def rounded(part: float) -> str:
             sign = "<" if part < least else ">" if part > most else ""
-            part = round(min(max(part, least), most), decimals)
+            part = round(min(max(part, least), most), decimals) + 0.0  # no -0
             return sign + (count(part) if 1e4 <= part < math.inf else f"{part:.{max(decimals, 0)}f}")
 
         value, low, high = map(rounded, self)
@@ -248,17 +229,11 @@ def quantity(drawn: np.ndarray) -> Quantity:
 
     A draw without a number, as of a law that does not fall, may be any: it counts at both ends.
     """
-    value, unknown = float(drawn[0]), np.isnan(drawn[1:])
+    value, unknown, margin = float(drawn[0]), np.isnan(drawn[1:]), int(0.025 * RESAMPLES)
     if unknown.all():
         return Quantity(value)
-    low = np.sort(np.where(unknown, -np.inf, drawn[1:]))[int(0.025 * RESAMPLES)]
-    high = np.sort(np.where(unknown, np.inf, drawn[1:]))[math.ceil(0.975 * RESAMPLES) - 1]
-    return Quantity(value, float(min(low, value)), float(max(high, value)))
-
-
-def perplexity_text(ppl: float) -> str:
-    """A perplexity without its interval, to the paper's precision."""
-    return Quantity(ppl).text(1)
+    low, high = (np.sort(np.where(unknown, end, drawn[1:])) for end in (-np.inf, np.inf))
+    return Quantity(value, float(min(low[margin], value)), float(max(high[-1 - margin], value)))
 
 
 # --- the runs -------------------------------------------------------------------------------------
@@ -273,45 +248,23 @@ class LawKey(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One language of one experiment.
-
-    The last five are nan without a law and for a language that was never seen; and so is MLPE where the law
-    would be extrapolated, and the gain where there is no other language.
-    """
+    """One language of one experiment, and what its law says: as far as it is known, the others are nan."""
 
     run: str
-    seeds: int
+    language: str  # EN2
     result: dict  # result.json of the first seed
     position: int  # among the languages of the run
+    monolingual: bool  # a law may be fitted on it
     seen: float  # tokens
+    share: float  # of the tokens of the run
     ppl: Quantity  # the interval is for a comparison with other runs on the same test text
     found: Measured  # by seed
+    drawn: dict[str, np.ndarray]  # as ppl and the following: what was found, then what might have been
     law: Law | None = None
-    drawn: dict[str, np.ndarray] | None = None  # what might have been found, by the names of ppl and these:
-    mlpe: Quantity = Quantity(math.nan)
+    mlpe: Quantity = Quantity(math.nan)  # only where the law is not extrapolated
     mlte: Quantity = Quantity(math.nan)
     token_efficiency: Quantity = Quantity(math.nan)  # MLTE / tokens seen
     gain: Quantity = Quantity(math.nan)  # (MLTE - tokens seen) / tokens of other languages
-
-    @property
-    def language(self) -> str:
-        """Its name, EN2."""
-        return self.result["languages"][self.position]["name"]
-
-    @property
-    def monolingual(self) -> bool:
-        """Whether a law may be fitted on it."""
-        return len(self.result["languages"]) == 1
-
-    @property
-    def share(self) -> str:
-        """p(language) over the stages of the run, as in '90→10%'."""
-        return "→".join(f"{100 * stage[self.position]:.3g}" for stage in self.result["stages"]) + "%"
-
-    @property
-    def ceiling(self) -> float:
-        """TEff if each token of the run were one of this language."""
-        return self.result["tokens"] / self.seen if self.seen else math.nan
 
     def worth(self, tokens) -> dict:
         """MLTE and what follows from it, if a monolingual model needs so many `tokens`."""
@@ -319,29 +272,22 @@ class Row(NamedTuple):
         foreign = self.result["tokens"] - self.seen
         return found | ({"gain": (tokens - self.seen) / foreign} if foreign else {})
 
-    @property
-    def near_the_law(self) -> bool:
-        """Whether MLTE is a number of tokens that the law can be asked about."""
-        return bool(self.law) and self.law.fewest / NEAR <= self.mlte.value <= self.law.most * NEAR
-
     def text(self, measure: str) -> str:
-        """TEff or gain with its interval; * lies outside the fitted range. Far outside, the end of the range."""
-        found = getattr(self, measure)
+        """TEff or gain with its interval, * outside the fitted range; far outside only on which side."""
+        found, needed, law = getattr(self, measure), self.mlte.value, self.law
         if math.isnan(found.value):
             return "-"
-        if not self.near_the_law:
-            above = self.mlte.value > self.law.most
-            end = Quantity(self.worth(self.law.most if above else self.law.fewest)[measure])
-            return f"{'<>'[above]} {end.text(2)}"
-        ends = (self.worth(end)[measure] for end in (self.law.fewest / NEAR, self.law.most * NEAR))
-        return found.text(2, *ends) + "*" * (not self.law.covers(self.mlte.value))
+        if not law.fewest / NEAR <= needed <= law.most * NEAR:
+            sign, end = (">", law.most) if needed > law.most else ("<", law.fewest)
+            return f"{sign} {Quantity(self.worth(end)[measure]).text(2)}"
+        ends = (self.worth(end)[measure] for end in (law.fewest / NEAR, law.most * NEAR))
+        return found.text(2, *ends) + "*" * (not law.covers(needed))
 
 
 def compare_rows(one: Row, other: Row, measure: str) -> Quantity:
-    """one - other in ppl, token_efficiency or gain; they are told apart if its interval excludes(0).
+    """one - other in ppl, token_efficiency or gain; they are told apart if the interval excludes(0).
 
-    Both are drawn with the same laws and documents, and what these do to both cancels: the interval is
-    narrower than those of the two rows suggest.
+    What laws and documents do to both cancels: it is narrower than the intervals of the two suggest.
     """
     with np.errstate(invalid="ignore"):  # inf - inf
         return quantity(one.drawn[measure] - other.drawn[measure])
@@ -350,9 +296,8 @@ def compare_rows(one: Row, other: Row, measure: str) -> Quantity:
 class Fitted(NamedTuple):
     """All that is known of some folders of runs."""
 
-    results: list[dict]
     laws: dict[LawKey, Law]
-    intervals: dict[LawKey, dict[str, Quantity]]  # of a, b and c
+    exponents: dict[LawKey, Quantity]  # b
     points: dict[LawKey, list[Measured]]
     rows: list[Row]
     ladder: str  # of LADDERS
@@ -380,12 +325,11 @@ def collect(folders: list[Path]) -> list[dict]:
                 more = {"config": read_json(out / "config.json"), "name": name, "run": run}
                 results.setdefault(path.resolve(), result | more)  # folders may lie in one another
     if not results:
-        places = ", ".join(map(str, folders))
-        raise UserError(f"{places} holds no evaluated run; train.py, then evaluate.py make one")
+        raise UserError(f"{', '.join(map(str, folders))} holds no evaluated run of train.py")
     versions = Counter(result["config"].get("code", "unknown") for result in results.values())
     if len(versions) > 1:
-        runs = ", ".join(f"{code} made {number}" for code, number in versions.most_common())
-        print(f"the code changed between these runs: {runs}")
+        made = (f"{code} made {number}" for code, number in versions.most_common())
+        print("the code changed between these runs:", ", ".join(made))
     return sorted(results.values(), key=lambda result: (len(result["languages"]) > 1, -result["tokens"]))
 
 
@@ -412,78 +356,71 @@ def row_of(group: list[dict], position: int) -> Row:
     tokens = sum(entry["tokens"] for entry in entries) / len(entries)
     perplexities = {result["seed"]: entry["ppl"] for result, entry in zip(group, entries, strict=True)}
     errors = [(entry.get("ppl_standard_error") or 0.0) / entry["ppl"] for entry in entries]
-    found = Measured(tokens, perplexities, sum(errors) / len(errors))
-    run = group[0]["run"] if len(group) == 1 else f"{group[0]['name']} ({len(group)} seeds)"
-    return Row(run, len(group), group[0], position, tokens, Quantity(found.ppl), found)
+    found, first = Measured(tokens, perplexities, sum(errors) / len(errors)), group[0]
+    run = first["run"] if len(group) == 1 else f"{first['name']} ({len(group)} seeds)"
+    alone, share = len(first["languages"]) == 1, tokens / first["tokens"]
+    drawn = {"ppl": np.append(found.ppl, np.full(RESAMPLES, np.nan))}
+    own = (run, entries[0]["name"], first, position, alone, tokens, share)
+    return Row(*own, Quantity(found.ppl), found, drawn)
 
 
-def with_law(row: Row, law: Law, drawn: Resampled, place: int) -> Row:
-    """A row and what the law says of it; `place` is its own among the resampled rows."""
-    found = {"ppl": drawn.same_documents[place]}
+def with_law(row: Row, law: Law, laws: Law, perplexities: np.ndarray, same_documents: np.ndarray) -> Row:
+    """A row and what its law says of it; the last three are found and drawn, as of `resample`."""
+    found = {"ppl": same_documents}
     if row.seen:
-        found |= row.worth(drawn.law.tokens(drawn.perplexities[place]))
+        found |= row.worth(laws.tokens(perplexities))
     if law.covers(row.seen):
-        found["mlpe"] = drawn.law.perplexity(row.seen)
+        found["mlpe"] = laws.perplexity(row.seen)
     return row._replace(law=law, drawn=found, **{name: quantity(values) for name, values in found.items()})
 
 
 def best_of_each_length(points: list[Measured]) -> list[Measured]:
-    """Of runs on as many tokens that with the lowest perplexity. Its luck counts against the mixed runs."""
-    best: list[Measured] = []
-    for point in sorted(points, key=lambda point: point.tokens):
-        if best and point.tokens <= best[-1].tokens * SAME_LENGTH:
-            best[-1] = min(best[-1], point, key=lambda point: point.ppl)
-        else:
-            best.append(point)
-    return best
+    """Of runs on as many tokens, give or take a twentieth, that with the lowest perplexity."""
+    beside = [[run.ppl for run in points if abs(run.tokens / point.tokens - 1) < 0.05] for point in points]
+    return [point for point, ppls in zip(points, beside, strict=True) if point.ppl == min(ppls)]
 
 
 def fit(folders: list[Path], ladder: str = "recipe", paper_fit: bool = False) -> Fitted:
     """Read the folders, fit the laws, and work out every row."""
-    results = collect(folders)
-    groups = experiments(results)
+    groups = experiments(collect(folders))
     rows = [row_of(group, position) for group in groups for position in range(len(group[0]["languages"]))]
     by_law = defaultdict(list)
     for number, row in enumerate(rows):
         recipe, source = settings_but(LADDERS[ladder][1], row.result), row.result["sources"][row.position]
         by_law[LawKey(row.result["size"], recipe, source)].append(number)
 
-    laws, intervals, points, missing = {}, {}, {}, {}
+    laws, exponents, points = {}, {}, {}
     for key, numbers in by_law.items():
         own = [rows[number] for number in numbers]
         yardstick = [row.found for row in own if row.monolingual]
-        if ladder == "best":
+        if ladder == "best":  # some by luck, which counts against the mixed runs
             yardstick = best_of_each_length(yardstick)
         try:
             law = fit_law([run.tokens for run in yardstick], [run.ppl for run in yardstick], paper_fit)
         except UserError as error:
             reason = f"no law for {key.size}, {key.source}: {error}"
-            missing[reason] = missing.get(reason) or len(yardstick) < len(own)
+            if not own[-1].monolingual:  # these come last; a monolingual run needs no law
+                print(reason)
             continue
-        drawn = resample(law, yardstick, [row.found for row in own], paper_fit)
-        laws[key], points[key] = law, yardstick
-        intervals[key] = {name: quantity(getattr(drawn.law, name)) for name in "abc"}
-        for place, number in enumerate(numbers):
-            rows[number] = with_law(rows[number], law, drawn, place)
+        drawn, *perplexities = resample(law, yardstick, [row.found for row in own], paper_fit)
+        laws[key], exponents[key], points[key] = law, quantity(drawn.b), yardstick
+        for number, *of_row in zip(numbers, *perplexities, strict=True):
+            rows[number] = with_law(rows[number], law, drawn, *of_row)
     if not laws:
-        raise UserError("; ".join(missing))
-    for reason in [reason for reason, mixed in missing.items() if mixed]:
-        print(reason)
-    return Fitted(results, laws, intervals, points, rows, ladder)
+        raise UserError(reason)
+    return Fitted(laws, exponents, points, rows, ladder)
 
 
 # --- what is printed and drawn --------------------------------------------------------------------
 
 COLUMNS = ("run", "language", "tokens", "PPL", "PPL alone", "TEff [95%]", "at most", "gain [95%]")
 EXPLANATION = """\
-PPL alone: of a monolingual model on as many tokens of the language (MLPE); - where no monolingual run is as
-short or as long. TEff: the tokens that such a model needs for this perplexity, per token of the language:
-above 1, the other languages helped. At most: 1 / its share of the run, as if all were one language. Gain: the
-tokens it would need more, per token of the others; 0 nothing is shared, 1 everything. In monolingual rows TEff
-tells how closely the law fits. * lies outside the fitted range; far outside, only > or < its end is known.
-[95%] covers how far single runs and the law itself are off, how well so few lengths determine it, and the
-choice of test documents; not what all runs share (text, recipe). Two rows may differ although their intervals
-overlap.
+PPL alone: of a monolingual model on as many tokens of it (MLPE); - where no such run is as short or as long.
+TEff: tokens that it needs for this PPL, per token of the language; above 1, the others helped. At most: 1 /
+share of the run, were all one language. Gain: tokens that it needs more, per token of the others: 0 nothing
+is shared, 1 everything. * lies outside the fitted range; far outside, only its end is known. TEff of
+monolingual rows tells how closely the law fits. [95%] covers noise of runs, misfit of the law, its few points
+and the choice of test documents; not what all runs share. Rows may differ although their intervals overlap.
 """
 
 
@@ -502,44 +439,39 @@ def table(fitted: Fitted) -> str:
     """The rows as a Markdown table, the laws in words, and what the columns mean."""
     lines = []
     for row in fitted.rows:
-        what = (row.run, row.language, count(row.seen), perplexity_text(row.ppl.value))
+        what = (row.run, row.language, count(row.seen), Quantity(row.ppl.value).text(1))
         alone = row.mlpe.text(1).split(" ")[0]
-        ceiling = "-" if row.monolingual else Quantity(row.ceiling).text(1)
+        ceiling = f"{1 / row.share:.1f}" if row.share and not row.monolingual else "-"
         lines.append((*what, alone, row.text("token_efficiency"), ceiling, row.text("gain")))
     text = markdown(COLUMNS, lines, 2) + "\n"
     for key, name in names_of(fitted.laws).items():
-        law, exponent = fitted.laws[key], fitted.intervals[key]["b"]
+        law, exponent, runs = fitted.laws[key], fitted.exponents[key], len(fitted.points[key])
         formula = f"{law.c:.4g} {'-+'[law.a < 0]} {abs(law.a):.4g} * (tokens / 1.2e9)^{-law.b:.4g}"
-        lengths = f"{len(fitted.points[key])} lengths from {count(law.fewest)} to {count(law.most)} tokens"
-        surely = f"b = {exponent.text(3)}"
+        tokens = f"{count(law.fewest)} to {count(law.most)} tokens"
+        text += f"Law of {name}: 1/PPL = {formula}; b = {exponent.text(3)}.\n"
+        text += f"Fitted on {runs} monolingual runs {LADDERS[fitted.ladder][0]}, {tokens}.\n"
         if math.isnan(exponent.low):
-            surely = "no intervals: they need a fourth length, and a law that has a perplexity for each"
-        text += f"Law of {name}: 1/PPL = {formula}, fitted on {lengths}; {surely}.\n"
-    text += f"Its runs are monolingual ones {LADDERS[fitted.ladder][0]}.\n"
+            text += "No intervals: they need a fourth run, and a law that has a perplexity for each.\n"
     return text + EXPLANATION
 
 
 def recommend(rows: list[Row]) -> str:
     """Of mixes with a rare language, that in which a token of it is worth most, and the cheapest as good."""
-
-    def share(row: Row) -> float:
-        return row.seen / row.result["tokens"]
-
     mixed = [row for row in rows if not row.monolingual and not math.isnan(row.token_efficiency.value)]
     if not mixed:
         raise UserError("--recommend needs mixes of languages, and three monolingual runs of the rarest one")
-    rarest = min(mixed, key=lambda row: (share(row), -row.position))
+    rarest = min(mixed, key=lambda row: (row.share, -row.position))
     mixed = [row for row in mixed if (row.language, row.law) == (rarest.language, rarest.law)]
     best = max(mixed, key=lambda row: row.token_efficiency.value)
     if best.token_efficiency.value <= 1:
         return f"No mix helps: {best.language} is better off alone.\n"
-    name, worth = best.language, best.text("token_efficiency")
-    text = f"Best for {name}: {100 * share(best):.3g}% of it ({best.run}), TEff {worth}.\n"
+    text = f"Best for {best.language}: {100 * best.share:.3g}% of it ({best.run}), "
+    text += f"TEff {best.text('token_efficiency')}.\n"
     close = [row for row in mixed if not compare_rows(best, row, "token_efficiency").excludes(0)]
     least = min(close, key=lambda row: row.result["tokens"])
     if least is not best:
         text += (
-            f"{100 * share(least):.3g}% ({least.run}) cannot be told from it by these runs, and takes "
+            f"{100 * least.share:.3g}% ({least.run}) cannot be told from it by these runs, and takes "
             f"{count(least.result['tokens'])} tokens instead of {count(best.result['tokens'])}.\n"
         )
     return text
@@ -548,7 +480,7 @@ def recommend(rows: list[Row]) -> str:
 def draw(fitted: Fitted, path: Path) -> None:
     """Left: perplexity against tokens of the language, and the laws. Right: token efficiency."""
     mixed = [row for row in fitted.rows if not row.monolingual]
-    colours = {run: f"C{i % 10}" for i, run in enumerate(dict.fromkeys(row.run for row in mixed))}
+    colours = [f"C{number % 10}" for number in range(len(mixed))]
     figure = Figure(figsize=(11, max(4.2, 0.32 * len(mixed) + 1.2)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     for axes in (left, right):
@@ -558,25 +490,24 @@ def draw(fitted: Fitted, path: Path) -> None:
         law = fitted.laws[key]
         curve = np.geomspace(law.fewest, law.most, 100)
         left.plot(curve, law.perplexity(curve), color="0.6", zorder=1, label=f"{name} alone")
-        left.plot(*zip(*((run.tokens, run.ppl) for run in fitted.points[key])), "o", color="black")
-    for row in mixed:
+        left.plot(*np.array([(run.tokens, run.ppl) for run in fitted.points[key]]).T, "ko")
+    for row, colour in zip(mixed, colours, strict=True):
         if row.seen and row.ppl.value < 1e6:  # what was never learned would squeeze all others together
-            left.scatter(row.seen, row.ppl.value, color=colours[row.run], marker="D", zorder=3)
+            left.scatter(row.seen, row.ppl.value, color=colour, marker="D", zorder=3)
     left.set(xscale="log", yscale="log", xlabel="training tokens of the language", ylabel="test perplexity")
     for axis in (left.xaxis, left.yaxis):
-        axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-        axis.set_major_formatter(lambda value, _: count(value))
-        axis.set_minor_formatter(lambda value, _: count(value))
+        text = FuncFormatter(lambda value, _: count(value))
+        axis.set(minor_locator=LogLocator(subs=(2, 3, 5)), major_formatter=text, minor_formatter=text)
     left.legend(frameon=False)
 
-    known = [row.token_efficiency if row.near_the_law else Quantity(0.0) for row in mixed]
-    value, low, high = np.array(known).reshape(-1, 3).T
+    labels = [row.text("token_efficiency") for row in mixed]
+    known = [label[0].isdigit() for label in labels]  # "> 5.00" has no bar
+    value, low, high = np.where(known, np.array([row.token_efficiency for row in mixed]).reshape(-1, 3).T, 0)
     longest = max([1.0, *value])
     high = np.minimum(high, 3 * longest)  # an interval that is far longer, or without end, leaves the axes
-    colour = [colours[row.run] for row in mixed]
-    bars = right.barh(range(len(mixed)), value, color=colour, xerr=[value - low, high - value])
-    right.bar_label(bars, ["" if row.near_the_law else row.text("token_efficiency") for row in mixed])
-    right.set_yticks(range(len(mixed)), [f"{row.run}: {row.language} {row.share}" for row in mixed])
+    bars = right.barh(range(len(mixed)), value, color=colours, xerr=[value - low, high - value])
+    right.bar_label(bars, np.where(known, "", labels))
+    right.set_yticks(range(len(mixed)), [f"{row.run}: {row.language}" for row in mixed])
     right.set(xlabel="TEff: worth of one token, monolingual = 1", xlim=(0, 2.2 * longest))
     right.axvline(1, color="0.4", linestyle=":")
     right.invert_yaxis()
@@ -588,26 +519,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
     parser.add_argument("--out", type=Path, help="where table, laws and figure go (the first folder)")
-    parser.add_argument(
-        "--ladder",
-        choices=LADDERS,
-        default="recipe",
-        help="yardstick of a mix: monolingual runs of its recipe, of as many steps, or with the best batch",
-    )
-    parser.add_argument("--paper-fit", action="store_true", help="least squares on 1 / PPL, as in the paper")
+    parser.add_argument("--ladder", choices=LADDERS, default="recipe", help="yardstick: monolingual runs")
+    parser.add_argument("--paper-fit", action="store_true", help="least squares of 1 / PPL, not of its log")
     parser.add_argument("--recommend", action="store_true", help="also say which mix helps the rarest most")
     args = parser.parse_args(arguments)
-    fitted = fit(args.folders, args.ladder, args.paper_fit)
-    out = args.out or args.folders[0]
+    fitted, out = fit(args.folders, args.ladder, args.paper_fit), args.out or args.folders[0]
     text = table(fitted) + (f"\n{recommend(fitted.rows)}" if args.recommend else "")
     laws = []
     for key, law in fitted.laws.items():
         points = [point._asdict() for point in fitted.points[key]]
-        intervals = {name: interval[1:] for name, interval in fitted.intervals[key].items()}
-        found = {"points": points, "intervals_95": intervals}
-        laws.append({"source": key.source} | json.loads(key.recipe) | law._asdict() | found)
-    write(out / "table.md", text)
+        own = {"source": key.source, "b_95": fitted.exponents[key][1:], "points": points}
+        laws.append(json.loads(key.recipe) | law._asdict() | own)
     how = {"law": "1 / PPL = c - a * (tokens / 1.2e9)^-b", "ladder": args.ladder, "paper_fit": args.paper_fit}
+    write(out / "table.md", text)
     write(out / "laws.json", how | {"laws": laws})
     draw(fitted, out / "figure.png")
     print(f"{text}\ntable: {out / 'table.md'}\nfigure: {out / 'figure.png'}")

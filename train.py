@@ -85,25 +85,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(HELP)
     what = parser.add_argument_group("the experiment")
     share = what.add_mutually_exclusive_group()
-    share.add_argument(
-        "--ratio", type=shares, default=[0.5], help="share of L1, one for each equal stage (0.5)"
-    )
+    share.add_argument("--ratio", type=shares, default=[0.5], help="of L1, for each equal stage (0.5)")
     share.add_argument("--mix", type=mix, help="shares of all languages, 0.8,0.1,0.1; a / between stages")
     what.add_argument(
-        "--clones", type=number(int, 2, 1000), default=2, help="those after L1 share the rest (2)"
+        "--clones", type=number(int, 2, 1000), default=2, help="how many; all but L1 share the rest (2)"
     )
     what.add_argument(
-        "--anchors", type=number(float, 0, 1), default=0.0, help="share of pieces in common (0)"
+        "--anchors", type=number(float, 0, 1), default=0.0, help="share of pieces they share (0)"
     )
-    what.add_argument(
-        "--languages", nargs="+", metavar="L", help="real ones; one alone is cloned (the first)"
-    )
-    what.add_argument(
-        "--vocab", choices=["disjoint", "anchored"], default="disjoint", help="of real languages"
-    )
+    what.add_argument("--languages", nargs="+", metavar="L", help="real ones; one is cloned (the first)")
+    what.add_argument("--vocab", choices=["disjoint", "anchored"], default="disjoint", help="of real ones")
     what.add_argument("--data", type=Path, default=DEFAULT_DATA, help="made by data.py (%(default)s)")
     what.add_argument(
-        "--size", choices=SIZES, default="nano", help="of the model; from mini on the paper's (nano)"
+        "--size", choices=SIZES, default="nano", help="of the model (nano; from mini on the paper's)"
     )
     what.add_argument("--tokens", type=number(), help="of all languages (no text twice, 1.2e9 at most)")
     what.add_argument("--seed", type=number(int, 0), default=0, help="of weights, windows and languages (0)")
@@ -117,20 +111,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     machine.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
     machine.add_argument("--precision", choices=PRECISIONS, help="of matrix products (the fastest)")
     machine.add_argument("--no-compile", dest="compile", action="store_false", help="without torch.compile")
-    machine.add_argument(
-        "--attention", choices=attention.IMPLEMENTATIONS, help="what computes it (the fastest)"
-    )
-    machine.add_argument(
-        "--fsdp", action="store_true", help="split the model among processes: for large ones"
-    )
+    machine.add_argument("--attention", choices=attention.IMPLEMENTATIONS, help="(the fastest)")
+    machine.add_argument("--fsdp", action="store_true", help="split the model among processes")
     machine.add_argument("--micro-batch", type=number(int, 1), help="sequences at a time on each process")
     machine.add_argument("--log-every", type=number(int, 1), default=10, help="steps between lines (10)")
-    machine.add_argument(
-        "--save-every", type=number(int, 1), help="steps between checkpoints (a 20th of all)"
-    )
-    machine.add_argument(
-        "--wandb", metavar="PROJECT", help="log to Weights & Biases, too (pip install wandb)"
-    )
+    machine.add_argument("--save-every", type=number(int, 1), help="steps between checkpoints (a 20th)")
+    machine.add_argument("--keep-every", type=number(int, 1), help="steps between weights kept for align.py")
+    machine.add_argument("--wandb", metavar="PROJECT", help="also log there (pip install wandb)")
     args = parser.parse_args(arguments)
     if args.wandb and importlib.util.find_spec("wandb") is None:
         parser.error("--wandb: the package is not installed; pip install wandb")
@@ -269,7 +256,8 @@ class Process(NamedTuple):
             torch.cuda.set_device(local)
             return cls(rank, world, torch.device("cuda", local))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(max(1, cores // local_world))  # torchrun's own default is one thread
+        runs = int(os.environ.get("JOBS", 1))  # that the scripts in runs/ start side by side
+        torch.set_num_threads(max(1, cores // local_world // runs))  # torchrun's own default is one thread
         keep_freed_memory()
         return cls(rank, world, torch.device("cpu"))
 
@@ -524,9 +512,7 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     begin = restore(out, model, optimizer, scaler, process)
     if process.total(torch.tensor(begin)).item() != begin * process.world:
-        raise UserError(
-            f"processes find different checkpoints in {out}: all machines need to see the same folder"
-        )
+        raise UserError(f"processes find different checkpoints: all machines need to see the same {out}")
     if process.rank == 0 and not begin:
         write(out / "config.json", config)
         write(out / "metrics.jsonl", "")
@@ -565,7 +551,7 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
         if saving or done % args.log_every == 0:
             means = losses.take(
                 done
-            )  # refuses what is not finite, before a good checkpoint could be replaced
+            )  # raises before a good checkpoint could be replaced by what is not finite
             speed = progress.rate(done * per_step)
             line = {"step": done, "tokens": done * per_step, "learning_rate": learning_rate(step, config)}
             line |= {"loss": means, "tokens_per_second": round(speed)}
@@ -580,6 +566,11 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
                 log.log(line, step=done)
         if saving:
             save(out, done, model, optimizer, scaler, process)
+        if args.keep_every and done % args.keep_every == 0:
+            weights = get_state_dict(model, optimizer, options=WHOLE)[0]
+            if process.rank == 0:
+                (out / "snapshots").mkdir(exist_ok=True)
+                save_weights(out / "snapshots" / f"{done:06d}.pt", weights)
         progress.update(done * per_step, note)
         if stopping and done < steps:
             process.say(f"\nstopped after step {done} of {steps}, saved in {out}; the same command continues")

@@ -240,7 +240,7 @@ def evaluation(device: torch.device, _precision: str) -> list[dict]:
     return rows
 
 
-LENGTHS = 50, 100, 200  # tokens of either text
+LENGTHS = 25, 50, 100  # tokens of either text
 
 
 def matching(_device: torch.device, _precision: str) -> list[dict]:

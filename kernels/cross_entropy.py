@@ -24,9 +24,7 @@ from kernels import DEVICES, tl, triton
 # Bytes of logits at a time: what a CPU's cache holds and what a GPU can spare; but for fewer tokens than
 # CHUNK_TOKENS, reading W and adding to dW would take too much of the time.
 CHUNK_BYTES, CHUNK_TOKENS = {"cpu": 2**23, "cuda": 2**30}, 1024
-# Bytes of float32 logits whose softmax a CPU takes at a time; but for fewer rows than CACHE_ROWS, calling
-# PyTorch would.
-CACHE_BYTES, CACHE_ROWS = 2**20, 16
+CACHE_BYTES = 2**20  # of float32 logits whose softmax a CPU takes at a time
 # What G is multiplied by while it is fp16, which knows nothing between 0 and 6e-8. A loss scale, applied in
 # the backward pass, comes too late: ids of another language, of probability 1e-8, would learn nothing.
 FP16_SCALE = 2.0**10
@@ -150,15 +148,14 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: 
         with torch.cuda.device_of(logits):
             losses_and_gradient_kernel[len(logits),](**launch(logits, targets, losses, scale, wanted))
         return
-    rows = max(CACHE_ROWS, CACHE_BYTES // (4 * logits.shape[1]))
-    wide = losses.new_empty(min(rows, len(logits)), logits.shape[1])
-    softmax = torch.empty_like(wide)
+    rows = max(torch.get_num_threads(), CACHE_BYTES // (4 * logits.shape[1]))
+    softmax = losses.new_empty(min(rows, len(logits)), logits.shape[1])
     answers = logits.gather(1, targets[:, None])[:, 0]
     for first in range(0, len(logits), rows):
         block = slice(first, first + rows)
-        part = logits[block]
-        wide, softmax = wide[: len(part)], softmax[: len(part)]
-        torch.softmax(wide.copy_(part), 1, out=softmax)
+        part, softmax = logits[block], softmax[: len(logits[block])]
+        wide = part.to(losses.dtype)
+        torch.softmax(wide, 1, out=softmax)
         # The largest probability is 1 / sum(exp(logits - largest)), and never underflows.
         torch.sub(wide.amax(1), softmax.amax(1).log(), out=losses[block])
         if wanted:

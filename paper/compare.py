@@ -4,8 +4,8 @@
     python -m paper.compare out/table1 out/figure2 --out out/compared    # of all these runs together
 
 The eight takeaways are claims that numbers can bear out or not. A claim is a sentence and a few
-comparisons: which of two numbers does the paper find smaller? Where the intervals of the two overlap, runs
-like these cannot tell. A takeaway holds where all of its claims do that could be checked.
+comparisons: which of two numbers does the paper find smaller? Where the interval of their difference holds 0,
+runs like these cannot tell. A takeaway holds where all of its claims do that could be checked.
 """
 
 import math
@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from common import Parser, markdown, run_script, write
-from fit_scaling import Fitted, Quantity, Row, fit, perplexity_text
+from fit_scaling import RESAMPLES, Fitted, Quantity, Row, fit, quantity
 from model import SIZES
 from paper import values
 
@@ -113,13 +115,13 @@ class Named(NamedTuple):
     """A number and what it is."""
 
     name: str
-    quantity: Quantity
+    drawn: np.ndarray  # the number, then what else might have been found, as in Row
 
 
 class Evidence(NamedTuple):
     """Numbers by measure, setting and position: of one's own runs, or of the paper."""
 
-    numbers: dict[tuple[str, Setting, int], Quantity]
+    numbers: dict[tuple[str, Setting, int], np.ndarray]
     size: str  # of the tables
 
     def get(self, measure, vocab, shares, position=0, *, times=1, languages=2, size=None) -> Named:
@@ -136,23 +138,23 @@ class Evidence(NamedTuple):
         return ORDER[: ORDER.index(self.size) : -1]
 
 
-def exactly(value: float) -> Quantity:
-    """A number whose interval overlaps no other, as one that the paper prints."""
-    return Quantity(value, value, value)
+def exactly(value: float) -> np.ndarray:
+    """A number that could not have been another, as one that the paper prints."""
+    return np.full(1 + RESAMPLES, value)
 
 
 def evidence_of(own: Rows, size: str) -> Evidence:
     """What one's own runs found."""
-    numbers = {}
+    numbers, random = {}, np.random.default_rng(0)
     for (setting, position), row in own.items():
-        for measure, found in ((PPL, row.ppl), (TEFF, row.token_efficiency)):
-            if not math.isnan(found.value):
-                numbers[measure, setting, position] = found
+        for measure, name in ((PPL, "ppl"), (TEFF, "token_efficiency")):
+            if name in row.drawn:
+                numbers[measure, setting, position] = row.drawn[name]
     for setting, layers in similarities(own, "hidden", size).items():
         # All layers see the same texts, so that their errors do not average out.
         mean = sum(layer["mean"] for layer in layers) / len(layers)
         error = sum(layer["standard_error"] or math.nan for layer in layers) / len(layers)
-        numbers[ALIGNMENT, setting, 0] = Quantity(mean, mean - 1.96 * error, mean + 1.96 * error)
+        numbers[ALIGNMENT, setting, 0] = mean + error * np.append(0, random.standard_normal(RESAMPLES))
     return Evidence(numbers, size)
 
 
@@ -166,22 +168,21 @@ class Less(NamedTuple):
     high: Named
 
     @property
-    def holds(self) -> bool:
-        """Whether it is."""
-        return self.low.quantity.value < self.high.quantity.value
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether their intervals do not overlap; one that is not known could reach anywhere."""
-        smaller, larger = sorted((self.low.quantity, self.high.quantity), key=lambda known: known.value)
-        return smaller.high < larger.low
+    def verdict(self) -> str:
+        """A word of SUMMARY; it is certain if the interval of the paired difference does not hold 0."""
+        with np.errstate(invalid="ignore"):  # inf - inf
+            difference = quantity(self.low.drawn - self.high.drawn)
+        if math.isnan(difference.value) or math.isnan(difference.low):
+            return "cannot be judged"
+        certain = difference.excludes(0)
+        if difference.value < 0:
+            return "holds" if certain else "holds within chance"
+        return "does not hold" if certain else "fails within chance"
 
     def __str__(self) -> str:
-        low, high = (
-            f"{name} {known.value:.3g}" if abs(known.value) < 1e6 else f"{name} {known.value:.0e}"
-            for name, known in self
-        )
-        return f"{low} {'<' if self.holds else 'not <'} {high}"
+        sign = "<" if self.low.drawn[0] < self.high.drawn[0] else "not <"
+        numbers = [f"{drawn[0]:.3g}" if abs(drawn[0]) < 1e6 else f"{drawn[0]:.0e}" for _, drawn in self]
+        return f"{self.low.name} {numbers[0]} {sign} {self.high.name} {numbers[1]}"
 
 
 class Claim(NamedTuple):
@@ -212,18 +213,13 @@ def first(options: Iterable, comparisons: Callable[..., list[Less]]) -> list[Les
     raise missing
 
 
-def difference(name: str, more: Named, less: Named) -> Named:
-    """more - less, and an interval that is wide enough whatever the two have in common."""
-    (_, one), (_, other) = more, less
-    return Named(name, Quantity(one.value - other.value, one.low - other.high, one.high - other.low))
-
-
 def gain(e: Evidence, vocab: str, **condition) -> Named:
     """What imbalance is worth: TEff of L2 at 90/10, less that at 50/50."""
     more, less = (e.get(TEFF, vocab, shares, 1, **condition) for shares in (MAIN, EVEN))
-    if math.isinf(more.quantity.value) or math.isinf(less.quantity.value):
+    if math.isinf(more.drawn[0]) or math.isinf(less.drawn[0]):
         raise Missing(f"a finite {more.name}: the law has no number for that perplexity")
-    return difference(f"{more.name} less that at 50%", more, less)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return Named(f"{more.name} less that at 50%", more.drawn - less.drawn)
 
 
 @claim(1, "clones do not generalise at 50/50: a token is worth less than a monolingual one (Table 1, row 4)")
@@ -276,14 +272,12 @@ def rare_real_languages_gain(e: Evidence) -> list[Less]:
 
 @claim(6, "without much more alignment: less than half of what clones gain (Table 4)")
 def real_languages_do_not_align(e: Evidence) -> list[Less]:
-    cloned, disjoint, anchored = (
-        difference(
-            f"gain in similarity, {vocab}", e.get(ALIGNMENT, vocab, MAIN), e.get(ALIGNMENT, vocab, EVEN)
-        )
-        for vocab in ("cloned", "disjoint", "anchored")
-    )
-    half = Named("half of clones'", exactly(cloned.quantity.value / 2))
-    return [Less(disjoint, half), Less(anchored, half)]
+    found = {}
+    for vocab in ("cloned", "disjoint", "anchored"):
+        more, less = (e.get(ALIGNMENT, vocab, shares) for shares in (MAIN, EVEN))
+        found[vocab] = Named(f"gain in similarity, {vocab}", more.drawn - less.drawn)
+    half = Named("half of clones'", found["cloned"].drawn / 2)
+    return [Less(found["disjoint"], half), Less(found["anchored"], half)]
 
 
 @claim(7, "for real languages the gain shrinks with longer training (Figures 4 and 10)")
@@ -304,7 +298,7 @@ def schedules_trade_off(e: Evidence) -> list[Less]:
     found = []
     for vocab, shares in (("disjoint", SCHEDULE), ("anchored", SCHEDULE), ("anchored", (90, 10, 50, 50))):
         both = [Less(e.get(PPL, vocab, EVEN, i), e.get(PPL, vocab, shares, i)) for i in (0, 1)]
-        found.append(max(both, key=lambda less: less.high.quantity.value / less.low.quantity.value))
+        found.append(max(both, key=lambda less: less.high.drawn[0] / less.low.drawn[0]))
     return found
 
 
@@ -314,6 +308,7 @@ def schedules_trade_off(e: Evidence) -> list[Less]:
 SUMMARY = {
     "does not hold": "Do not hold",
     "fails within chance": "Fail within chance",
+    "cannot be judged": "Cannot be judged",
     "holds within chance": "Hold within chance",
     "holds": "Hold",
     "not run": "Not run",
@@ -321,21 +316,13 @@ SUMMARY = {
 
 
 def judge(claim: Claim, evidence: Evidence) -> tuple[str, str]:
-    """A word of SUMMARY, and the numbers it rests on.
-
-    A claim holds if all of its comparisons come out as in the paper, and fails if one does not. Either is
-    "within chance" if it rests on intervals that overlap.
-    """
+    """The worst word of SUMMARY that its comparisons earn, and the numbers it rests on."""
     try:
         comparisons = claim.comparisons(evidence)
     except Missing as missing:
         return "not run", f"needs {missing}"
-    numbers = "; ".join(map(str, comparisons))
-    if failing := [less for less in comparisons if not less.holds]:
-        certain = any(less.told_apart for less in failing)
-        return "does not hold" if certain else "fails within chance", numbers
-    certain = all(less.told_apart for less in comparisons)
-    return "holds" if certain else "holds within chance", numbers
+    words = {less.verdict for less in comparisons}
+    return next(word for word in SUMMARY if word in words), "; ".join(map(str, comparisons))
 
 
 def takeaways(evidence: Evidence) -> str:
@@ -367,8 +354,8 @@ def compare_table(name: str, scripts: str, own: Rows, size: str) -> str:
         known = [row.row, alone if row.vocab == "monolingual" else several, f"{row.times:g}x", f"{stages}%"]
         ppl = ", ".join(">1B" if ppl == values.NEVER_LEARNED else f"{ppl:.1f}" for ppl in row.ppl)
         efficiency = ", ".join("-" if value is None else f"{value:.2f}" for value in row.efficiency)
-        our_ppl = ", ".join(perplexity_text(own.ppl.value) for own in found) or "not run"
-        our_efficiency = ", ".join(own.efficiency_text() for own in found)
+        our_ppl = ", ".join(Quantity(own.ppl.value).text(1) for own in found) or "not run"
+        our_efficiency = ", ".join(own.text("token_efficiency") for own in found)
         lines.append((*known, ppl, our_ppl, efficiency, our_efficiency))
     head = ("row", "languages", "tokens", "share of L1", "PPL, paper", "ours", "TEff, paper", "ours [95%]")
     missing = [line[0] for line in lines if line[5] == "not run"]

@@ -5,6 +5,7 @@
 #   SCALE=paper GPUS=8 bash runs/table1.sh    # the paper's: GPT small, 1.2 billion tokens of books
 #   DRY=1 bash runs/table1.sh                 # only print the commands; | python -m paper.plan says what they cost
 #   SEED=1 bash runs/table1.sh                # another seed, in out/table1-seed1
+#   JOBS=8 bash runs/table1.sh                # so many runs side by side, a core or a GPU each (cpu: 2, else 1)
 #   NOVELS=DIR bash runs/table3.sh            # DIR/en and DIR/fr hold texts; without it, novels are downloaded
 #   RESULTS=results/cpu bash runs/table1.sh   # tables and figures go there, and what made them: commands.txt
 #
@@ -28,13 +29,13 @@ cpu) # 3x is 6.0 of the 6.1 million tokens of pydocs: no row of Table 1 reads a 
     STANDARD_SIZE=${SIZE:-nano} SIZES="nano mini" STANDARD_TOKENS=2e6 STANDARD_RECIPE=${RECIPE:-}
     OTHER_RECIPE="--length 128 --batch 32 --learning-rate 1e-3 --warmup 20" # as nano's, but for the rate
     LADDER="0.1 0.25 0.5 1 1.5 2 3" REAL_LADDER="0.1 0.25 0.5 1 2" OTHER_LADDER="0.1 0.25 0.5 1"
-    CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-4096 PIECES=4096 OUT=${OUT:-out}
+    CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-4096 PIECES=4096 OUT=${OUT:-out} JOBS_BY_DEFAULT=2
     ;;
 gpu) # 1x is one and a half passes over the English novels, 3x four and a half, more than which teaches little
     STANDARD_SIZE=${SIZE:-mini} SIZES="mini small" STANDARD_TOKENS=20e6
     OTHER_RECIPE="--batch 32 --warmup 100" STANDARD_RECIPE=${RECIPE:-$OTHER_RECIPE}
     LADDER="0.1 0.25 0.5 1 1.5 2 3" REAL_LADDER="0.1 0.25 0.5 1 2" OTHER_LADDER="0.1 0.25 0.5 1 2"
-    CLONE_DATA=$NOVEL_DATA REAL_DATA=$NOVEL_DATA PIECES=16384 OUT=${OUT:-out/gpu}
+    CLONE_DATA=$NOVEL_DATA REAL_DATA=$NOVEL_DATA PIECES=16384 OUT=${OUT:-out/gpu} JOBS_BY_DEFAULT=1
     ;;
 paper) # 18,265 steps
     STANDARD_SIZE=${SIZE:-small} SIZES="mini small medium" STANDARD_TOKENS=1197015040
@@ -42,14 +43,15 @@ paper) # 18,265 steps
     LADDER="0.05 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.85 0.9 0.95 1 1.5 2 3" REAL_LADDER=$LADDER
     LADDER_mini="0.05 0.1 0.25 0.5 1" LADDER_medium="0.1 0.24 0.5 1 1.2 2.04 2.16 2.28 2.4"
     OTHER_LADDER=$LADDER_mini
-    CLONE_DATA=books REAL_DATA=books PIECES=16384 OUT=${OUT:-out/paper}
+    CLONE_DATA=books REAL_DATA=books PIECES=16384 OUT=${OUT:-out/paper} JOBS_BY_DEFAULT=1
     ;;
 *) echo "error: SCALE=$SCALE: expected cpu, gpu or paper" >&2 && exit 2 ;;
 esac
 ONE=${TOKENS:-$STANDARD_TOKENS}                     # tokens of 1x
 SUFFIX=$([ "$SEED" = 0 ] || echo "-seed$SEED")      # of folders
 PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX   # where tables and figures go
-LAUNCH=python # one process needs no launcher
+export JOBS=${JOBS:-$JOBS_BY_DEFAULT} # runs side by side: small models gain by it, a core or a GPU each
+LAUNCH=python                         # one process needs no launcher
 [ "$GPUS" = 1 ] && [ "$SCALE" = cpu ] || LAUNCH="torchrun --standalone --nproc-per-node $GPUS"
 
 corpus() { # clones|real: the text of what follows, prepared if it is not there
@@ -81,17 +83,55 @@ size "$STANDARD_SIZE"
 OTHER_SIZES=${SIZES//$STANDARD_SIZE/}
 
 run() { # NAME TIMESx FLAGS...: train and evaluate one model on TIMES the standard tokens, unless that is done
-    local out=$FOLDER/$PREFIX$1 tokens made
+    local name=$PREFIX$1 tokens
     tokens=$(awk "BEGIN { printf \"%.0f\", ${2%x} * $ONE }")
     shift 2
-    # train.py says itself that a run is finished, and whether it was with other settings or other code.
     # shellcheck disable=SC2086
-    also $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" "$@" $RECIPE --seed "$SEED" --out "$out"
-    [ -z "$DRY" ] && grep -q '"ppl"' "$out/result.json" || also python evaluate.py "$out"
-    [ -z "$DRY" ] || return 0
-    made=$(sed -n -e 's/^  "device": "\(.*\)",*$/on \1/p' -e 's/^  "date": "\(.*\)",*$/at \1/p' "$out/result.json")
-    keep "# $out was made" $made
+    beside "$FOLDER/$name" $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" "$@" $RECIPE \
+        --seed "$SEED" --out "$FOLDER/$name"
 }
+
+PIDS=() # of the runs that go on side by side, by slot
+beside() { # OUT COMMAND...: as soon as one of JOBS slots is free, in the background; what it prints goes to OUT.log
+    local out=$1 slot device
+    shift
+    [ -z "$DRY" ] || { echo "$*" && echo "python evaluate.py $out" && return; }
+    mkdir -p "$(dirname "$out")"
+    while :; do
+        for ((slot = 0; slot < JOBS; slot++)); do
+            ! kill -0 "${PIDS[slot]:-none}" 2>/dev/null || continue
+            [ -z "${PIDS[slot]:-}" ] || wait "${PIDS[slot]}" || exit
+            device=${CUDA_VISIBLE_DEVICES:-$slot} # runs side by side have a GPU each
+            [ "$JOBS" = 1 ] || export CUDA_VISIBLE_DEVICES=$device
+            train_and_evaluate "$out" "$@" &
+            PIDS[slot]=$!
+            [ "$JOBS" = 1 ] || unset CUDA_VISIBLE_DEVICES
+            return
+        done
+        sleep 0.2
+    done
+}
+
+train_and_evaluate() { # OUT COMMAND...
+    local out=$1 made
+    shift
+    echo "== $*"
+    # train.py says itself that a run is finished, and whether it was with other settings or other code.
+    { "$@" && { grep -q '"ppl"' "$out/result.json" || python evaluate.py "$out"; }; } >"$out.log" 2>&1 </dev/null || {
+        echo "error: $out failed; $out.log ends with:" >&2 && tail -n 5 "$out.log" >&2 && exit 2
+    }
+    made=$(sed -n -e 's/^  "device": "\(.*\)",*$/on \1/p' -e 's/^  "date": "\(.*\)",*$/at \1/p' "$out/result.json")
+    keep "$@"
+    keep "# $out was made" $made
+    echo "$(basename "$out") is done: $(grep -h 'PPL' "$out.log" | sed 's/.*scoring //' | cut -d'|' -f1-2 | tr '\n' ' ')"
+}
+
+all_done() { # wait for the runs that still go on
+    local pid
+    for pid in ${PIDS[@]+"${PIDS[@]}"}; do wait "$pid" || exit; done
+    PIDS=()
+}
+trap 'kill ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true' EXIT # each saves what it has
 
 ladder() { # [LANGUAGE]: monolingual runs of different length, for the law
     local times steps=$LADDER own=LADDER_$SIZE
@@ -102,10 +142,11 @@ ladder() { # [LANGUAGE]: monolingual runs of different length, for the law
     done
 }
 
-also() { # COMMAND...: print it and do it; with DRY only print it
+also() { # COMMAND...: when all runs are done, print it and do it; with DRY only print it
+    all_done
     [ -z "$DRY" ] || { echo "$*" && return; }
     echo "== $*"
-    "$@" </dev/null
+    JOBS=1 "$@" </dev/null
     keep "$@"
 }
 

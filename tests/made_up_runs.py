@@ -39,7 +39,7 @@ def write_run(
         else [[1.0]],
         "size": size,
         "tokens": tokens,
-        "steps": round(tokens / (128 * 512)),
+        "steps": round(tokens / (settings.get("batch", 128) * 512)),
         "length": 512,
         "batch": 128,
         "learning_rate": 6e-4,

@@ -16,7 +16,7 @@ import train
 from common import read_json, write
 from data import Dataset, build_languages, build_mixture
 from evaluate import Run
-from fit_scaling import Law, Quantity, fit, fit_law
+from fit_scaling import RESAMPLES, Law, fit, fit_law
 from model import GPT, SIZES
 from paper import compare, figures, values, word2vec
 from paper.compare import (
@@ -143,10 +143,15 @@ def changed(numbers: dict) -> Evidence:
     """The paper's numbers with some others, or without those that are None."""
     evidence = evidence_of_the_paper()
     for place, number in numbers.items():
-        evidence.numbers[place] = number if isinstance(number, Quantity | None) else exactly(number)
+        evidence.numbers[place] = number if isinstance(number, np.ndarray | None) else exactly(number)
         if number is None:
             del evidence.numbers[place]
     return evidence
+
+
+def within(value: float, low: float, high: float) -> np.ndarray:
+    """A number that might have been any between two others."""
+    return np.append(value, np.linspace(low, high, RESAMPLES))
 
 
 def claim_of(words: str):
@@ -170,7 +175,7 @@ def test_opposite_numbers_bear_out_none():
     """Each number is mirrored so that what was smaller is larger; 1, which TEff is compared with, stays."""
     numbers = evidence_of_the_paper().numbers
     opposite = {
-        place: exactly(2 - number.value if place[0] == ALIGNMENT else 1 / number.value)
+        place: exactly(2 - number[0] if place[0] == ALIGNMENT else 1 / number[0])
         for place, number in numbers.items()
     }
     for vocab, share, value in (
@@ -190,9 +195,10 @@ def test_opposite_numbers_bear_out_none():
     ("much more alignment", {key(ALIGNMENT, "anchored", 90): 0.95}, "does not hold"),
     ("grows with the model", {key(TEFF, "anchored", 90, 1, size="large"): 5}, "holds"),
     ("larger models", {key(TEFF, "cloned", 90, 1, size="large"): 5}, "not run"),  # it has no 50/50
-    ("do not generalise", {key(TEFF, "cloned", 50, 0): Quantity(0.98, 0.9, 1.05)}, "holds within chance"),
-    ("do not generalise", {key(TEFF, "cloned", 50, 0): Quantity(1.01, 0.9, 1.1)}, "fails within chance"),
-    ("do not generalise", {key(TEFF, "cloned", 50, 0): Quantity(1.2, 1.1, 1.3)}, "does not hold"),
+    ("do not generalise", {key(TEFF, "cloned", 50, 0): within(0.98, 0.9, 1.05)}, "holds within chance"),
+    ("do not generalise", {key(TEFF, "cloned", 50, 0): within(1.01, 0.9, 1.1)}, "fails within chance"),
+    ("do not generalise", {key(TEFF, "cloned", 50, 0): within(1.2, 1.1, 1.3)}, "does not hold"),
+    ("do not generalise", {key(TEFF, "cloned", 50, 0): within(0.9, math.nan, math.nan)}, "cannot be judged"),
     ("longer training", {key(TEFF, "cloned", 90, 1, times=3): math.inf}, "holds"),  # 2x decides
     ("longer training", {key(TEFF, "cloned", 90, 1, times=t): math.inf for t in (2, 3)}, "not run"),
 ])  # fmt: skip
@@ -200,21 +206,24 @@ def test_numbers_decide(words, numbers, word):
     assert judge(claim_of(words), changed(numbers))[0] == word
 
 
-def test_intervals_that_overlap_decide_nothing():
-    low, high = Named("one", Quantity(0.9, 0.8, 1.1)), Named("other", Quantity(1.0, 0.95, 1.2))
-    assert Less(low, high).holds
-    assert not Less(low, high).told_apart
-    assert not Less(high, low).told_apart
-    assert Less(low, Named("far", Quantity(2.0, 1.5, math.inf))).told_apart
+def test_what_two_numbers_have_in_common_cancels():
+    """Intervals of two numbers overlap, but whenever one is higher, so is the other."""
+    low, high = within(0.9, 0.8, 1.1), within(1.0, 0.9, 1.2)
+    assert Less(Named("one", low), Named("other", high)).verdict == "holds"
+    assert Less(Named("other", high), Named("one", low)).verdict == "does not hold"
+    against = np.append(high[0], high[:0:-1])
+    assert Less(Named("one", low), Named("other", against)).verdict == "holds within chance"
+    assert Less(Named("other", against), Named("one", low)).verdict == "fails within chance"
+    assert Less(Named("one", low), Named("far", exactly(math.inf))).verdict == "holds"
 
 
 def test_the_summary_has_every_takeaway_once_by_its_worst_claim():
     assert takeaways(Evidence({}, "nano")).startswith("Not run: 1, 2, 3, 4, 5, 6, 7, 8.\n")
-    numbers = {key(TEFF, "cloned", 50, 0): 1.5, key(TEFF, "cloned", 90, 1): Quantity(2.08, 0.8, 3)}
+    numbers = {key(TEFF, "cloned", 50, 0): 1.5, key(TEFF, "cloned", 90, 1): within(2.08, 0.8, 3)}
     assert takeaways(changed(numbers | {key(TEFF, "anchored", 90, 1, times=2): None})).startswith(
         "Do not hold: 1.\nHold within chance: 2.\nHold: 3, 4 (in part), 5, 6, 8.\nNot run: 7.\n"
     )
-    numbers[key(TEFF, "cloned", 50, 0)] = Quantity(1.01, 0.9, 1.1)
+    numbers[key(TEFF, "cloned", 50, 0)] = within(1.01, 0.9, 1.1)
     assert takeaways(changed(numbers)).startswith("Fail within chance: 1.\nHold within chance: 2.\n")
 
 
