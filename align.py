@@ -13,9 +13,9 @@ For every pair of languages it measures, prints, draws, and merges into result.j
                language) against that of all pairs of tokens, in the input and the output embedding, and by
                training frequency (Figures 6, 7)
   hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
-               real languages and with --matching (Tables 2 and 4, Figure 14), where the sum of cosines, mean
-               over layers, is largest; "centred" without each language's mean state, a large direction that
-               makes any two states similar: "shuffled" is the cosine of different positions
+               real languages and with --matching (Tables 2 and 4, Figure 14). The matching has the largest
+               sum of cosines, mean over layers. "shuffled" is the cosine of different positions, which is
+               large where all states share one direction; "centred" is without each language's mean state
   gradients    cosine of the gradients of one sequence's mean loss in each language, for each parameter
                tensor; "blocks" is the macro average over those inside the blocks (Figures 11 to 13)
 
@@ -87,8 +87,7 @@ def cosine(one: Tensor, other: Tensor) -> float:
 
 
 def mean_of_all_pairs(one: Tensor, other: Tensor) -> Tensor:
-    """Mean cosine of all pairs of rows of (..., n, width) and (..., m, width), without the n x m matrix."""
-    # A mean of dot products is the dot product of the means.
+    """Mean cosine of all pairs of rows of (..., n, width) and (..., m, width): a product of two means."""
     return (normalise(one).double().mean(-2) * normalise(other).double().mean(-2)).sum(-1)
 
 
@@ -231,15 +230,13 @@ def join_lines(lines: Iterable[list[list[int]]], length: int) -> Iterator[list[l
 
 def parallel_texts(run: Run, lines: list[tuple[str, ...]], most: int) -> list[Sides]:
     """The first `most` texts of joined lines whose every side is at least a quarter of a sequence."""
-    length = run.model.length
-    shortest = length // 4  # the paper's 128 of 512
+    shortest, length = run.model.length // 4, run.model.length  # the paper's 128 of 512
     joined = join_lines(encode_lines(run, lines), length)
     texts = list(islice((sides for sides in joined if min(map(len, sides)) >= shortest), most))
     if not texts:
         raise UserError(f"--parallel: no text of {shortest} to {length} tokens in each language is there")
-    return [
-        [language.table[ids] for language, ids in zip(run.languages, sides, strict=True)] for sides in texts
-    ]
+    tables = [language.table for language in run.languages]
+    return [[table[ids] for table, ids in zip(tables, sides, strict=True)] for sides in texts]
 
 
 def choose_sentence(run: Run, lines: list[tuple[str, ...]], line: int | None) -> list[list[int]] | None:
@@ -256,15 +253,12 @@ def choose_sentence(run: Run, lines: list[tuple[str, ...]], line: int | None) ->
 
 
 def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple[np.ndarray, np.ndarray, int]:
-    """Tokens of two languages that stand for the same: (n,) own ids in each, and how many more are shared."""
-    # What shares a joint id, as anchors do, is equal by construction. No text contains padding.
-    if one.source == other.source:
-        left = right = np.arange(1, len(one.table))
-    else:
-        forms, other_forms = (surface_forms(dataset.tokenizer(language.source)) for language in (one, other))
-        places = {form: place for place, form in enumerate(other_forms)}
-        left = np.array([i for i, form in enumerate(forms) if i != PAD and form in places], np.int64)
-        right = np.array([places[forms[i]] for i in left], np.int64)
+    """Pieces of the same form in two languages: (n,) own ids in each, and how many more are shared."""
+    forms, other_forms = (surface_forms(dataset.tokenizer(language.source)) for language in (one, other))
+    places = {form: place for place, form in enumerate(other_forms)}
+    left = np.array([i for i, form in enumerate(forms) if i != PAD and form in places], np.int64)
+    right = np.array([places[forms[i]] for i in left], np.int64)
+    # What shares a joint id, as anchors do, is equal by construction.
     apart = one.table[left] != other.table[right]
     return left[apart], right[apart], int((~apart).sum())
 
@@ -312,9 +306,8 @@ def look_at(run: Run, texts: list[Sides], look: Callable, label: str) -> Iterato
 
 def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
     """Similarity after each layer, by position for clones, of matched tokens otherwise; raw and centred."""
-    clones = run.config["vocab"] == "cloned"
-    methods = {"positions": lambda *texts: texts} if clones else {}
-    if matching or not clones:
+    methods = {"positions": lambda *states: states} if run.config["vocab"] == "cloned" else {}
+    if matching or not methods:
         methods["matching"] = matched
     means = [mean_state(run.model, side) for side in zip(*texts, strict=True)]
     values = defaultdict(lambda: defaultdict(list))
@@ -360,6 +353,7 @@ def measure_snapshots(run: Run, texts: list[Sides]) -> list[dict]:
         hidden = {pair: methods[f"{method}, centred"] for pair, methods in found.items()}
         tokens = int(path.stem) * run.config["batch"] * run.config["length"]
         snapshots.append({"step": int(path.stem), "tokens": tokens, "hidden": hidden})
+    draw_training([run.out], run.out / "snapshots.png", snapshots)
     return snapshots
 
 
@@ -376,18 +370,16 @@ def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> No
         texts = parallel_texts(run, lines, most)
         if sentence := choose_sentence(run, lines, args.line):
             draw_matching(run, sentence)
+    matrices = {"input": run.model.token_embedding.weight, "output": run.model.output.weight}
+    known = np.ones(run.model.vocabulary, bool)
+    measures = {
+        "embeddings": lambda: measure_embeddings(run.dataset, run.languages, matrices, known),
+        "hidden": lambda: measure_hidden(run, texts, args.matching),
+        "gradients": lambda: measure_gradients(run, texts),
+        "snapshots": lambda: measure_snapshots(run, texts),
+    }
     for part in args.only:
-        if part == "embeddings":
-            matrices = {"input": run.model.token_embedding.weight, "output": run.model.output.weight}
-            known = np.ones(run.model.vocabulary, bool)
-            found = measure_embeddings(run.dataset, run.languages, matrices, known)
-        elif part == "hidden":
-            found = measure_hidden(run, texts, args.matching)
-        elif part == "gradients":
-            found = measure_gradients(run, texts)
-        else:
-            found = measure_snapshots(run, texts)
-            draw_training([out], out / "snapshots.png", found)
+        found = measures[part]()
         result = read_json(out / "result.json")
         (result if part == "snapshots" else result.setdefault("alignment", {}))[part] = found
         write(out / "result.json", result)
@@ -440,9 +432,8 @@ def tables(results: Results) -> str:
             cells = [str(layers[0]["count"]), *map(with_error, layers)]
             rows["hidden states"].append([f"{pair}, {method}", *cells])
     for pair, _, found in pairs_of(results, "gradients"):
-        by_layer = [f"{mean:.3f}" for mean in heat_map(found)[1].mean(0)]
-        cells = [str(found["blocks"]["count"]), with_error(found["blocks"]), *by_layer]
-        rows["gradients"].append([pair, *cells])
+        blocks, by_layer = found["blocks"], [f"{mean:.3f}" for mean in heat_map(found)[1].mean(0)]
+        rows["gradients"].append([pair, str(blocks["count"]), with_error(blocks), *by_layer])
 
     text = []
     for title, (head, *body) in rows.items():
@@ -481,8 +472,7 @@ def draw_frequency(results: Results, axes: np.ndarray) -> None:
         for pair, _, found in pairs_of(results, "embeddings"):
             points = [(entry["frequency"], entry["mean"]) for entry in found[matrix]["frequency"]]
             axis.plot(*np.reshape(points, (-1, 2)).T, ".-", label=pair)
-        axis.set(title=f"{matrix} embedding", xscale="log")
-        finish(axis, xlabel="share of the training text", ylabel="cosine")
+        finish(axis, title=f"{matrix} embedding", xlabel="share of the text", ylabel="cosine", xscale="log")
 
 
 def draw_layers(results: Results, axes: np.ndarray) -> None:
@@ -491,9 +481,8 @@ def draw_layers(results: Results, axes: np.ndarray) -> None:
     for i, (pair, _, found) in enumerate(pairs_of(results, "hidden")):
         for method, layers in found.items():
             axis, style = axes[int(method.endswith("centred"))], styles[method.removesuffix(", centred")]
-            means, errors = zip(
-                *((layer["mean"], layer["standard_error"] or 0) for layer in layers), strict=True
-            )
+            means = [layer["mean"] for layer in layers]
+            errors = [layer["standard_error"] or 0 for layer in layers]
             label = f"{pair}, {method}"
             axis.errorbar(range(1, len(layers) + 1), means, errors, fmt=style, color=f"C{i}", label=label)
     for axis, title in zip(axes, ("Hidden states", "Hidden states, centred"), strict=True):
@@ -513,9 +502,8 @@ def draw_gradients(results: Results, axes: np.ndarray) -> None:
         for (row, column), value in np.ndenumerate(matrix):
             color = "white" if value < 0.4 else "black"
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color=color)
-    figure = axes[0].figure
-    figure.set_figwidth(3 + len(axes) * max(2.2, 0.4 * matrix.shape[1]))
-    figure.colorbar(picture, ax=list(axes), label="cosine of gradients")
+    axes[0].figure.set_figwidth(3 + len(axes) * max(2.2, 0.4 * matrix.shape[1]))
+    axes[0].figure.colorbar(picture, ax=list(axes), label="cosine of gradients")
 
 
 PICTURES = {  # part of the results, function, panels (0: one for each run and pair, eight at most)
@@ -545,13 +533,13 @@ def draw_training(runs: list[Path], path: Path, snapshots: list[dict] | None = N
         for name in dict.fromkeys(name for line in lines for name in line["loss"]):
             points = [(line["tokens"], line["loss"][name]) for line in lines if name in line["loss"]]
             above.plot(*np.transpose(points), label=f"{out.name} {name}")
-    finish(above, xlabel="training tokens of all languages", ylabel="training loss in nats")
-    for axis in below:
+    finish(above, xlabel="training tokens", ylabel="training loss in nats")
+    for axis in below:  # none or one
         pairs = [list(snapshot["hidden"].values()) for snapshot in snapshots]
         cosines = np.vectorize(lambda layer: layer["mean"])(pairs).mean(1)  # (snapshots, layers)
-        tokens = [snapshot["tokens"] for snapshot in snapshots]
         axis.set_prop_cycle(color=colormaps["viridis"](np.linspace(0, 0.9, cosines.shape[1])))
-        axis.plot(tokens, cosines, ".-", label=[f"layer {i + 1}" for i in range(cosines.shape[1])])
+        labels = [f"layer {i + 1}" for i in range(cosines.shape[1])]
+        axis.plot([snapshot["tokens"] for snapshot in snapshots], cosines, ".-", label=labels)
         finish(axis, xlabel=above.get_xlabel(), ylabel="centred cosine of hidden states")
         above.label_outer()
     write_figure(path, figure)
@@ -564,19 +552,19 @@ def draw_matching(run: Run, sentence: list[list[int]]) -> None:
     similarity = mean_similarity(*(hidden_states(run.model, ids) for ids in tokens))
     longest = max(map(len, sides))
     places = [np.linspace(0, longest - 1, len(ids)) for ids in sides]  # the shorter row is stretched
-
     figure = Figure(figsize=(max(6.0, 0.55 * longest + 1.5), 3.4), layout="constrained")
     axis = figure.subplots()
     for row, column in zip(*match(similarity), strict=True):
-        ends, opacity = [places[0][row], places[1][column]], similarity[row, column].clip(0.1, 1)
-        axis.plot(ends, [1, 0], color="C0", alpha=opacity)
+        ends = [places[0][row], places[1][column]]
+        axis.plot(ends, [1, 0], color="C0", alpha=similarity[row, column].clip(0.1, 1))
     rows = zip(languages, sides, places, (1.06, -0.06), ("bottom", "top"), strict=True)
     for language, ids, where, height, anchor in rows:
         forms = surface_forms(run.dataset.tokenizer(language.source))
         for i, x in zip(ids.tolist(), where, strict=True):
             axis.text(x, height, forms[i], rotation=90, ha="center", va=anchor, fontsize=9, parse_math=False)
-    axis.set_yticks((1, 0), [language.name for language in languages])
-    axis.set(ylim=(-0.9, 1.9), xticks=[])
+    axis.set(
+        xticks=[], yticks=(1, 0), yticklabels=[language.name for language in languages], ylim=(-0.9, 1.9)
+    )
     axis.spines[:].set_visible(False)
     write_figure(run.out / "alignment-matching.png", figure)
 
@@ -593,8 +581,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--line", type=number(int, 1), help="the one that is drawn (the first of suitable length)")
     add("--sequences", type=number(int, 1), metavar="N", help="texts to compare (500, in snapshots 100)")
     add("--matching", action="store_true", help="match the tokens of clones, too")
-    snapshots = {"action": "store_const", "dest": "only", "const": ["snapshots"]}
-    add("--snapshots", **snapshots, help="measure what train.py --keep-every kept, and nothing else")
+    add("--snapshots", action="store_const", dest="only", const=["snapshots"], help="kept by --keep-every")
     add("--losses", action="store_true", help="draw the losses, losses.png, and do nothing else")
     args = parser.parse_args(arguments)
     folder = args.out or (args.runs[0].parent if len(args.runs) > 1 else args.runs[0])

@@ -88,8 +88,8 @@ def fit_laws(tokens: np.ndarray, perplexities: np.ndarray, paper_fit: bool = Fal
     For a given b the law is a straight line in a bent x, so that only b is searched for: on a grid, then ever
     closer around its best, each time by the parabola through three. Sets that do not fall become nan.
     """
-    # A run is off by so many percent, whatever its perplexity: errors of log PPL are alike, and those of 1 / PPL
-    # are d(1 / PPL) = -d(log PPL) / PPL. The paper weighs the latter as if they were alike.
+    # A run is off by so many percent, whatever its perplexity: errors of log PPL are alike, those of 1 / PPL
+    # are not, for d(1 / PPL) = -d(log PPL) / PPL. The paper gives the latter equal weights.
     weights = np.ones(len(tokens)) if paper_fit else perplexities[0] ** 2
     weights, y = weights / weights.sum(), 1 / perplexities
     log_x = np.log(tokens / REFERENCE_TOKENS)
@@ -172,7 +172,7 @@ def resample(law: Law, points: list[Measured], rows: list[Measured], paper_fit=F
     expected = np.log([law.perplexity(point.tokens) for point in points])
     within = [row.logs - row.logs.mean() for row in rows]
     random = np.random.default_rng(seed)
-    documents = np.append(0, random.standard_normal(RESAMPLES))
+    documents = np.append(0, random.standard_normal(RESAMPLES))  # 0: as it was found
 
     def deviation(squares: float, freedom: int) -> np.ndarray:
         drawn = squares / random.chisquare(freedom, RESAMPLES) if freedom > 0 else np.full(RESAMPLES, np.nan)

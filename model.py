@@ -37,7 +37,7 @@ class Size:
 
 
 SIZES = {
-    "pico": Size(4, 64, 2, 32, 256, length=128, batch=16, learning_rate=3e-3, warmup=100),
+    "pico": Size(4, 64, 2, 32, 256, length=128, batch=8, learning_rate=3e-3, warmup=100),
     "nano": Size(4, 128, 2, 64, 512, length=128, batch=32, learning_rate=2e-3, warmup=20, micro_batch=32),
     "mini": Size(4, 512, 8, 32, 2048, micro_batch=32),
     "tiny": Size(4, 768, 12, 64, 3072),

@@ -97,7 +97,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     what.add_argument("--vocab", choices=["disjoint", "anchored"], default="disjoint", help="of real ones")
     what.add_argument("--data", type=Path, default=DEFAULT_DATA, help="made by data.py (%(default)s)")
     what.add_argument(
-        "--size", choices=SIZES, default="nano", help="of the model (nano; from mini on the paper's)"
+        "--size", choices=SIZES, default="pico", help="of the model (pico; from mini the paper's)"
     )
     what.add_argument("--tokens", type=number(), help="of all languages (no text twice, 1.2e9 at most)")
     what.add_argument("--seed", type=number(int, 0), default=0, help="of weights, windows and languages (0)")

@@ -1,6 +1,6 @@
 # Sourced by every script here: how large the experiments are, and what `run` means.
 #
-#   SCALE=cpu bash runs/table1.sh             # two cores: GPT nano, 2 million tokens (the default)
+#   SCALE=cpu bash runs/table1.sh             # two cores: GPT pico, 5 million characters (the default)
 #   SCALE=gpu bash runs/table1.sh             # one GPU: GPT mini, several epochs over the novels
 #   SCALE=paper GPUS=8 bash runs/table1.sh    # the paper's: GPT small, 1.2 billion tokens of books
 #   DRY=1 bash runs/table1.sh                 # only print the commands; | python -m paper.plan says what they cost
@@ -25,17 +25,17 @@ SCALE=${SCALE:-cpu} SEED=${SEED:-0} GPUS=${GPUS:-1} DRY=${DRY:-} NOVELS=${NOVELS
 NOVEL_DATA=eltec
 [ -z "$NOVELS" ] || NOVEL_DATA=novels
 case $SCALE in
-cpu) # 3x is 6.0 of the 6.1 million tokens of pydocs: no row of Table 1 reads a text twice
-    STANDARD_SIZE=${SIZE:-nano} SIZES="nano mini" STANDARD_TOKENS=2e6 STANDARD_RECIPE=${RECIPE:-}
-    OTHER_RECIPE="--length 128 --batch 32 --learning-rate 1e-3 --warmup 20" # as nano's, but for the rate
-    LADDER="0.1 0.25 0.5 1 1.5 2 3" REAL_LADDER="0.1 0.25 0.5 1 2" OTHER_LADDER="0.1 0.25 0.5 1"
-    CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-4096 PIECES=4096 OUT=${OUT:-out} JOBS_BY_DEFAULT=2
+cpu) # 4x is 20 of the 20.4 million characters of pydocs: no row of Table 1 reads a text twice
+    STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_RECIPE=${RECIPE:-} STEPS=matched
+    OTHER_RECIPE="--batch 8 --learning-rate 1e-3 --warmup 100" # as pico's, but for the rate
+    LADDER="1 0.5 0.3 0.2 0.1" REAL_LADDER=$LADDER OTHER_LADDER=$LADDER
+    CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-char PIECES="--pieces char" OUT=${OUT:-out} JOBS_BY_DEFAULT=2
     ;;
 gpu) # 1x is one and a half passes over the English novels, 3x four and a half, more than which teaches little
     STANDARD_SIZE=${SIZE:-mini} SIZES="mini small" STANDARD_TOKENS=20e6
     OTHER_RECIPE="--batch 32 --warmup 100" STANDARD_RECIPE=${RECIPE:-$OTHER_RECIPE}
     LADDER="0.1 0.25 0.5 1 1.5 2 3" REAL_LADDER="0.1 0.25 0.5 1 2" OTHER_LADDER="0.1 0.25 0.5 1 2"
-    CLONE_DATA=$NOVEL_DATA REAL_DATA=$NOVEL_DATA PIECES=16384 OUT=${OUT:-out/gpu} JOBS_BY_DEFAULT=1
+    CLONE_DATA=$NOVEL_DATA REAL_DATA=$NOVEL_DATA PIECES="--vocab-size 16384" OUT=${OUT:-out/gpu} JOBS_BY_DEFAULT=1
     ;;
 paper) # 18,265 steps
     STANDARD_SIZE=${SIZE:-small} SIZES="mini small medium" STANDARD_TOKENS=1197015040
@@ -43,7 +43,7 @@ paper) # 18,265 steps
     LADDER="0.05 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.85 0.9 0.95 1 1.5 2 3" REAL_LADDER=$LADDER
     LADDER_mini="0.05 0.1 0.25 0.5 1" LADDER_medium="0.1 0.24 0.5 1 1.2 2.04 2.16 2.28 2.4"
     OTHER_LADDER=$LADDER_mini
-    CLONE_DATA=books REAL_DATA=books PIECES=16384 OUT=${OUT:-out/paper} JOBS_BY_DEFAULT=1
+    CLONE_DATA=books REAL_DATA=books PIECES="--vocab-size 16384" OUT=${OUT:-out/paper} JOBS_BY_DEFAULT=1
     ;;
 *) echo "error: SCALE=$SCALE: expected cpu, gpu or paper" >&2 && exit 2 ;;
 esac
@@ -61,8 +61,8 @@ corpus() { # clones|real: the text of what follows, prepared if it is not there
     case $name in
     pydocs) also python data.py ;;
     books) also python data.py --corpus books --max-tokens 5e9 ;;
-    eltec*) also python data.py --corpus eltec --name "$name" --vocab-size "$PIECES" ;;
-    novels*) also python data.py --name "$name" --text "en=$NOVELS/en" --text "fr=$NOVELS/fr" --vocab-size "$PIECES" ;;
+    eltec*) also python data.py --corpus eltec --name "$name" $PIECES ;;
+    novels*) also python data.py --name "$name" --text "en=$NOVELS/en" --text "fr=$NOVELS/fr" $PIECES ;;
     esac
 }
 
@@ -133,12 +133,16 @@ all_done() { # wait for the runs that still go on
 }
 trap 'kill ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true' EXIT # each saves what it has
 
+batch_of() { # TIMES: the batch that gives a shorter run as many steps as 1x has, where the scale matches them
+    [ -z "${STEPS:-}" ] || awk "BEGIN { b = int(8 * $1 + 0.5); print \"--batch\", b < 1 ? 1 : b }"
+}
+
 ladder() { # [LANGUAGE]: monolingual runs of different length, for the law
     local times steps=$LADDER own=LADDER_$SIZE
     [ $# = 0 ] || steps=$REAL_LADDER
     [ "$SIZE" = "$STANDARD_SIZE" ] || steps=${!own:-$OTHER_LADDER}
     for times in $steps; do
-        run "mono-${1:+$1-}${times}x" "${times}x" ${1:+--languages "$1"} --ratio 1
+        run "mono-${1:+$1-}${times}x" "${times}x" ${1:+--languages "$1"} --ratio 1 $(batch_of "$times")
     done
 }
 

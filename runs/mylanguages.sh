@@ -17,7 +17,7 @@ source "$(dirname "$0")/lib.sh"
 COMMON=${1%%=*} RARER=${2%%=*} VOCAB=${VOCAB:-anchored}
 ONE=${RARE:-$(awk "BEGIN { print 0.25 * $ONE }")}
 DATA=data/$COMMON-$RARER
-also python data.py --name "$COMMON-$RARER" --text "$1" --text "$2" --vocab-size "$PIECES"
+also python data.py --name "$COMMON-$RARER" --text "$1" --text "$2" $PIECES
 into "mylanguages-$COMMON-$RARER"
 PAGE=${RESULTS:-$OUT}/$(basename "$FOLDER")
 

@@ -74,32 +74,60 @@ def test_matching_is_full_and_weighs_as_much_as_its_plain_twin(rows, columns, se
     assert similarity[left, right].sum() == pytest.approx(similarity[align.plain_match(similarity)].sum())
 
 
-def layers(count: int, positions: int, width: int, seed: int = 0) -> list[torch.Tensor]:
-    return list(align.normalise(random(count, positions, width, seed=seed)))
-
-
 def test_permuted_positions_are_recovered():
-    one, order = layers(3, 40, 16), torch.from_numpy(np.random.default_rng(0).permutation(40))
-    other = [layer[order] for layer in one]
+    one, order = random(3, 40, 16), torch.from_numpy(np.random.default_rng(0).permutation(40))
+    other = one[:, order]
     rows, columns = align.match(align.mean_similarity(one, other))
     assert order[columns].tolist() == rows.tolist()
-    assert align.by_matching(one, other) == pytest.approx([1] * 3, abs=1e-6)
-    assert np.abs(align.by_position(one, other)).max() < 0.5
+    assert align.by_position(*align.matched(one, other)).tolist() == pytest.approx([1] * 3, abs=1e-6)
+    assert align.by_position(one, other).abs().max() < 0.5
 
 
 def test_texts_of_different_length_leave_positions_over():
-    one, order = layers(2, 12, 16), torch.tensor([7, 1, 4, 11])
-    other = [layer[order] for layer in one]
-    assert align.by_matching(one, other) == pytest.approx([1, 1], abs=1e-6)
-    assert align.by_matching(other, one) == pytest.approx([1, 1], abs=1e-6)
+    one, order = random(2, 12, 16), torch.tensor([7, 1, 4, 11])
+    for sides in ((one, one[:, order]), (one[:, order], one)):
+        assert align.by_position(*align.matched(*sides)).tolist() == pytest.approx([1, 1], abs=1e-6)
 
 
 def test_matching_is_made_on_the_mean_over_layers_and_measured_in_each():
     """Layer 2 contradicts layer 1, more weakly: the matching follows layer 1, and layer 2 pays for it."""
     same, crossed = torch.eye(2), torch.tensor([[0.6, 0.8], [0.8, 0.6]])
-    expected = torch.tensor([[0.8, 0.4], [0.4, 0.8]])
-    assert align.mean_similarity([same, same], [same, crossed]) == pytest.approx(expected.numpy())
-    assert align.by_matching([same, same], [same, crossed]) == pytest.approx([1, 0.6], abs=1e-6)
+    one, other = torch.stack([same, same]), torch.stack([same, crossed])
+    assert align.mean_similarity(one, other) == pytest.approx(np.array([[0.8, 0.4], [0.4, 0.8]]))
+    assert align.by_position(*align.matched(one, other)).tolist() == pytest.approx([1, 0.6], abs=1e-6)
+
+
+@given(st.integers(2, 6), st.integers(2, 6), st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_shuffled_is_the_mean_over_all_pairs_of_different_positions(n, m, seed):
+    one, other = random(2, n, 5, seed=seed), random(2, m, 5, seed=seed + 1)
+    apart = list(permutations(range(min(n, m)), 2))
+    brute = [
+        np.mean([float(torch.cosine_similarity(left[i], right[j], dim=0)) for i, j in apart])
+        for left, right in zip(one, other, strict=True)
+    ]
+    assert align.shuffled(one, other).tolist() == pytest.approx(brute, abs=1e-6)
+    assert align.shuffled(one[:, :1], other[:, :1]).isfinite().all()  # no other position is there
+
+
+def test_centring_takes_off_what_all_states_of_a_language_share(monkeypatch):
+    """States are a large direction of each language's own plus what a text says, whose mean is 0."""
+    said = 2 * random(2, 12, 8)  # (layers, positions, width)
+    said -= said.mean(1, keepdim=True)
+    shared = {"EN1": 50 * torch.eye(8)[0], "EN2": 30 * torch.eye(8)[0]}
+    # Of EN2, layer 2 says the opposite. The texts are the positions 0 to 8 and 9 to 11.
+    states = {"EN1": said + shared["EN1"], "EN2": said * torch.tensor([1, -1])[:, None, None] + shared["EN2"]}
+    texts = [[("EN1", slice(0, 9)), ("EN2", slice(0, 9))], [("EN1", slice(9, 12)), ("EN2", slice(9, 12))]]
+    monkeypatch.setattr(align, "hidden_states", lambda model, ids: states[ids[0]][:, ids[1]])
+    monkeypatch.setattr(align, "mean_state", lambda model, side: shared[side[0][0]])
+    languages = [SimpleNamespace(name=name) for name in shared]
+    run = SimpleNamespace(out=Path("made-up"), config={"vocab": "cloned"}, languages=languages, model=None)
+    found = align.measure_hidden(run, texts, matching=False)["EN1-EN2"]
+    assert set(found) == {"positions", "positions, centred", "shuffled"}
+    assert means(found["positions, centred"]) == pytest.approx([1, -1], abs=1e-5)
+    for method in ("positions", "shuffled"):
+        assert min(means(found[method])) > 0.9
+    assert {entry["count"] for entry in found["positions"]} == {2}
 
 
 def test_frequency_is_in_half_decades_without_what_never_occurs():
