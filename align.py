@@ -258,8 +258,7 @@ def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple
     places = {form: place for place, form in enumerate(other_forms)}
     left = np.array([i for i, form in enumerate(forms) if i != PAD and form in places], np.int64)
     right = np.array([places[forms[i]] for i in left], np.int64)
-    # What shares a joint id, as anchors do, is equal by construction.
-    apart = one.table[left] != other.table[right]
+    apart = one.table[left] != other.table[right]  # what shares a joint id is equal by construction
     return left[apart], right[apart], int((~apart).sum())
 
 
@@ -480,11 +479,11 @@ def draw_layers(results: Results, axes: np.ndarray) -> None:
     styles = {"positions": "o-", "matching": "s--", "shuffled": "x:"}
     for i, (pair, _, found) in enumerate(pairs_of(results, "hidden")):
         for method, layers in found.items():
-            axis, style = axes[int(method.endswith("centred"))], styles[method.removesuffix(", centred")]
+            raw = method.removesuffix(", centred")
             means = [layer["mean"] for layer in layers]
             errors = [layer["standard_error"] or 0 for layer in layers]
-            label = f"{pair}, {method}"
-            axis.errorbar(range(1, len(layers) + 1), means, errors, fmt=style, color=f"C{i}", label=label)
+            look = {"fmt": styles[raw], "color": f"C{i}", "label": f"{pair}, {raw}"}
+            axes[int(raw != method)].errorbar(range(1, len(layers) + 1), means, errors, **look)
     for axis, title in zip(axes, ("Hidden states", "Hidden states, centred"), strict=True):
         axis.xaxis.get_major_locator().set_params(integer=True)
         finish(axis, title=title, xlabel="layer", ylabel="cosine")
@@ -562,9 +561,8 @@ def draw_matching(run: Run, sentence: list[list[int]]) -> None:
         forms = surface_forms(run.dataset.tokenizer(language.source))
         for i, x in zip(ids.tolist(), where, strict=True):
             axis.text(x, height, forms[i], rotation=90, ha="center", va=anchor, fontsize=9, parse_math=False)
-    axis.set(
-        xticks=[], yticks=(1, 0), yticklabels=[language.name for language in languages], ylim=(-0.9, 1.9)
-    )
+    names = [language.name for language in languages]
+    axis.set(xticks=[], yticks=(1, 0), yticklabels=names, ylim=(-0.9, 1.9))
     axis.spines[:].set_visible(False)
     write_figure(run.out / "alignment-matching.png", figure)
 

@@ -18,7 +18,7 @@ that have seen little text improve faster: there b comes out negative.
 
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -326,10 +326,9 @@ def collect(folders: list[Path]) -> list[dict]:
                 results.setdefault(path.resolve(), result | more)  # folders may lie in one another
     if not results:
         raise UserError(f"{', '.join(map(str, folders))} holds no evaluated run of train.py")
-    versions = Counter(result["config"].get("code", "unknown") for result in results.values())
+    versions = dict.fromkeys(result["config"].get("code", "unknown") for result in results.values())
     if len(versions) > 1:
-        made = (f"{code} made {number}" for code, number in versions.most_common())
-        print("the code changed between these runs:", ", ".join(made))
+        print("the code changed between these runs:", ", ".join(versions))
     return sorted(results.values(), key=lambda result: (len(result["languages"]) > 1, -result["tokens"]))
 
 
@@ -359,9 +358,8 @@ def row_of(group: list[dict], position: int) -> Row:
     found, first = Measured(tokens, perplexities, sum(errors) / len(errors)), group[0]
     run = first["run"] if len(group) == 1 else f"{first['name']} ({len(group)} seeds)"
     alone, share = len(first["languages"]) == 1, tokens / first["tokens"]
-    drawn = {"ppl": np.append(found.ppl, np.full(RESAMPLES, np.nan))}
-    own = (run, entries[0]["name"], first, position, alone, tokens, share)
-    return Row(*own, Quantity(found.ppl), found, drawn)
+    ppl, name = np.append(found.ppl, np.full(RESAMPLES, np.nan)), entries[0]["name"]
+    return Row(run, name, first, position, alone, tokens, share, quantity(ppl), found, {"ppl": ppl})
 
 
 def with_law(row: Row, law: Law, laws: Law, perplexities: np.ndarray, same_documents: np.ndarray) -> Row:
@@ -398,7 +396,7 @@ def fit(folders: list[Path], ladder: str = "recipe", paper_fit: bool = False) ->
         try:
             law = fit_law([run.tokens for run in yardstick], [run.ppl for run in yardstick], paper_fit)
         except UserError as error:
-            reason = f"no law for {key.size}, {key.source}: {error}"
+            reason = f"no law for {key.size}, {key.source} from runs {LADDERS[ladder][0]}: {error}"
             if not own[-1].monolingual:  # these come last; a monolingual run needs no law
                 print(reason)
             continue
@@ -416,11 +414,11 @@ def fit(folders: list[Path], ladder: str = "recipe", paper_fit: bool = False) ->
 COLUMNS = ("run", "language", "tokens", "PPL", "PPL alone", "TEff [95%]", "at most", "gain [95%]")
 EXPLANATION = """\
 PPL alone: of a monolingual model on as many tokens of it (MLPE); - where no such run is as short or as long.
-TEff: tokens that it needs for this PPL, per token of the language; above 1, the others helped. At most: 1 /
-share of the run, were all one language. Gain: tokens that it needs more, per token of the others: 0 nothing
-is shared, 1 everything. * lies outside the fitted range; far outside, only its end is known. TEff of
-monolingual rows tells how closely the law fits. [95%] covers noise of runs, misfit of the law, its few points
-and the choice of test documents; not what all runs share. Rows may differ although their intervals overlap.
+TEff: tokens that it needs for this PPL, per token of the language; above 1, others helped. At most: 1 / share
+of the run, were all one language. Gain: tokens that it needs more, per token of the others: 0 nothing is
+shared, 1 everything. * is outside the fitted range; far outside, only its end is known. TEff of the law's own
+runs tells how closely it fits. [95%] covers noise of runs, misfit and few points of the law, the choice
+of test documents; not what all runs share. Rows may differ although their intervals overlap.
 """
 
 
@@ -480,7 +478,8 @@ def recommend(rows: list[Row]) -> str:
 def draw(fitted: Fitted, path: Path) -> None:
     """Left: perplexity against tokens of the language, and the laws. Right: token efficiency."""
     mixed = [row for row in fitted.rows if not row.monolingual]
-    colours = [f"C{number % 10}" for number in range(len(mixed))]
+    runs = list(dict.fromkeys(row.run for row in mixed))
+    colours = [f"C{runs.index(row.run) % 10}" for row in mixed]
     figure = Figure(figsize=(11, max(4.2, 0.32 * len(mixed) + 1.2)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     for axes in (left, right):
@@ -519,7 +518,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
     parser.add_argument("--out", type=Path, help="where table, laws and figure go (the first folder)")
-    parser.add_argument("--ladder", choices=LADDERS, default="recipe", help="yardstick: monolingual runs")
+    parser.add_argument("--ladder", choices=LADDERS, default="recipe", help="monolingual runs to fit")
     parser.add_argument("--paper-fit", action="store_true", help="least squares of 1 / PPL, not of its log")
     parser.add_argument("--recommend", action="store_true", help="also say which mix helps the rarest most")
     args = parser.parse_args(arguments)

@@ -4,7 +4,9 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,14 +116,16 @@ def test_centring_takes_off_what_all_states_of_a_language_share(monkeypatch):
     """States are a large direction of each language's own plus what a text says, whose mean is 0."""
     said = 2 * random(2, 12, 8)  # (layers, positions, width)
     said -= said.mean(1, keepdim=True)
-    shared = {"EN1": 50 * torch.eye(8)[0], "EN2": 30 * torch.eye(8)[0]}
-    # Of EN2, layer 2 says the opposite. The texts are the positions 0 to 8 and 9 to 11.
-    states = {"EN1": said + shared["EN1"], "EN2": said * torch.tensor([1, -1])[:, None, None] + shared["EN2"]}
-    texts = [[("EN1", slice(0, 9)), ("EN2", slice(0, 9))], [("EN1", slice(9, 12)), ("EN2", slice(9, 12))]]
-    monkeypatch.setattr(align, "hidden_states", lambda model, ids: states[ids[0]][:, ids[1]])
-    monkeypatch.setattr(align, "mean_state", lambda model, side: shared[side[0][0]])
-    languages = [SimpleNamespace(name=name) for name in shared]
-    run = SimpleNamespace(out=Path("made-up"), config={"vocab": "cloned"}, languages=languages, model=None)
+    opposite = torch.tensor([1, -1])[:, None, None]  # in layer 2, EN2 says the opposite
+    states = [said + 50 * torch.eye(8)[0], opposite * said + 30 * torch.eye(8)[0]]
+    texts = [
+        [np.arange(9), 100 + np.arange(9)],
+        [np.arange(9, 12), 100 + np.arange(9, 12)],
+    ]  # of unequal length
+    monkeypatch.setattr(align, "hidden_states", lambda model, ids: states[ids[0] // 100][:, ids % 100])
+    languages = [SimpleNamespace(name=name) for name in ("EN1", "EN2")]
+    run = SimpleNamespace(out=Path("made-up"), config={"vocab": "cloned"}, languages=languages)
+    run.model = SimpleNamespace(length=512)
     found = align.measure_hidden(run, texts, matching=False)["EN1-EN2"]
     assert set(found) == {"positions", "positions, centred", "shuffled"}
     assert means(found["positions, centred"]) == pytest.approx([1, -1], abs=1e-5)
@@ -153,7 +157,7 @@ def test_hidden_states_are_those_after_each_block_and_hooks_are_gone(gpt):
     x = gpt.token_embedding(torch.arange(16)[None]) * 32**0.5 + gpt.position_embedding(torch.arange(16))
     for block, state in zip(gpt.blocks, states, strict=True):
         x = block(x)
-        assert torch.allclose(state, x[0] / x[0].norm(dim=-1, keepdim=True), atol=1e-5)
+        assert torch.allclose(state, x[0], atol=1e-5)
     assert not any(block._forward_hooks for block in gpt.blocks)
 
 
@@ -258,9 +262,11 @@ def test_copied_clones_are_equal_everywhere(run, command):
         expected = {"mean": pytest.approx(1), "standard_error": pytest.approx(0, abs=1e-6), "count": 511}
         assert embeddings[matrix]["counterparts"] == expected
         assert abs(embeddings[matrix]["all_pairs"]) < 0.9
-    for method in ("positions", "matching"):
-        assert means(hidden[method]) == pytest.approx([1] * 2, abs=1e-5)
-        assert {entry["count"] for entry in hidden[method]} == {3}
+    assert max(means(hidden.pop("shuffled"))) < 0.9
+    assert list(hidden) == ["positions", "positions, centred", "matching", "matching, centred"]
+    for layers in hidden.values():
+        assert means(layers) == pytest.approx([1] * 2, abs=1e-5)
+        assert {entry["count"] for entry in layers} == {3}
     inside = [entry for name, entry in gradients["tensors"].items() if name.startswith("blocks.")]
     assert (len(inside), gradients["blocks"]["count"]) == (2 * 12, 3)
     assert means([gradients["blocks"], *inside]) == pytest.approx([1] * 25, abs=1e-4)
@@ -333,7 +339,7 @@ def test_real_languages_are_compared_on_parallel_text(run, command, lines, vocab
     code, printed, _ = command(align.main, out, *lines, "--sequences", 3)
     assert code == 0
     found = alignment(out)
-    assert list(found["hidden"]["EN-XX"]) == ["matching"]
+    assert list(found["hidden"]["EN-XX"]) == ["matching", "matching, centred", "shuffled"]
     assert (
         found["hidden"]["EN-XX"]["matching"][0]["count"]
         == found["gradients"]["EN-XX"]["blocks"]["count"]
@@ -417,6 +423,44 @@ def test_pictures_of_several_runs_stand_side_by_side(run, command, lines, tmp_pa
     assert "| three EN2-EN3, input   |" in printed
 
 
+def test_snapshots_of_a_run_end_with_what_its_weights_have(runs, prepared, command, tmp_path, monkeypatch):
+    out = tmp_path / "kept"
+    shape = ["--size", "micro", "--length", 32, "--batch", 8, "--tokens", 6 * 256, "--log-every", 2]
+    machine = ["--no-compile", "--precision", "fp32", "--device", "cpu", "--keep-every", 2]
+    assert command(train.main, "--data", prepared, *shape, *machine, "--out", out)[0] == 0
+    figures = {}
+    monkeypatch.setattr(align, "write_figure", lambda path, figure: figures.update({path.name: figure}))
+    before = json.loads((out / "result.json").read_text())
+    assert command(align.main, out, "--snapshots", "--sequences", 3)[0] == 0
+    after = json.loads((out / "result.json").read_text())
+    snapshots = after.pop("snapshots")
+    assert after == before
+    assert [(entry["step"], entry["tokens"]) for entry in snapshots] == [(2, 512), (4, 1024), (6, 1536)]
+    assert list(figures) == ["snapshots.png"]
+    losses, cosines = figures["snapshots.png"].axes
+    assert [line.get_label() for line in losses.lines] == ["kept EN1", "kept EN2"]
+    assert [line.get_label() for line in cosines.lines] == ["layer 1", "layer 2"]
+    for layer, line in enumerate(cosines.lines):
+        drawn = [means(entry["hidden"]["EN1-EN2"])[layer] for entry in snapshots]
+        assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([512, 1024, 1536], drawn)
+
+    assert command(align.main, out, "--only", "hidden", "--sequences", 3)[0] == 0
+    assert alignment(out)["hidden"]["EN1-EN2"]["positions, centred"] == snapshots[-1]["hidden"]["EN1-EN2"]
+    assert snapshots[0]["hidden"] != snapshots[-1]["hidden"]
+
+
+def test_losses_of_several_runs_stand_in_one_picture(runs, command, tmp_path, monkeypatch):
+    figures = {}
+    monkeypatch.setattr(align, "write_figure", lambda path, figure: figures.update({path: figure}))
+    assert command(align.main, runs["clones"], runs["mono"], "--losses", "--out", tmp_path)[0] == 0
+    lines = figures[tmp_path / "losses.png"].axes[0].lines
+    assert [line.get_label() for line in lines] == ["clones EN1", "clones EN2", "mono EN1"]
+    logged = [json.loads(line) for line in (runs["mono"] / "metrics.jsonl").read_text().splitlines()]
+    assert list(zip(*lines[2].get_data(), strict=True)) == [
+        (entry["tokens"], entry["loss"]["EN1"]) for entry in logged
+    ]
+
+
 @pytest.mark.parametrize(("name", "flags", "sentence"), [
     ("mono", [], "mono is monolingual, there is nothing to compare"),
     ("disjoint", [], "expected --parallel en=FILE xx=FILE"),
@@ -430,6 +474,7 @@ def test_pictures_of_several_runs_stand_side_by_side(run, command, lines, tmp_pa
     ("disjoint", ["--parallel", "en.txt", "xx.txt"], "expected LANG=PATH"),
     ("clones", ["--sequences", "0"], "0: expected a whole number from 1"),
     ("clones", ["--only", "word2vec"], "invalid choice: 'word2vec'"),
+    ("clones", ["--snapshots"], "clones has no snapshots; train.py --keep-every N makes some"),
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_one_sentence(
     run, command, lines, tmp_path, monkeypatch, name, flags, sentence

@@ -7,7 +7,7 @@ aligned): so a test passes the very arguments of a launch, with tensors on the m
 import re
 import subprocess
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,18 +56,26 @@ def specialise(kernel, arguments: dict) -> tuple[dict, dict, dict]:
     return signature, constants, attributes
 
 
-def compile_for(capability: int, kernel, arguments: dict) -> Facts:
+def read_facts(shared: int, cubin: str) -> Facts:
+    """What the disassembler that comes with Triton says of a file of machine code."""
+    cuobjdump = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    command = [cuobjdump, "--dump-resource-usage", "--dump-sass", cubin]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    used = {name: int(number) for name, number in re.findall(r"\b([A-Z]+):(\d+)", text)}
+    names = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", text, re.MULTILINE)
+    return Facts(used["REG"], used["STACK"] + used["LOCAL"], shared, Counter(names))
+
+
+pool = ThreadPoolExecutor(2)  # one kernel is disassembled while the next is compiled
+
+
+def compile_for(capability: int, kernel, arguments: dict) -> Future[Facts]:
     """Compile a kernel as a launch with these arguments would on a chip of that compute capability."""
     options = {name: arguments[name] for name in ("num_warps", "num_stages") if name in arguments}
     source = ASTSource(kernel, *specialise(kernel, arguments))
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    cubin = next(Path(path) for name, path in compiled.metadata_group.items() if name.endswith(".cubin"))
-    command = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    flags = "--dump-resource-usage", "--dump-sass"
-    usage, listing = (subprocess.check_output([command, flag, cubin], text=True) for flag in flags)
-    used = {name: int(number) for name, number in re.findall(r"\b([A-Z]+):(\d+)", usage)}
-    names = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", listing, re.MULTILINE)
-    return Facts(used["REG"], used["STACK"] + used["LOCAL"], compiled.metadata.shared, Counter(names))
+    cubin = next(path for name, path in compiled.metadata_group.items() if name.endswith(".cubin"))
+    return pool.submit(read_facts, compiled.metadata.shared, cubin)
 
 
 def attention_arguments(kernel, capability: int, dtype: torch.dtype, head_dim: int, time: int = 500) -> dict:
@@ -95,6 +103,7 @@ ATTENTION = [
 LOSS = [
     (90, BF16, 163_840, 163_840), (90, BF16, 29_317, 29_328), (90, FP32, 4096, 4096), (80, BF16, 300, 304),
 ]  # fmt: skip
+UNALIGNED = (90, BF16, 29_317, 29_317)
 
 
 @triton.jit
@@ -106,17 +115,14 @@ def share_kernel(values, shares, BLOCK: tl.constexpr):
 
 @pytest.fixture(scope="module")
 def facts():
-    """A future for each kernel: most of the time goes into libraries and processes that let threads run."""
-    pool, futures = ThreadPoolExecutor(2), {}
+    """What each case of each kernel becomes."""
+    loss_kernel, futures = cross_entropy.losses_and_gradient_kernel, {}
     for case in ATTENTION:
         for kernel in attention.KERNELS:
-            arguments = attention_arguments(kernel, *case)
-            futures[(kernel, *case)] = pool.submit(compile_for, case[0], kernel, arguments)
-    kernel = cross_entropy.losses_and_gradient_kernel
-    for case in [*LOSS, (90, BF16, 29_317, 29_317)]:
-        futures[(kernel, *case)] = pool.submit(compile_for, case[0], kernel, loss_arguments(*case[1:]))
-    yield lambda *key: futures[key].result()
-    pool.shutdown(cancel_futures=True)
+            futures[kernel, case] = compile_for(case[0], kernel, attention_arguments(kernel, *case))
+    for case in [*LOSS, UNALIGNED]:
+        futures[loss_kernel, case] = compile_for(case[0], loss_kernel, loss_arguments(*case[1:]))
+    return {key: future.result() for key, future in futures.items()}
 
 
 def test_every_row_of_the_settings_is_compiled():
@@ -128,9 +134,9 @@ def test_every_row_of_the_settings_is_compiled():
 
 
 @pytest.mark.parametrize("kernel", attention.KERNELS, ids=lambda kernel: kernel.__name__)
-@pytest.mark.parametrize(("capability", "dtype", "head_dim"), ATTENTION)
-def test_attention_fits_the_chip(facts, kernel, capability, dtype, head_dim):
-    found = facts(kernel, capability, dtype, head_dim)
+@pytest.mark.parametrize("case", ATTENTION, ids=str)
+def test_attention_fits_the_chip(facts, kernel, case):
+    found, (capability, dtype, _) = facts[kernel, case], case
     assert found.spills == 0
     assert found.shared <= SHARED_LIMIT[capability]
     assert found.count("HMMA", "HGMMA") > 0, "no tensor cores"
@@ -142,16 +148,15 @@ def test_attention_fits_the_chip(facts, kernel, capability, dtype, head_dim):
 
 
 def test_whole_blocks_are_loaded_without_asking_which_rows_exist(facts):
-    kernel, *case = attention.forward_kernel, 90, BF16, 64
-    whole = compile_for(90, kernel, attention_arguments(kernel, *case, time=512))
-    assert whole.count("ISETP") < facts(kernel, *case).count("ISETP")
+    kernel, case = attention.forward_kernel, (90, BF16, 64)
+    whole = compile_for(90, kernel, attention_arguments(kernel, *case, time=512)).result()
+    assert whole.count("ISETP") < facts[kernel, case].count("ISETP")
 
 
-@pytest.mark.parametrize(("capability", "dtype", "vocabulary", "stride"), LOSS)
-def test_the_loss_kernel_reads_and_writes_as_little_as_it_can(facts, capability, dtype, vocabulary, stride):
-    found = facts(cross_entropy.losses_and_gradient_kernel, capability, dtype, vocabulary, stride)
-    arguments = loss_arguments(dtype, vocabulary, stride)
-    warps = arguments["num_warps"]
+@pytest.mark.parametrize("case", LOSS, ids=str)
+def test_the_loss_kernel_reads_and_writes_as_little_as_it_can(facts, case):
+    found, arguments = facts[cross_entropy.losses_and_gradient_kernel, case], loss_arguments(*case[1:])
+    (capability, dtype, *_), warps = case, arguments["num_warps"]
     assert found.spills == 0
     assert found.registers * 32 * warps * 2 <= 65_536  # two programs at least fit into a multiprocessor
     assert found.shared <= SHARED_LIMIT[capability]
@@ -166,7 +171,7 @@ def test_the_loss_kernel_reads_and_writes_as_little_as_it_can(facts, capability,
 
 def test_rows_that_begin_anywhere_are_read_one_id_at_a_time(facts):
     """Why the operator spends up to 15 ids of memory on every row."""
-    found = facts(cross_entropy.losses_and_gradient_kernel, 90, BF16, 29_317, 29_317)
+    found = facts[cross_entropy.losses_and_gradient_kernel, UNALIGNED]
     assert found.count("LDG.E.128") == 0
     assert found.count("LDG.E.U16") >= 64
 
@@ -175,7 +180,7 @@ def test_spills_are_seen():
     """What is too much for the registers of a warp has to spill: or the tests above could not fail."""
     tensor = torch.empty(16_384, device="meta")
     arguments = {"values": tensor, "shares": tensor, "BLOCK": 16_384, "num_warps": 1}
-    found = compile_for(80, share_kernel, arguments)
+    found = compile_for(80, share_kernel, arguments).result()
     assert found.spills > 0
     assert found.count("STL") > 0
 
