@@ -15,7 +15,8 @@ For every pair of languages it measures, prints, draws, and merges into result.j
   hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
                real languages and with --matching (Tables 2 and 4, Figure 14). The matching has the largest
                sum of cosines, mean over layers. "shuffled" is the cosine of different positions, which is
-               large where all states share one direction; "centred" is without each language's mean state
+               large where all states share one direction; "centred" is without each language's mean state, for
+               clones that of each position
   gradients    cosine of the gradients of one sequence's mean loss in each language, for each parameter
                tensor; "blocks" is the macro average over those inside the blocks (Figures 11 to 13)
 
@@ -167,10 +168,17 @@ def gradients(model: GPT, ids: np.ndarray) -> list[Tensor]:
     return list(torch.autograd.grad(mean, list(model.parameters())))
 
 
-def mean_state(model: GPT, texts: Iterable[np.ndarray]) -> Tensor:
-    """Mean hidden state over all positions of all texts after each layer: (layers, 1, width)."""
-    total = sum(hidden_states(model, ids).double().sum(1, keepdim=True) for ids in texts)
-    return (total / sum(len(ids[: model.length]) for ids in texts)).float()
+def mean_state(model: GPT, texts: list[np.ndarray]) -> Tensor:
+    """Mean hidden state after each layer: of each position of texts of one length, else of all positions.
+
+    Clones share the position embedding: with one mean for all positions, equal positions would look alike
+    in any model. (layers, positions or 1, width).
+    """
+    every = (hidden_states(model, ids).double() for ids in texts)
+    if len(set(map(len, texts))) == 1:
+        return (sum(every) / len(texts)).float()
+    positions = sum(len(ids[: model.length]) for ids in texts)
+    return (sum(states.sum(1, keepdim=True) for states in every) / positions).float()
 
 
 # --- the texts ------------------------------------------------------------------------------------
@@ -308,7 +316,7 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
     methods = {"positions": lambda *states: states} if run.config["vocab"] == "cloned" else {}
     if matching or not methods:
         methods["matching"] = matched
-    means = [mean_state(run.model, side) for side in zip(*texts, strict=True)]
+    means = [mean_state(run.model, list(side)) for side in zip(*texts, strict=True)]
     values = defaultdict(lambda: defaultdict(list))
     for found in look_at(run, texts, hidden_states, "hidden states"):
         sides = zip(run.languages, found, means, strict=True)
@@ -317,7 +325,10 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
             for name, partners in methods.items():
                 left, right = partners(states, other_states)
                 cosines[name].append(by_position(left, right))
-                cosines[f"{name}, centred"].append(by_position(left - mean, right - other_mean))
+                # Matched partners stand at different positions: of them, the mean over positions is taken off.
+                taken = [m if name == "positions" else m.mean(1, keepdim=True) for m in (mean, other_mean)]
+                centred = by_position(left - taken[0], right - taken[1])
+                cosines[f"{name}, centred"].append(centred)
             cosines["shuffled"].append(shuffled(states, other_states))
     return {
         pair: {name: list(map(estimate, torch.stack(rows).T.cpu().numpy())) for name, rows in cosines.items()}

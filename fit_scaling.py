@@ -2,7 +2,7 @@
 
     python fit_scaling.py out/table1                     # table.md, laws.json and figure.png beside the runs
     python fit_scaling.py out/table1 out/table1-seed1    # two seeds: rows are means, intervals cover both
-    python fit_scaling.py out/table1 --ladder best       # against the best recipe for each number of tokens
+    python fit_scaling.py out/table1 --ladder recipe     # against runs of the same batch, not the best one
     python fit_scaling.py out/mine --recommend           # and which mix serves the rarest language best
 
 Monolingual runs give the law 1 / PPL = c - a * x^-b, with x = training tokens / 1.2 billion (appendix B of
@@ -378,7 +378,7 @@ def best_of_each_length(points: list[Measured]) -> list[Measured]:
     return [point for point, ppls in zip(points, beside, strict=True) if point.ppl == min(ppls)]
 
 
-def fit(folders: list[Path], ladder: str = "recipe", paper_fit: bool = False) -> Fitted:
+def fit(folders: list[Path], ladder: str = "best", paper_fit: bool = False) -> Fitted:
     """Read the folders, fit the laws, and work out every row."""
     groups = experiments(collect(folders))
     rows = [row_of(group, position) for group in groups for position in range(len(group[0]["languages"]))]
@@ -518,7 +518,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
     parser.add_argument("--out", type=Path, help="where table, laws and figure go (the first folder)")
-    parser.add_argument("--ladder", choices=LADDERS, default="recipe", help="monolingual runs to fit")
+    parser.add_argument("--ladder", choices=LADDERS, default="best", help="monolingual runs to fit (best)")
     parser.add_argument("--paper-fit", action="store_true", help="least squares of 1 / PPL, not of its log")
     parser.add_argument("--recommend", action="store_true", help="also say which mix helps the rarest most")
     args = parser.parse_args(arguments)

@@ -129,7 +129,7 @@ class GPT(nn.Module):
         return linear_cross_entropy(self.hidden(tokens), self.output.weight, targets)
 
     def non_embedding_params(self) -> int:
-        """Parameters outside the two embedding matrices, as the paper counts: mini 11M, small 85M, medium 303M.
+        """Parameters outside the two embedding matrices, as in the paper: mini 11M, small 85M, medium 303M.
 
         Position embeddings count, being no part of any vocabulary: only with them does medium round to 303M.
         """

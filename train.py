@@ -256,7 +256,7 @@ class Process(NamedTuple):
             torch.cuda.set_device(local)
             return cls(rank, world, torch.device("cuda", local))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        runs = int(os.environ.get("JOBS", 1))  # that the scripts in runs/ start side by side
+        runs = int(os.environ.get("JOBS", "1"))  # that the scripts in runs/ start side by side
         torch.set_num_threads(max(1, cores // local_world // runs))  # torchrun's own default is one thread
         keep_freed_memory()
         return cls(rank, world, torch.device("cpu"))

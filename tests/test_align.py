@@ -112,6 +112,19 @@ def test_shuffled_is_the_mean_over_all_pairs_of_different_positions(n, m, seed):
     assert align.shuffled(one[:, :1], other[:, :1]).isfinite().all()  # no other position is there
 
 
+def test_a_position_embedding_that_clones_share_is_no_alignment(monkeypatch):
+    position, said = 5 * random(1, 6, 16), random(2, 40, 1, 6, 16, seed=1)
+    texts = [[100 * text + np.arange(6), 10_000 + 100 * text + np.arange(6)] for text in range(40)]
+    states = lambda model, ids: position + said[ids[0] // 10_000, ids[0] % 10_000 // 100]  # noqa: E731
+    monkeypatch.setattr(align, "hidden_states", states)
+    languages = [SimpleNamespace(name=name) for name in ("EN1", "EN2")]
+    run = SimpleNamespace(out=Path("made-up"), config={"vocab": "cloned"}, languages=languages)
+    run.model = SimpleNamespace(length=512)
+    found = align.measure_hidden(run, texts, matching=False)["EN1-EN2"]
+    assert means(found["positions"])[0] > 0.9
+    assert abs(means(found["positions, centred"])[0]) < 0.1
+
+
 def test_centring_takes_off_what_all_states_of_a_language_share(monkeypatch):
     """States are a large direction of each language's own plus what a text says, whose mean is 0."""
     said = 2 * random(2, 12, 8)  # (layers, positions, width)

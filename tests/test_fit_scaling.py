@@ -291,11 +291,11 @@ def test_run_folders_become_a_table_and_a_figure(table1, command):
     assert cells_of(out)["long", "EN1"][2] == "-"
     assert cells_of(out)["long", "EN1"][3].endswith("]*")
     assert "Law of small, en: 1/PPL = 0.08412 - 0.03872 * (tokens / 1.2e9)^-0.2068; b = 0.207 [" in out
-    assert "Fitted on 5 monolingual runs of the same recipe, 59.9M to 3.59B tokens.\n" in out
+    assert "Fitted on 5 monolingual runs that are the best of their length, 59.9M to 3.59B tokens.\n" in out
     assert (table1 / "table.md").read_text() in out
     assert (table1 / "figure.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     (law,) = json.loads((table1 / "laws.json").read_text())["laws"]
-    assert (law["size"], law["source"], law["batch"]) == ("small", "en", 128)
+    assert (law["size"], law["source"], law["length"]) == ("small", "en", 512)
     assert law["b"] == pytest.approx(PAPERS.b, abs=1e-5)
     assert law["b_95"] == pytest.approx([PAPERS.b] * 2, abs=1e-4)
 
@@ -426,7 +426,7 @@ def test_what_cannot_be_used_is_told_and_left_out(table1, capsys):
         "left out: unevaluated is not evaluated, or diverged; python evaluate.py unevaluated",
         "the code changed between these runs: fedcba987654, 0123456789ab",
         "left out: twice has the settings and the seed of 90-10",
-        "no law for mini, en from runs of the same recipe: "
+        "no law for mini, en from runs that are the best of their length: "
         "found 0 lengths of monolingual runs (train.py --ratio 1), expected three",
     ]
     known = [row.token_efficiency for row in rows if row.run != "mini"]
