@@ -15,8 +15,8 @@ For every pair of languages it measures, prints, draws, and merges into result.j
   hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
                real languages and with --matching (Tables 2 and 4, Figure 14). The matching has the largest
                sum of cosines, mean over layers. "shuffled" is the cosine of different positions, which is
-               large where all states share one direction; "centred" is without each language's mean state, for
-               clones that of each position
+               large where all states share one direction; "centred" is without each language's mean state,
+               for clones that of each position
   gradients    cosine of the gradients of one sequence's mean loss in each language, for each parameter
                tensor; "blocks" is the macro average over those inside the blocks (Figures 11 to 13)
 
@@ -325,7 +325,7 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
             for name, partners in methods.items():
                 left, right = partners(states, other_states)
                 cosines[name].append(by_position(left, right))
-                # Matched partners stand at different positions: of them, the mean over positions is taken off.
+                # Matched partners stand at different positions, which have one mean.
                 taken = [m if name == "positions" else m.mean(1, keepdim=True) for m in (mean, other_mean)]
                 centred = by_position(left - taken[0], right - taken[1])
                 cosines[f"{name}, centred"].append(centred)

@@ -128,9 +128,7 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
     """What config.json says of languages: sources, how pieces become joint ids, shares by stage."""
     names = args.languages or list(dataset.languages)[:1]
     if unknown := [name for name in names if name not in dataset.languages]:
-        raise UserError(
-            f"--languages {' '.join(unknown)}: {dataset.folder} has {' '.join(dataset.languages)}"
-        )
+        raise UserError(f"--languages {unknown[0]}: {dataset.folder} has {' '.join(dataset.languages)}")
     if len(set(names)) < len(names):
         raise UserError(f"--languages {' '.join(names)}: one is named twice; --clones makes clones")
     alone = args.mix == [[1.0]] or (args.mix is None and set(args.ratio) == {1.0})
@@ -166,10 +164,8 @@ def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -
     available = {source: dataset.languages[source]["train"]["tokens"] for source in mean_shares}
     for source, tokens in available.items():
         if tokens <= recipe["length"]:
-            sequence = f"one sequence of {recipe['length']}"
-            raise UserError(
-                f"{dataset.folder}: {source} has {tokens} training tokens, expected more than {sequence}"
-            )
+            needed = f"expected more than one sequence of {recipe['length']}"
+            raise UserError(f"{dataset.folder}: {source} has {tokens} training tokens, {needed}")
     one_pass = min(available[source] / share for source, share in mean_shares.items() if share)
     per_step = recipe["batch"] * recipe["length"]
     steps = int((args.tokens or min(STANDARD_TOKENS, one_pass)) / per_step + 0.5)
@@ -343,9 +339,7 @@ def compiler_works(process: Process) -> bool:
         return True
     except Exception as error:  # whatever is missing must not cost the run
         reason = (str(error).strip() or "no reason given").splitlines()[0][:160]
-        process.say(
-            f"torch.compile does not work here, going on without it ({type(error).__name__}: {reason})"
-        )
+        process.say(f"torch.compile does not work, going on without it ({type(error).__name__}: {reason})")
         return False
 
 
@@ -598,21 +592,17 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     process = Process.current(args.device)
     if args.fsdp and process.world == 1:
-        raise UserError(
-            "--fsdp splits a model among processes, found one; start torchrun with --nproc-per-node 2"
-        )
+        raise UserError("--fsdp splits a model among processes, found one; see torchrun's --nproc-per-node")
     attention.choose(args.attention, process.device)
     dataset = open_data(args.data)
     config = settings(args, dataset, process.device)
     out = run_folder(args, config)
     if (out / "result.json").exists():
-        other = read_json(out / "config.json").get("code") != config["code"]
-        process.say(
-            f"{out} is finished, by other code than this: --out another folder, or remove it, to train anew"
-            if other
-            else f"{out} is finished; next: python evaluate.py {out}"
-        )
-        return
+        if read_json(out / "config.json").get("code") != config["code"]:
+            return process.say(
+                f"{out} is finished, by other code than this: give another --out to train anew"
+            )
+        return process.say(f"{out} is finished; next: python evaluate.py {out}")
     mixture = build_mixture(dataset, config)
     shown = [
         f"{language.name} {'→'.join(f'{100 * stage[i]:.3g}' for stage in config['stages'])}%"
@@ -624,17 +614,14 @@ def main(arguments: list[str] | None = None) -> None:
     process.say(f"text: {length} of {args.data}: {', '.join(passes)}")
     process.say(f"machine: {process.device_name()}, {config['precision']}, processes: {process.world}")
     if config["warmup"] >= config["steps"]:
-        process.say(
-            f"warning: {config['warmup']} steps of --warmup leave none of {config['steps']} to learn in"
-        )
+        process.say(f"warning: --warmup takes {config['warmup']} of {config['steps']} steps")
     try:
         alone = exclusive(out) if process.rank == 0 else contextlib.nullcontext()
         with alone, process.group(), requests_to_stop(process) as asked:
             facts = train(args, config, mixture, out, process, asked)
     except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"out of memory; a smaller --micro-batch takes less ({str(error).splitlines()[0]})"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"out of memory; a smaller --micro-batch takes less ({reason})") from None
     if process.rank > 0:
         return
     languages = [

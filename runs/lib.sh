@@ -26,9 +26,9 @@ NOVEL_DATA=eltec
 [ -z "$NOVELS" ] || NOVEL_DATA=novels
 case $SCALE in
 cpu) # 4x is 20 of the 20.4 million characters of pydocs: no row of Table 1 reads a text twice
-    STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_RECIPE=${RECIPE:-} STEPS=matched
+    STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_RECIPE=${RECIPE:-} BEST_BATCH=4
     OTHER_RECIPE="--batch 8 --learning-rate 1e-3 --warmup 100" # as pico's, but for the rate
-    LADDER="1 0.5 0.3 0.2 0.1" REAL_LADDER=$LADDER OTHER_LADDER=$LADDER
+    LADDER="1 0.5 0.4 0.3 0.2 0.1" REAL_LADDER=$LADDER OTHER_LADDER=$LADDER
     CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-char PIECES="--pieces char" OUT=${OUT:-out} JOBS_BY_DEFAULT=2
     ;;
 gpu) # 1x is one and a half passes over the English novels, 3x four and a half, more than which teaches little
@@ -133,8 +133,8 @@ all_done() { # wait for the runs that still go on
 }
 trap 'kill ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true' EXIT # each saves what it has
 
-batch_of() { # TIMES: the batch that gives a shorter run as many steps as 1x has, where the scale matches them
-    [ -z "${STEPS:-}" ] || awk "BEGIN { b = int(8 * $1 + 0.5); print \"--batch\", b < 1 ? 1 : b }"
+batch_of() { # TIMES: the batch with which a monolingual run of this length does best, where the scale says so
+    [ -z "${BEST_BATCH:-}" ] || awk "BEGIN { b = int($BEST_BATCH * $1 + 0.5); print \"--batch\", b < 2 ? 2 : b }"
 }
 
 ladder() { # [LANGUAGE]: monolingual runs of different length, for the law
