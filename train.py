@@ -311,12 +311,12 @@ def requests_to_stop(process: Process):
 def keep_freed_memory() -> None:
     """Let the C library keep what a step frees for the next: or Linux fills each page with zeros every time.
 
-    A fifth of a step with a vocabulary of ten clones. The numbers are glibc's M_MMAP_THRESHOLD and
-    M_TRIM_THRESHOLD.
+    A fifth of a step with a vocabulary of ten clones. The numbers are glibc's M_MMAP_THRESHOLD,
+    M_TRIM_THRESHOLD and, for the threads of an evaluation, M_ARENA_MAX.
     """
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        ctypes.CDLL(None).mallopt(-3, 2**30)
-        ctypes.CDLL(None).mallopt(-1, 2**31 - 1)
+        for setting, value in ((-3, 2**30), (-1, 2**31 - 1), (-8, 1)):
+            ctypes.CDLL(None).mallopt(setting, value)
 
 
 def default_precision(device: torch.device) -> str:

@@ -3,14 +3,14 @@
     python -m paper.compare out/table1                                   # compare.md beside the runs
     python -m paper.compare out/table1 out/figure2 --out out/compared    # of all these runs together
 
-The eight takeaways are claims that numbers can bear out or not. A claim is a sentence and a few
-comparisons: which of two numbers does the paper find smaller? Where the interval of their difference holds 0,
-runs like these cannot tell. A takeaway holds where all of its claims do that could be checked.
+Where the interval of the difference of two numbers holds 0, runs like these cannot tell which is smaller. A
+takeaway holds where all of its claims do that could be checked.
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable
+import re
+from collections import Counter, defaultdict
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +21,7 @@ from fit_scaling import RESAMPLES, Fitted, Quantity, Row, fit, quantity
 from model import SIZES
 from paper import values
 
-CLONES, REAL = "clones", "real languages"
-FAMILIES = {CLONES: ("cloned",), REAL: ("disjoint", "anchored")}  # the vocabularies of each
+CLONES, REAL = ("cloned",), ("disjoint", "anchored")  # the vocabularies of each
 ORDER = list(SIZES)  # from the smallest
 
 
@@ -42,18 +41,19 @@ class Setting(NamedTuple):
     def __str__(self) -> str:
         number = f" x{len(self.languages)}" if len(self.languages) > 2 else ""
         stages = "→".join(f"{share:g}" for share in self.shares)
-        return f"{self.size} {self.vocab}{number} {stages}% at {self.times:g}x"
+        anchors = f", {self.anchors:g} anchored" if self.anchors else ""
+        return f"{self.size} {self.vocab}{number} {stages}% at {self.times:g}x{anchors}"
 
 
 Rows = dict[tuple[Setting, int], Row]  # by setting, and the language's position in it
 
 
-def family(fitted: Fitted, name: str) -> Rows:
-    """The rows of clones or of real languages, and monolingual ones on their text; "1x" is the shortest mix.
+def family(fitted: Fitted, vocabs: tuple[str, ...]) -> Rows:
+    """The rows of CLONES or REAL, and monolingual ones on their text; "1x" is the shortest mix.
 
     English alone is another text beside clones than beside French. Of several, that of most rows counts.
     """
-    mixed = [row.result for row in fitted.rows if row.result["vocab"] in FAMILIES[name]]
+    mixed = [row.result for row in fitted.rows if row.result["vocab"] in vocabs]
     texts = Counter((result["fingerprint"], *dict.fromkeys(result["sources"])) for result in mixed)
     if not texts:
         return {}
@@ -64,12 +64,11 @@ def family(fitted: Fitted, name: str) -> Rows:
     for row in fitted.rows:
         result = row.result
         right_text = result["fingerprint"] == text and set(result["sources"]) <= set(names)
-        if right_text and result["vocab"] in ("monolingual", *FAMILIES[name]):
+        if right_text and result["vocab"] in ("monolingual", *vocabs):
             languages = tuple(names[source] for source in result["sources"])
             shares = tuple(round(100 * stage[0], 3) for stage in result["stages"])
-            times = result["tokens"] / standard
-            nearest = round(20 * times) / 20  # a run is a whole number of steps long, and so never quite 0.1x
-            times = nearest if abs(times - nearest) < 0.02 * times else round(times, 2)
+            # Two digits: a run is a whole number of steps long, and so never quite 0.1x.
+            times = float(f"{result['tokens'] / standard:.2g}")
             setting = Setting(result["vocab"], languages, shares, times, result["size"], result["anchors"])
             found.setdefault((setting, row.position), row)
     return found
@@ -82,7 +81,7 @@ def standard_size(fitted: Fitted) -> str:
     return max(sizes, key=lambda size: (sizes[size], -ORDER.index(size)))
 
 
-# Where in what align.py found for a pair of languages the paper's similarities are, each a list over layers.
+# The paper's similarities of a pair of languages, each a list over layers, in what align.py found.
 SIMILARITIES = {
     "hidden": lambda found: found.get("positions") or found["matching"],  # clones, real languages
     "gradients": lambda found: [found["blocks"]],
@@ -99,79 +98,89 @@ def similarities(own: Rows, part: str, size: str) -> dict[Setting, list[dict]]:
     }
 
 
-# --- numbers by experiment --------------------------------------------------------------------------
+# --- the claims of the takeaways --------------------------------------------------------------------
 
-PPL, TEFF = "PPL", "TEff"
-ALIGNMENT = "similarity"  # of hidden states, mean over layers
-EVEN, MAIN, RARE, SCHEDULE = (50,), (90,), (10,), (90, 10)  # shares of L1
-LONGER = (4, 3, 2)  # times the standard run's tokens
+# The first number is the smaller one, says the paper. L? is the language in which that is clearer, SIZE the
+# model of the tables, LARGER and LONGER the largest model and most tokens for which there are runs.
+CLAIMS = """
+1. clones do not generalise at 50/50: a token is worth less than a monolingual one (Table 1, row 4)
+  TEff of L1, SIZE cloned 50% at 1x < monolingual
+  TEff of L2, SIZE cloned 50% at 1x < monolingual
+2. imbalance helps: the rare clone's tokens are worth more (Table 1, row 5; Figure 1)
+  monolingual < TEff of L2, SIZE cloned 90% at 1x
+  TEff of L2, SIZE cloned 50% at 1x < TEff of L2, SIZE cloned 90% at 1x
+2. and it aligns the hidden states of clones (Table 2)
+  similarity of SIZE cloned 50% at 1x < similarity of SIZE cloned 90% at 1x
+3. a main language helps nine clones, although they see fewer tokens (Table 1, rows 6 and 7)
+  TEff of L2, SIZE cloned x10 10% at 1x < TEff of L2, SIZE cloned x10 50% at 1x
+  PPL of L2, SIZE cloned x10 50% at 1x < PPL of L2, SIZE cloned x10 10% at 1x
+4. longer training strengthens what imbalance is worth (Figures 2 and 9)
+  TEff of L2, SIZE cloned 90% at 1x less that at 50% < TEff of L2, SIZE cloned 90% at LONGERx less that at 50%
+4. so do larger models (Figures 2 and 9)
+  TEff of L2, SIZE cloned 90% at 1x less that at 50% < TEff of L2, LARGER cloned 90% at 1x less that at 50%
+5. on the same data, a schedule is better in both clones than 50/50 (Table 1, rows 10 to 13)
+  PPL of L1, SIZE cloned 90→10% at LONGERx < PPL of L1, SIZE cloned 50% at LONGERx
+  PPL of L2, SIZE cloned 90→10% at LONGERx < PPL of L2, SIZE cloned 50% at LONGERx
+6. real languages with a tenth of the tokens gain (Table 3, rows 8, 9, 12, 13; Figure 3)
+  monolingual < TEff of L2, SIZE anchored 90% at 1x
+  monolingual < TEff of L1, SIZE anchored 10% at 1x
+  monolingual < TEff of L2, SIZE disjoint 90% at 1x
+  monolingual < TEff of L1, SIZE disjoint 10% at 1x
+6. without much more alignment: less than half of what clones gain (Table 4)
+  similarity of SIZE disjoint 90% at 1x less that at 50% < half of what clones gain
+  similarity of SIZE anchored 90% at 1x less that at 50% < half of what clones gain
+7. for real languages the gain shrinks with longer training (Figures 4 and 10)
+  TEff of L2, SIZE anchored 90% at LONGERx < TEff of L2, SIZE anchored 90% at 1x
+7. and grows with the model (Figures 4 and 10)
+  TEff of L2, SIZE anchored 90% at 1x < TEff of L2, LARGER anchored 90% at 1x
+8. for real languages no schedule is better in both (Table 3, rows 10, 14, 15)
+  PPL of L?, SIZE disjoint 50% at 1x < PPL of L?, SIZE disjoint 90→10% at 1x
+  PPL of L?, SIZE anchored 50% at 1x < PPL of L?, SIZE anchored 90→10% at 1x
+  PPL of L?, SIZE anchored 50% at 1x < PPL of L?, SIZE anchored 90→10→50→50% at 1x
+"""
+
+Numbers = dict[str, np.ndarray]  # each first, then what else might have been found, as in Row
 
 
-class Missing(Exception):
-    """A claim or a figure needs an experiment that is not there; the message names it."""
-
-
-class Named(NamedTuple):
-    """A number and what it is."""
-
-    name: str
-    drawn: np.ndarray  # the number, then what else might have been found, as in Row
-
-
-class Evidence(NamedTuple):
-    """Numbers by measure, setting and position: of one's own runs, or of the paper."""
-
-    numbers: dict[tuple[str, Setting, int], np.ndarray]
-    size: str  # of the tables
-
-    def get(self, measure, vocab, shares, position=0, *, times=1, languages=2, size=None) -> Named:
-        """A number, or Missing."""
-        names = values.EN * languages if vocab == "cloned" else values.EN_FR
-        setting = Setting(vocab, names, shares, times, size or self.size)
-        if (measure, setting, position) not in self.numbers:
-            raise Missing(f"{measure} of {setting}")
-        language = "" if measure == ALIGNMENT else f"L{position + 1}, "
-        return Named(f"{measure} of {language}{setting}", self.numbers[measure, setting, position])
-
-    def larger(self) -> list[str]:
-        """Sizes above that of the tables, the largest first."""
-        return ORDER[: ORDER.index(self.size) : -1]
-
-
-def exactly(value: float) -> np.ndarray:
-    """A number that could not have been another, as one that the paper prints."""
-    return np.full(1 + RESAMPLES, value)
-
-
-def evidence_of(own: Rows, size: str) -> Evidence:
-    """What one's own runs found."""
+def numbers_of(own: Rows, size: str) -> Numbers:
+    """What one's own runs found, by the names that CLAIMS give."""
     numbers, random = {}, np.random.default_rng(0)
     for (setting, position), row in own.items():
-        for measure, name in ((PPL, "ppl"), (TEFF, "token_efficiency")):
+        for measure, name in (("PPL", "ppl"), ("TEff", "token_efficiency")):
             if name in row.drawn:
-                numbers[measure, setting, position] = row.drawn[name]
+                numbers[f"{measure} of L{position + 1}, {setting}"] = row.drawn[name]
     for setting, layers in similarities(own, "hidden", size).items():
         # All layers see the same texts, so that their errors do not average out.
         mean = sum(layer["mean"] for layer in layers) / len(layers)
         error = sum(layer["standard_error"] or math.nan for layer in layers) / len(layers)
-        numbers[ALIGNMENT, setting, 0] = mean + error * np.append(0, random.standard_normal(RESAMPLES))
-    return Evidence(numbers, size)
+        numbers[f"similarity of {setting}"] = mean + error * np.append(0, random.standard_normal(RESAMPLES))
+    return numbers
 
 
-# --- the claims of the takeaways --------------------------------------------------------------------
+def with_gains(numbers: Numbers, size: str) -> Numbers:
+    """Also what follows from them: what imbalance is worth, where the law has a number for both."""
+    found = numbers | {"monolingual": np.ones(1 + RESAMPLES)}
+    for name, drawn in numbers.items():
+        even = numbers.get(name.replace(" 90% ", " 50% "), drawn)
+        if " 90% " in name and even is not drawn and not np.isinf([drawn[0], even[0]]).any():
+            with np.errstate(invalid="ignore"):  # inf - inf
+                found[f"{name} less that at 50%"] = drawn - even
+    clones = f"similarity of {size} cloned 90% at 1x less that at 50%"
+    return found | ({"half of what clones gain": found[clones] / 2} if clones in found else {})
 
 
 class Less(NamedTuple):
-    """`low` is smaller than `high`, says the paper."""
+    """One number is smaller than another, says the paper."""
 
-    low: Named
-    high: Named
+    names: list[str]
+    low: np.ndarray
+    high: np.ndarray
 
     @property
     def verdict(self) -> str:
         """A word of SUMMARY; it is certain if the interval of the paired difference does not hold 0."""
         with np.errstate(invalid="ignore"):  # inf - inf
-            difference = quantity(self.low.drawn - self.high.drawn)
+            difference = quantity(self.low - self.high)
         if math.isnan(difference.value) or math.isnan(difference.low):
             return "cannot be judged"
         certain = difference.excludes(0)
@@ -180,126 +189,9 @@ class Less(NamedTuple):
         return "does not hold" if certain else "fails within chance"
 
     def __str__(self) -> str:
-        sign = "<" if self.low.drawn[0] < self.high.drawn[0] else "not <"
-        numbers = [f"{drawn[0]:.3g}" if abs(drawn[0]) < 1e6 else f"{drawn[0]:.0e}" for _, drawn in self]
-        return f"{self.low.name} {numbers[0]} {sign} {self.high.name} {numbers[1]}"
-
-
-class Claim(NamedTuple):
-    """A part of a takeaway, and the comparisons it consists of."""
-
-    takeaway: int
-    sentence: str
-    comparisons: Callable[[Evidence], list[Less]]
-
-
-CLAIMS: list[Claim] = []
-ALONE = Named("monolingual", exactly(1.0))
-
-
-def claim(takeaway: int, sentence: str):
-    """Enter the function below into CLAIMS."""
-    return lambda comparisons: CLAIMS.append(Claim(takeaway, sentence, comparisons)) or comparisons
-
-
-def first(options: Iterable, comparisons: Callable[..., list[Less]]) -> list[Less]:
-    """The comparisons at the first option for which there are runs, or Missing."""
-    missing = Missing("a larger model")
-    for option in options:
-        try:
-            return comparisons(option)
-        except Missing as error:
-            missing = error
-    raise missing
-
-
-def gain(e: Evidence, vocab: str, **condition) -> Named:
-    """What imbalance is worth: TEff of L2 at 90/10, less that at 50/50."""
-    more, less = (e.get(TEFF, vocab, shares, 1, **condition) for shares in (MAIN, EVEN))
-    if math.isinf(more.drawn[0]) or math.isinf(less.drawn[0]):
-        raise Missing(f"a finite {more.name}: the law has no number for that perplexity")
-    with np.errstate(invalid="ignore"):  # inf - inf
-        return Named(f"{more.name} less that at 50%", more.drawn - less.drawn)
-
-
-@claim(1, "clones do not generalise at 50/50: a token is worth less than a monolingual one (Table 1, row 4)")
-def clones_do_not_generalise(e: Evidence) -> list[Less]:
-    return [Less(e.get(TEFF, "cloned", EVEN, position), ALONE) for position in (0, 1)]
-
-
-@claim(2, "imbalance helps: the rare clone's tokens are worth more (Table 1, row 5; Figure 1)")
-def imbalance_helps(e: Evidence) -> list[Less]:
-    rare = e.get(TEFF, "cloned", MAIN, 1)
-    return [Less(ALONE, rare), Less(e.get(TEFF, "cloned", EVEN, 1), rare)]
-
-
-@claim(2, "and it aligns the hidden states of clones (Table 2)")
-def imbalance_aligns(e: Evidence) -> list[Less]:
-    return [Less(e.get(ALIGNMENT, "cloned", EVEN), e.get(ALIGNMENT, "cloned", MAIN))]
-
-
-@claim(3, "a main language helps nine clones, although they see fewer tokens (Table 1, rows 6 and 7)")
-def main_language_helps_many(e: Evidence) -> list[Less]:
-    worth = [e.get(TEFF, "cloned", shares, 1, languages=10) for shares in (RARE, EVEN)]
-    ppl = [e.get(PPL, "cloned", shares, 1, languages=10) for shares in (EVEN, RARE)]
-    return [Less(*worth), Less(*ppl)]
-
-
-@claim(4, "longer training strengthens what imbalance is worth (Figures 2 and 9)")
-def longer_strengthens(e: Evidence) -> list[Less]:
-    return first(LONGER, lambda times: [Less(gain(e, "cloned"), gain(e, "cloned", times=times))])
-
-
-@claim(4, "so do larger models (Figures 2 and 9)")
-def larger_strengthens(e: Evidence) -> list[Less]:
-    return first(e.larger(), lambda size: [Less(gain(e, "cloned"), gain(e, "cloned", size=size))])
-
-
-@claim(5, "on the same data, a schedule is better in both clones than 50/50 (Table 1, rows 10 to 13)")
-def schedule_helps_clones(e: Evidence) -> list[Less]:
-    def both(times: float) -> list[Less]:
-        ppl = [[e.get(PPL, "cloned", shares, i, times=times) for shares in (SCHEDULE, EVEN)] for i in (0, 1)]
-        return [Less(*pair) for pair in ppl]
-
-    return first(LONGER, both)
-
-
-@claim(6, "real languages with a tenth of the tokens gain (Table 3, rows 8, 9, 12, 13; Figure 3)")
-def rare_real_languages_gain(e: Evidence) -> list[Less]:
-    rare = [(vocab, *place) for vocab in ("anchored", "disjoint") for place in ((MAIN, 1), (RARE, 0))]
-    return [Less(ALONE, e.get(TEFF, *place)) for place in rare]
-
-
-@claim(6, "without much more alignment: less than half of what clones gain (Table 4)")
-def real_languages_do_not_align(e: Evidence) -> list[Less]:
-    found = {}
-    for vocab in ("cloned", "disjoint", "anchored"):
-        more, less = (e.get(ALIGNMENT, vocab, shares) for shares in (MAIN, EVEN))
-        found[vocab] = Named(f"gain in similarity, {vocab}", more.drawn - less.drawn)
-    half = Named("half of clones'", found["cloned"].drawn / 2)
-    return [Less(found["disjoint"], half), Less(found["anchored"], half)]
-
-
-@claim(7, "for real languages the gain shrinks with longer training (Figures 4 and 10)")
-def real_gain_shrinks(e: Evidence) -> list[Less]:
-    now = e.get(TEFF, "anchored", MAIN, 1)
-    return first(LONGER, lambda times: [Less(e.get(TEFF, "anchored", MAIN, 1, times=times), now)])
-
-
-@claim(7, "and grows with the model (Figures 4 and 10)")
-def real_gain_grows_with_size(e: Evidence) -> list[Less]:
-    now = e.get(TEFF, "anchored", MAIN, 1)
-    return first(e.larger(), lambda size: [Less(now, e.get(TEFF, "anchored", MAIN, 1, size=size))])
-
-
-@claim(8, "for real languages no schedule is better in both (Table 3, rows 10, 14, 15)")
-def schedules_trade_off(e: Evidence) -> list[Less]:
-    """In one language at least, the schedule is the worse."""
-    found = []
-    for vocab, shares in (("disjoint", SCHEDULE), ("anchored", SCHEDULE), ("anchored", (90, 10, 50, 50))):
-        both = [Less(e.get(PPL, vocab, EVEN, i), e.get(PPL, vocab, shares, i)) for i in (0, 1)]
-        found.append(max(both, key=lambda less: less.high.drawn[0] / less.low.drawn[0]))
-    return found
+        both = self.low[0], self.high[0]
+        low, high = (f"{value:.3g}" if abs(value) < 1e6 else f"{value:.0e}" for value in both)
+        return f"{self.names[0]} {low} {'<' if both[0] < both[1] else 'not <'} {self.names[1]} {high}"
 
 
 # --- the verdicts -----------------------------------------------------------------------------------
@@ -315,28 +207,46 @@ SUMMARY = {
 }
 
 
-def judge(claim: Claim, evidence: Evidence) -> tuple[str, str]:
-    """The worst word of SUMMARY that its comparisons earn, and the numbers it rests on."""
-    try:
-        comparisons = claim.comparisons(evidence)
-    except Missing as missing:
-        return "not run", f"needs {missing}"
-    words = {less.verdict for less in comparisons}
-    return next(word for word in SUMMARY if word in words), "; ".join(map(str, comparisons))
+def compare_numbers(line: str, numbers: Numbers) -> Less:
+    """A line of CLAIMS; of two languages, that in which it is clearer. KeyError if a number is missing."""
+    both = []
+    for language in ("L1", "L2"):
+        names = line.strip().replace("L?", language).split(" < ")
+        both.append(Less(names, *(numbers[name] for name in names)))
+    with np.errstate(all="ignore"):
+        return max(both, key=lambda less: less.high[0] / less.low[0])
 
 
-def takeaways(evidence: Evidence) -> str:
+def judge(comparisons: list[str], numbers: Numbers, size: str) -> tuple[str, str]:
+    """The worst word of SUMMARY that the lines of a claim earn, and the numbers it rests on."""
+    larger = ORDER[: ORDER.index(size) : -1] or ["a larger model"]
+    for model, times in product(larger, "432"):
+        lines = [line.replace("SIZE", size) for line in comparisons]
+        lines = [line.replace("LARGER", model).replace("LONGER", times) for line in lines]
+        try:
+            found = [compare_numbers(line, numbers) for line in lines]
+        except KeyError as error:
+            missing = error.args[0]
+        else:
+            words = {less.verdict for less in found}
+            return next(word for word in SUMMARY if word in words), "; ".join(map(str, found))
+    return "not run", f"needs {missing}"
+
+
+def takeaways(numbers: Numbers, size: str) -> str:
     """Which of the eight hold, then every claim with its verdict, as Markdown."""
-    verdicts = [(claim, *judge(claim, evidence)) for claim in CLAIMS]
-    found: dict[str, list[str]] = {word: [] for word in SUMMARY}
-    for number in range(1, 9):
-        words = [word for claim, word, _ in verdicts if claim.takeaway == number]
-        worst = next(word for word in SUMMARY if word in words)
-        found[worst].append(f"{number}{' (in part)' if 'not run' in words and worst != 'not run' else ''}")
-    lines = [f"{SUMMARY[word]}: {', '.join(numbers)}.\n" for word, numbers in found.items() if numbers]
-    lines += "\n"
-    lines += [f"{c.takeaway}. {c.sentence}: **{word}**; {told}\n" for c, word, told in verdicts]
-    return "".join(lines)
+    numbers, words, claims = with_gains(numbers, size), defaultdict(set), ""
+    for claim in re.split(r"\n(?=\d)", CLAIMS.strip()):
+        sentence, *comparisons = claim.splitlines()
+        word, told = judge(comparisons, numbers, size)
+        words[sentence[0]].add(word)
+        claims += f"{sentence}: **{word}**; {told}\n"
+    found = defaultdict(list)
+    for number, own in words.items():
+        worst = next(word for word in SUMMARY if word in own)
+        found[worst].append(number + " (in part)" * ("not run" in own and worst != "not run"))
+    summary = [f"{told}: {', '.join(found[word])}.\n" for word, told in SUMMARY.items() if word in found]
+    return f"{''.join(summary)}\n{claims}"
 
 
 # --- the page ---------------------------------------------------------------------------------------
@@ -391,28 +301,22 @@ def compare_similarities(own: Rows, size: str) -> str:
     return f"## Tables 2 and 4, Figures 6 and 11 to 13\n\n{told}"
 
 
-def compare(fitted: Fitted) -> str:
-    """Everything beside the paper, as Markdown."""
+def main(arguments: list[str] | None = None) -> None:
+    """Compare the runs below the given folders with the paper's."""
+    parser = Parser(__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
+    parser.add_argument("--out", type=Path, help="where compare.md goes (the first folder)")
+    args = parser.parse_args(arguments)
+    fitted = fit(args.folders)
     size, clones, real = standard_size(fitted), family(fitted, CLONES), family(fitted, REAL)
     parts = [
         f"# {size} beside the paper's {values.SIZE}\n",
         compare_table("Table 1", "runs/table1.sh and runs/figure2.sh", clones, size),
         compare_table("Table 3", "runs/table3.sh", real, size),
         compare_similarities(clones | real, size),
-        f"## Takeaways\n\n{takeaways(evidence_of(clones | real, size))}",
+        f"## Takeaways\n\n{takeaways(numbers_of(clones | real, size), size)}",
     ]
-    return "\n".join(parts)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Compare the runs below the given folders with the paper's."""
-    parser = Parser(__doc__)
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="out/FOLDER", help="folders of evaluated runs"
-    )
-    parser.add_argument("--out", type=Path, help="where compare.md goes (the first folder)")
-    args = parser.parse_args(arguments)
-    text, path = compare(fit(args.folders)), (args.out or args.folders[0]) / "compare.md"
+    text, path = "\n".join(parts), (args.out or args.folders[0]) / "compare.md"
     write(path, text)
     print(f"{text}\nwritten to {path}")
 

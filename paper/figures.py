@@ -10,16 +10,21 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 import align
 from common import Parser, UserError, count, run_script, write_figure
 from fit_scaling import Fitted, Law, Quantity, Row, fit, names_of
 from paper import values
-from paper.compare import CLONES, EVEN, MAIN, ORDER, REAL, Missing, Rows, Setting, family, standard_size
+from paper.compare import CLONES, ORDER, REAL, Rows, Setting, family, standard_size
 
 PAPER = {"alpha": 0.4, "linestyle": "none", "marker": "s", "markerfacecolor": "none", "markeredgewidth": 1.5}
 LEGEND = {"frameon": False, "fontsize": 8}
+EVEN, MAIN = (50,), (90,)  # shares of L1
+
+
+class Missing(Exception):
+    """A figure needs an experiment that is not there; the message names it."""
 
 
 def glue(row: Row) -> Quantity:
@@ -68,6 +73,11 @@ def second(row: Setting | values.PaperRow) -> float:
     return 100 - row.shares[0]
 
 
+def of_language(rows: Rows, position: int, place=second) -> list[tuple[float, Row]]:
+    """Rows of a language and their places along an axis."""
+    return [(place(setting), row) for (setting, i), row in rows.items() if i == position]
+
+
 # --- how they are drawn -----------------------------------------------------------------------------
 
 
@@ -95,35 +105,32 @@ def finish(axes, measure: str, x_label: str) -> None:
 
 def logarithmic(axis) -> None:
     """Ticks at 1, 2, 3 and 5 times the powers of ten; all nine would write over each other."""
-
-    def text(value: float, _) -> str:
-        return count(value) if value >= 1000 else f"{value:.3g}"
-
-    axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-    axis.set_major_formatter(text)
-    axis.set_minor_formatter(text)
+    text = FuncFormatter(lambda value, _: count(value) if value >= 1000 else f"{value:.3g}")
+    axis.set(minor_locator=LogLocator(subs=(2, 3, 5)), major_formatter=text, minor_formatter=text)
 
 
 def by_ratio(axes, rows: Rows, vocab: str, measure: str, position: int, label: str, **style) -> None:
     """A language's rows against p(L2), and the paper's."""
-    mine = [(second(setting), row) for (setting, i), row in rows.items() if i == position]
-    points(axes, mine, measure, label=label, **style)
+    points(axes, of_language(rows, position), measure, label=label, **style)
     theirs = [(second(row), getattr(row, measure)[position]) for row in of_paper(vocab) if row.times == 1]
     axes.plot(*zip(*theirs, strict=True), color=style["color"], label=f"{label}, paper", **PAPER)
 
 
 def expected_curve(axes, rows: Rows, position: int, **style) -> None:
     """MLPE by p(L2), of a monolingual model on as many tokens, as far as the law reaches."""
-    mine = [(second(setting), row) for (setting, i), row in rows.items() if i == position]
-    shares = [share for share, _ in mine]
-    largest, row = max(mine, key=lambda pair: pair[1].seen)
-    curve = np.linspace(min(shares), max(shares), 60)
-    own, most = (curve, largest) if position else (100 - curve, 100 - largest)
-    tokens = row.seen * own / most
+    mine = of_language(rows, position)
+    row, curve = mine[0][1], np.linspace(*np.sort([share for share, _ in mine])[[0, -1]], 60)
+    tokens = row.result["tokens"] * (curve if position else 100 - curve) / 100
     known = [row.law is not None and row.law.covers(number) for number in tokens]
     if any(known):
         label = f"L{position + 1}, as many tokens alone (MLPE)"
         axes.plot(curve[known], row.law.perplexity(tokens[known]), label=label, **style)
+
+
+def law_curve(axes, law: Law, **style) -> None:
+    """A law as far as its runs reach."""
+    tokens = np.geomspace(law.fewest, law.most, 100)
+    axes.plot(tokens, law.perplexity(tokens), **style)
 
 
 # --- the figures ------------------------------------------------------------------------------------
@@ -141,8 +148,7 @@ def figure_1(figure, fitted: Fitted, size: str) -> None:
     left.legend(**LEGEND)
     for axes in right:
         for position, (colour, label) in enumerate((("C1", "L1"), ("C3", "L2, zero-shot"))):
-            mine = [(second(setting), row) for (setting, i), row in rows.items() if i == position]
-            points(axes, mine, "glue", color=colour, label=label)
+            points(axes, of_language(rows, position), "glue", color=colour, label=label)
         shares = [100 - share for share in values.GLUE_EN2]
         axes.plot(shares, values.GLUE_EN2.values(), color="C3", label="L2, paper", **PAPER)
         axes.axhspan(*values.GLUE_EN1, color="C1", alpha=0.25, label="L1, paper")
@@ -199,13 +205,11 @@ def figure_5(figure, fitted: Fitted, size: str) -> None:
     axes = figure.subplots()
     for i, (key, name) in enumerate(names_of(fitted.laws).items()):
         colour, law, runs = f"C{i % 10}", fitted.laws[key], fitted.points[key]
-        curve = np.geomspace(law.fewest, law.most, 100)
-        axes.plot(curve, law.perplexity(curve), color=colour, label=name)
+        law_curve(axes, law, color=colour, label=name)
         axes.plot([run.tokens for run in runs], [run.ppl for run in runs], "o", color=colour, markersize=5)
     for source, parameters in values.LAWS.items():
         law = Law(*parameters, 0.05 * values.TOKENS, 3 * values.TOKENS)
-        curve = np.geomspace(law.fewest, law.most, 100)
-        axes.plot(curve, law.perplexity(curve), color="0.5", alpha=0.5, label=f"paper: small, {source}")
+        law_curve(axes, law, color="0.5", alpha=0.5, label=f"paper: small, {source}")
         tokens = [fraction * values.TOKENS for fraction in values.POINTS[source]]
         axes.plot(tokens, values.POINTS[source].values(), color="0.5", **PAPER)
     finish(axes, "ppl", "training tokens")
@@ -250,7 +254,7 @@ def figure_8(figure, fitted: Fitted, size: str) -> None:
         raise Missing("balanced runs of clones with several --anchors")
     axes = figure.subplots()
     for position, colour in enumerate(("C1", "C3")):
-        mine = [(100 * setting.anchors, row) for (setting, i), row in rows.items() if i == position]
+        mine = of_language(rows, position, lambda setting: 100 * setting.anchors)
         points(axes, mine, "ppl", color=colour, label=f"L{position + 1} at 50/50")
     theirs = next(row.ppl[0] for row in of_paper("cloned") if (row.shares, row.times) == (EVEN, 1))
     axes.plot([0], [theirs], color="0.3", label="paper, no anchors", **PAPER)
@@ -287,9 +291,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Draw one figure from the runs below the given folders."""
     parser = Parser(__doc__)
     parser.add_argument("figure", type=int, choices=FIGURES, help="its number")
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="out/FOLDER", help="folders of evaluated runs"
-    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
     parser.add_argument("--out", type=Path, help="where figureN.png goes (the first folder)")
     args = parser.parse_args(arguments)
     path = (args.out or args.folders[0]) / f"figure{args.figure}.png"
