@@ -41,19 +41,8 @@ from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from common import (
-    Parser,
-    Progress,
-    UserError,
-    markdown,
-    named_path,
-    number,
-    read_json,
-    run_script,
-    write,
-    write_figure,
-)
-from data import PAD, Dataset, Language, surface_forms
+from common import Parser, Progress, UserError, markdown, number, read_json, run_script, write
+from data import PAD, Dataset, Language, named_path, surface_forms
 from evaluate import Run, load_run
 from model import GPT
 from train import Process
@@ -531,7 +520,7 @@ def draw_all(results: Results, folder: Path) -> None:
             columns = panels or min(8, len(found))
             figure = Figure(figsize=(2 + 3.6 * columns, 4.2), layout="constrained")
             draw(results, figure.subplots(1, columns, squeeze=False)[0])
-            write_figure(folder / f"alignment-{name}.png", figure)
+            write(folder / f"alignment-{name}.png", figure)
 
 
 def draw_training(runs: list[Path], path: Path, snapshots: list[dict] | None = None) -> None:
@@ -552,7 +541,7 @@ def draw_training(runs: list[Path], path: Path, snapshots: list[dict] | None = N
         axis.plot([snapshot["tokens"] for snapshot in snapshots], cosines, ".-", label=labels)
         finish(axis, xlabel=above.get_xlabel(), ylabel="centred cosine of hidden states")
         above.label_outer()
-    write_figure(path, figure)
+    write(path, figure)
 
 
 def draw_matching(run: Run, sentence: list[list[int]]) -> None:
@@ -575,7 +564,7 @@ def draw_matching(run: Run, sentence: list[list[int]]) -> None:
     names = [language.name for language in languages]
     axis.set(xticks=[], yticks=(1, 0), yticklabels=names, ylim=(-0.9, 1.9))
     axis.spines[:].set_visible(False)
-    write_figure(run.out / "alignment-matching.png", figure)
+    write(run.out / "alignment-matching.png", figure)
 
 
 def main(arguments: list[str] | None = None) -> None:

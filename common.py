@@ -45,14 +45,6 @@ def number(kind=float, low=1e-300, high=1e15):
     return convert
 
 
-def named_path(text: str) -> tuple[str, Path]:
-    """A `type=` of argparse: 'en=novels/en' -> ('en', Path('novels/en'))."""
-    name, _, path = text.partition("=")
-    if not (name.isidentifier() and path):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected LANG=PATH, as in en=novels/en")
-    return name, Path(path)
-
-
 def run_script(main) -> None:
     """Call `main()` and end the process: with 0, or with 2 and one sentence where a user can do something."""
     try:
@@ -69,7 +61,11 @@ def run_script(main) -> None:
 
 
 def write(path: Path, content) -> None:
-    """Replace `path` by bytes, a text, or an object as JSON: a reader sees the old file or the new one."""
+    """Replace `path`, never by half, with bytes, a text, a figure as PNG, or an object as JSON."""
+    if hasattr(content, "savefig"):
+        picture = io.BytesIO()
+        content.savefig(picture, format="png", dpi=150)
+        content = picture.getvalue()
     if not isinstance(content, bytes | str):
         content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,17 +73,8 @@ def write(path: Path, content) -> None:
     with open(temporary, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
-        os.fsync(
-            file.fileno()
-        )  # on the disk before it replaces anything: a power cut loses the new file only
+        os.fsync(file.fileno())  # on the disk before it replaces anything: a power cut loses the new one only
     os.replace(temporary, path)
-
-
-def write_figure(path: Path, figure) -> None:
-    """Write a figure of matplotlib as PNG."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    write(path, content.getvalue())
 
 
 def read_json(path: Path) -> dict:
@@ -108,9 +95,7 @@ def exclusive(folder: Path, wait: bool = False):
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     except BlockingIOError:
-        raise UserError(
-            f"another process is at work in {folder}; wait for it or choose another folder"
-        ) from None
+        raise UserError(f"another process is at work in {folder}; wait or choose another folder") from None
     finally:
         if fcntl:
             os.close(descriptor)
@@ -162,13 +147,11 @@ class Progress:
         if self.quiet or (not finished and now - self.shown < (0.2 if terminal else 10)):
             return
         self.shown, rate = now, self.rate(done)
-        how_far = "done" if finished else f"{done / self.total:4.0%}"
-        time_left = (
-            duration(now - self.started)
-            if finished
-            else f"{duration((self.total - done) / max(rate, 1e-9))} left"
-        )
-        line = f"{self.label} {how_far} | {note}{count(rate)} {self.unit}/s | {time_left}"
-        print(
-            f"\r{line:<100}" if terminal else line, end="" if terminal and not finished else "\n", flush=True
-        )
+        if finished:
+            how_far, how_long = "done", duration(now - self.started)
+        else:
+            how_far = f"{done / self.total:4.0%}"
+            how_long = f"{duration((self.total - done) / max(rate, 1e-9))} left"
+        line = f"{self.label} {how_far} | {note}{count(rate)} {self.unit}/s | {how_long}"
+        end = "" if terminal and not finished else "\n"
+        print(f"\r{line:<100}" if terminal else line, end=end, flush=True)

@@ -1,6 +1,16 @@
 """Text -> tokeniser -> shards -> languages -> the mixture that a run reads (sections 3 and 4 of the paper).
 
-    data/NAME/meta.json          what lies here: the recipe, sizes, counts, hashes
+    python data.py                                    # data/pydocs: 21 MB of docstrings, as characters
+    python data.py --corpus eltec                     # data/eltec: English and French novels (downloads)
+    python data.py --corpus books --max-tokens 1.3e9  # the paper's scale, from the Hugging Face hub
+    python data.py --name novels --text en=DIR --text fr=DIR
+                                                      # your own files below DIR: .txt (a document each) and
+                                                      # .jsonl (one a line, {"text": "..."}), also .gz
+    python data.py --describe data/novels             # languages, tokens, fertility, shared pieces
+    python data.py --verify data/novels               # compare every file with the hash it was written with
+
+What train.py reads:
+    data/NAME/meta.json          the recipe, sizes, counts, hashes
     data/NAME/en.model           the language's SentencePiece model
     data/NAME/en_train_000.bin   its token stream, documents one after the other, each closed by <eod>
     data/NAME/en_test_000.bin    the same for the documents held out
@@ -21,9 +31,7 @@ import io
 import json
 import random
 import re
-import shlex
 import shutil
-import sys
 import unicodedata
 import zlib
 from collections import Counter
@@ -35,19 +43,7 @@ from typing import NamedTuple
 import numpy as np
 import sentencepiece
 
-from common import (
-    Parser,
-    Progress,
-    UserError,
-    count,
-    exclusive,
-    markdown,
-    named_path,
-    number,
-    read_json,
-    run_script,
-    write,
-)
+from common import Parser, Progress, UserError, exclusive, markdown, number, read_json, run_script, write
 
 DATA = Path("data")
 CORPORA = ("pydocs", "eltec", "books")  # scripts in corpora/ that lay text down below data/downloads
@@ -62,6 +58,14 @@ BATCH = 4_000_000  # characters that are tokenised at a time, by all cores
 # --- text -----------------------------------------------------------------------------------------
 
 
+def named_path(text: str) -> tuple[str, Path]:
+    """A `type=` of argparse: 'en=novels/en' -> ('en', Path('novels/en'))."""
+    name, _, path = text.partition("=")
+    if not (name.isidentifier() and path):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected LANG=PATH, as in en=novels/en")
+    return name, Path(path)
+
+
 def text_files(path: Path) -> list[Path]:
     """The files of text at or below `path`, in a fixed order; hidden ones are copies that editors keep."""
     files = [path] if path.is_file() else sorted(path.rglob("*"))
@@ -74,8 +78,7 @@ def text_files(path: Path) -> list[Path]:
 def documents(path: Path) -> Iterator[tuple[str, str]]:
     """(name, text) of each document at or below `path`: a .txt file is one, each line of a .jsonl is one.
 
-    A line is {"text": ...}, with a "name" if it has one. Names decide what is held out, so they must not
-    depend on the machine.
+    Names, also a line's "name" if it has one, decide what is held out: they must not depend on the machine.
     """
     for file in text_files(path):
         name = file.name if file == path else file.relative_to(path).as_posix()
@@ -103,8 +106,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")  # all
 def clean(text: str) -> str:
     """Unicode NFC, \\n as line end; no control characters, trailing blanks, two empty lines in a row."""
     text = CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    # After the control characters: without the one between them, a letter and its accent become one.
-    text = unicodedata.normalize("NFC", text).expandtabs(4)
+    text = unicodedata.normalize("NFC", text).expandtabs(4)  # now that nothing parts letter and accent
     text = "\n".join(map(str.rstrip, text.split("\n")))
     return re.sub("\n\n\n+", "\n\n", text).strip("\n")
 
@@ -136,18 +138,15 @@ PART = 50_000  # characters that are encoded as one
 # U+2581 is how SentencePiece writes a space: next to one, a piece of several spaces could cross the cut.
 SPACE_BETWEEN_WORDS = re.compile("(?<=[^\\s\u2581]) (?=[^\\s\u2581])")
 Tokenizer = sentencepiece.SentencePieceProcessor
-
-
-PIECES = {  # what SentencePiece is asked for
+PIECES = {
     # No text is unknown, and every text is given back to the letter: what has no piece is spelled in bytes.
     "bpe": {"byte_fallback": True, "allow_whitespace_only_pieces": True},
-    # Every character is a piece, but for the rarest, one in 5,000, which are unknown; lines end with one,
-    # too.
+    # Every character is a piece, the line feed, too, but for the rarest, one in 5,000, which are unknown.
     "char": {"character_coverage": 0.9998, "hard_vocab_limit": False, "user_defined_symbols": "\n"},
 }
 
 
-def train_tokenizer(lines: list[str], vocab_size: int, pieces: str = "bpe") -> bytes:
+def train_tokenizer(lines: list[str], vocab_size: int, pieces: str) -> bytes:
     """A SentencePiece model of `vocab_size` pieces, or at most as many characters."""
     model = io.BytesIO()
     try:
@@ -177,9 +176,8 @@ def train_tokenizer(lines: list[str], vocab_size: int, pieces: str = "bpe") -> b
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
     """The ids of each text, (n,) uint16 and closed by <eod>, as if it were encoded whole; by all cores.
 
-    SentencePiece needs hundreds of bytes for each character that it is given at once. No piece reaches across
-    a space between words, and a text is encoded as if a space stood before it: cut at such a space, without
-    it, the parts give what the whole does.
+    SentencePiece needs hundreds of bytes for each character of a text. No piece reaches across a space
+    between words, and a text is encoded as if a space stood before it: parts cut there give what it does.
     """
     parts_of_texts = []
     for text in texts:
@@ -202,19 +200,15 @@ def surface_forms(tokenizer: Tokenizer) -> list[str]:
 def token_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
     """How many bytes of text each token stands for, (n,) own ids -> (n,): over a document they add up to its.
 
-    A byte piece is 1, any other the UTF-8 length of its form, where U+2581 is a space. The space that
-    SentencePiece puts in front of every document was not in the text and is not counted. `ids` begin with a
-    document.
+    The space that SentencePiece puts before every document was not in the text. `ids` begin with a document.
     """
-    sizes, begins_with_space = [], []
-    for i, form in enumerate(surface_forms(tokenizer)):
-        without_text = tokenizer.is_control(i) or tokenizer.is_unknown(i)
-        length = 1 if tokenizer.is_byte(i) else len(form.replace("\u2581", " ").encode())
-        sizes.append(0 if without_text else length)
-        begins_with_space.append(form.startswith("\u2581"))
-    added = np.array(begins_with_space)[ids]
+    forms = surface_forms(tokenizer)
+    sizes = np.array([len(form.replace("\u2581", " ").encode()) for form in forms])
+    sizes[[tokenizer.is_byte(i) for i in range(len(forms))]] = 1
+    sizes[[PAD, UNKNOWN, END_OF_DOCUMENT]] = 0
+    added = np.array([form.startswith("\u2581") for form in forms])[ids]
     added[1:] &= ids[:-1] == END_OF_DOCUMENT
-    return np.array(sizes)[ids] - added
+    return sizes[ids] - added
 
 
 # --- shards ---------------------------------------------------------------------------------------
@@ -224,54 +218,45 @@ MAGIC, VERSION, HEADER = 20240520, 1, 256  # as llm.c and modded-nanogpt read an
 
 
 class ShardWriter:
-    """Writes one split's documents into shards: 256 int32 of header, then uint16 tokens.
-
-    The header is magic, version, token count, and two fields that are free in llm.c: where the language's ids
-    begin in the disjoint joint vocabulary, and how many pieces it has. Other tools may want them; here,
-    shards hold a language's own ids, and tables do the rest.
-    """
+    """Writes one split's documents into shards: 256 int32 of header, then uint16 tokens."""
 
     def __init__(self, folder: Path, prefix: str, offset: int, vocab_size: int):
         self.folder, self.prefix, self.offset, self.vocab_size = folder, prefix, offset, vocab_size
         self.totals = Counter(dict.fromkeys(COUNTS, 0))
-        self.shards = []  # as meta.json lists them
-        self.waiting, self.tokens_waiting = [], 0
+        self.shards, self.waiting = [], bytearray()
 
     def add(self, ids: np.ndarray, text: str) -> None:
         """Append one document."""
         self.totals.update(documents=1, tokens=len(ids), words=len(text.split()), bytes=len(text.encode()))
-        self.waiting.append(ids.astype("<u2"))
-        self.tokens_waiting += len(ids)
-        if self.tokens_waiting >= SHARD:
+        self.waiting += ids.astype("<u2").tobytes()
+        if len(self.waiting) >= 2 * SHARD:
             self.flush()
 
-    def flush(self) -> None:
-        """Write what waits to the next shard."""
-        if not self.waiting:
-            return
-        header = np.zeros(HEADER, "<i4")
-        header[:5] = MAGIC, VERSION, self.tokens_waiting, self.offset, self.vocab_size
-        content = b"".join([header, *self.waiting])
-        file = f"{self.prefix}_{len(self.shards):03d}.bin"
-        write(self.folder / file, content)
-        digest = hashlib.sha256(content).hexdigest()
-        self.shards.append({"file": file, "tokens": self.tokens_waiting, "sha256": digest})
-        self.waiting, self.tokens_waiting = [], 0
+    def flush(self) -> dict:
+        """Write what waits to the next shard; returns what meta.json says of the split."""
+        if self.waiting:
+            tokens, file = len(self.waiting) // 2, f"{self.prefix}_{len(self.shards):03d}.bin"
+            header = np.zeros(HEADER, "<i4")
+            # The last two are for other tools: the first id in the disjoint joint vocabulary, and pieces.
+            header[:5] = MAGIC, VERSION, tokens, self.offset, self.vocab_size
+            content = header.tobytes() + self.waiting
+            write(self.folder / file, content)
+            digest = hashlib.sha256(content).hexdigest()
+            self.shards.append({"file": file, "tokens": tokens, "sha256": digest})
+            self.waiting.clear()
+        return {**self.totals, "shards": self.shards}
 
 
 def open_shard(path: Path) -> np.ndarray:
     """Map a shard's tokens into memory, read-only: (n,) uint16."""
-    header = np.fromfile(path, "<i4", HEADER)
-    if len(header) < HEADER or header[0] != MAGIC or header[1] != VERSION:
-        raise UserError(f"{path} is not a token shard; prepare the data again")
-    tokens = int(header[2])
-    if path.stat().st_size != 4 * HEADER + 2 * tokens:
-        raise UserError(f"{path} does not hold the {tokens} tokens that it should; prepare the data again")
-    return np.memmap(path, "<u2", "r", 4 * HEADER, (tokens,))
+    header, size = np.fromfile(path, "<i4", HEADER).tolist(), path.stat().st_size
+    if size < 4 * HEADER or header[:2] != [MAGIC, VERSION] or size != 4 * HEADER + 2 * header[2]:
+        raise UserError(f"{path} is not a whole token shard; prepare the data again")
+    return np.memmap(path, "<u2", "r", 4 * HEADER, (header[2],))
 
 
 class Stream:
-    """The shards of one language and split as one long sequence of token ids, mapped into memory."""
+    """The shards of one language and split as one long sequence of token ids."""
 
     def __init__(self, paths: list[Path]):
         self.shards = [open_shard(path) for path in paths]
@@ -282,13 +267,8 @@ class Stream:
 
     def read(self, begin: int, length: int) -> np.ndarray:
         """Tokens [begin, begin + length), across shard borders: (length,) uint16."""
-        if not 0 <= begin <= begin + length <= len(self):
-            raise IndexError(f"[{begin}, {begin + length}) is not inside a stream of {len(self)} tokens")
-        parts = [
-            shard[max(0, begin - start) : max(0, begin + length - start)]
-            for shard, start in zip(self.shards, self.starts.tolist(), strict=False)
-        ]
-        return np.concatenate(parts)
+        places = zip(self.shards, (begin - self.starts[:-1]).tolist(), strict=True)
+        return np.concatenate([shard[max(0, place) : max(0, place + length)] for shard, place in places])
 
 
 class Dataset:
@@ -307,7 +287,7 @@ class Dataset:
 
     def tokenizer(self, source: str) -> Tokenizer:
         """The language's SentencePiece model."""
-        return Tokenizer(model_proto=(self.folder / f"{source}.model").read_bytes())
+        return Tokenizer(model_file=str(self.folder / self.languages[source]["tokenizer"]["file"]))
 
 
 def files_of(languages: dict[str, dict]) -> Iterator[dict]:
@@ -333,41 +313,33 @@ def prepare(folder: Path, recipe: dict, texts: dict[str, Path]) -> None:
             languages[name] = prepare_language(unfinished, name, path, recipe, offset)
             offset += languages[name]["vocab_size"]
         if recipe["placebo"]:
-            name, entry = next(iter(languages.items()))
-            languages["noise"] = prepare_placebo(unfinished, name, entry, recipe["seed"], offset)
+            first = next(iter(languages.values()))
+            languages["noise"] = prepare_placebo(unfinished, first, recipe["seed"], offset)
         hashes = " ".join(part["sha256"] for part in files_of(languages))
-        meta = {
-            "fingerprint": hashlib.sha256(hashes.encode()).hexdigest()[:16],
-            "recipe": recipe,
-            "command": shlex.join(["python", *sys.argv]),
-            "python": sys.version,  # whose docstrings pydocs reads
-            "languages": languages,
-        }
+        fingerprint = hashlib.sha256(hashes.encode()).hexdigest()[:16]
+        meta = {"fingerprint": fingerprint, "recipe": recipe, "languages": languages}
         write(unfinished / "meta.json", meta)
         unfinished.rename(folder)
-    except BaseException:
+    finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise
 
 
 def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: int) -> dict:
     """Tokeniser and shards of one language; returns its entry of meta.json."""
     size = sum(file.stat().st_size for file in text_files(path))
-    print(f"{name}: reading {count(size)}B of text", flush=True)
+    print(f"{name}: reading {size / 1e6:.1f} MB of text", flush=True)
     rate = SAMPLE / max(1, size)
-    fates, characters, sample = Counter(), Counter(), []
+    fates, total, sample = Counter(), 0, []
     for fate, document, text in split_documents(path, recipe):
         fates[fate] += 1
-        characters[fate] += len(text)
+        total += len(text) * (fate in SPLITS)
         if fate == "train":
             draw = random.Random(f"{recipe['seed']}/{document}").random
             sample += [line for line in text.split("\n") if line and (rate >= 1 or draw() < rate)]
     for split in SPLITS:
         if not fates[split]:
-            found = ", ".join(f"{many} {fate}" for fate, many in fates.items())
-            raise UserError(
-                f"{name}: no document is left to {split} on ({found or 'none'}); see --test-fraction"
-            )
+            found = ", ".join(f"{many} {fate}" for fate, many in fates.items()) or "none"
+            raise UserError(f"{name}: no document is left to {split} on ({found}); see --test-fraction")
 
     print(f"{name}: training a tokeniser of {recipe['vocab_size']} pieces ({recipe['pieces']})", flush=True)
     model = train_tokenizer(sample, recipe["vocab_size"], recipe["pieces"])
@@ -375,68 +347,52 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
     tokenizer = Tokenizer(model_proto=model)
 
     writers = {split: ShardWriter(folder, f"{name}_{split}", offset, len(tokenizer)) for split in SPLITS}
-    done, total = 0, sum(characters[split] for split in SPLITS)
     progress = Progress(f"{name}: tokenising", total, "characters")
-    for batch in in_batches(split_documents(path, recipe)):
-        texts = [text for _, text in batch]
-        for (split, text), ids in zip(batch, encode(tokenizer, texts), strict=True):
-            writers[split].add(ids, text)
-        done += sum(map(len, texts))
-        progress.update(done)
+    batch, begin, done = [], 0, 0
+    for fate, _, text in split_documents(path, recipe):
+        if fate in SPLITS:
+            batch.append((fate, text))
+            done += len(text)
+        if batch and (done - begin >= BATCH or done >= total):
+            encoded = encode(tokenizer, [text for _, text in batch])
+            for (split, kept), ids in zip(batch, encoded, strict=True):
+                writers[split].add(ids, kept)
+            progress.update(done)
+            batch, begin = [], done
 
-    entry = {
+    return {
         "vocab_size": len(tokenizer),
         "offset": offset,
         "tokenizer": {"file": f"{name}.model", "sha256": hashlib.sha256(model).hexdigest()},
         "dropped": {fate: many for fate, many in fates.items() if fate not in SPLITS},
+        **{split: writer.flush() for split, writer in writers.items()},
     }
-    for split, writer in writers.items():
-        writer.flush()
-        entry[split] = {**writer.totals, "shards": writer.shards}
-    return entry
 
 
-def prepare_placebo(folder: Path, name: str, entry: dict, seed: int, offset: int) -> dict:
-    """Shards of `noise`, the tokens of language `name` in random order: there is nothing to learn from them.
+def prepare_placebo(folder: Path, entry: dict, seed: int, offset: int) -> dict:
+    """Shards of `noise`, the tokens of another language in random order: there is nothing to learn from them.
 
     A partner that cannot help: what a rare language seems to gain beside it are steps of the optimiser.
     """
-    write(folder / "noise.model", (folder / f"{name}.model").read_bytes())
-    noise = {**entry, "offset": offset, "tokenizer": {**entry["tokenizer"], "file": "noise.model"}}
+    noise = {**entry, "offset": offset}
     for split in SPLITS:
         tokens = Stream([folder / shard["file"] for shard in entry[split]["shards"]])
-        order = permute(np.arange(len(tokens)), len(tokens), seed, 3)
+        order = permute(np.arange(len(tokens)), len(tokens), seed, NOISE_DRAW)
         writer = ShardWriter(folder, f"noise_{split}", offset, entry["vocab_size"])
         writer.add(tokens.read(0, len(tokens))[order], "")
-        writer.flush()
-        noise[split] = {**entry[split], "shards": writer.shards}
+        noise[split] = {**entry[split], "shards": writer.flush()["shards"]}
     return noise
-
-
-def in_batches(documents: Iterator[tuple[str, str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """(split, text) of the documents that are kept, in groups of about BATCH characters."""
-    batch, characters = [], 0
-    for fate, _, text in documents:
-        if fate in SPLITS:
-            batch.append((fate, text))
-            characters += len(text)
-        if characters >= BATCH:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 # --- randomness without state ---------------------------------------------------------------------
 
+LANGUAGE_DRAW, WINDOW_DRAW, ANCHOR_DRAW, NOISE_DRAW = range(4)  # keep apart what is drawn under one seed
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def random_bits(numbers: np.ndarray, *key: int) -> np.ndarray:
-    """64 random bits for each number: element `number` of the SplitMix64 sequence that a key begins.
-
-    NumPy's own generators may change from version to version, and every result rests on these bits.
-    """
+    """64 random bits for each number: element `number` of the SplitMix64 sequence that a key begins."""
+    # NumPy's own generators may change from version to version, and every result rests on these bits.
     begin = np.zeros(1, np.uint64)
     for part in key:
         begin = mix_bits(begin + GOLDEN + np.uint64(part))
@@ -471,8 +427,6 @@ def permute(numbers: np.ndarray, size: int, *key: int) -> np.ndarray:
 
 # --- languages ------------------------------------------------------------------------------------
 
-LANGUAGE_DRAW, WINDOW_DRAW, ANCHOR_DRAW = 0, 1, 2  # keep apart what is drawn under the same seed
-
 
 class Language(NamedTuple):
     """A language of a run."""
@@ -486,8 +440,7 @@ def cloned_languages(source: str, vocab_size: int, clones: int, anchors=0.0, see
     """EN1, EN2, ...: the same text, every piece but padding moved by i * V. One clone alone is monolingual.
 
     With `anchors` above 0 they are partial clones (the paper's Figure 8): round(anchors * (V - 1)) random
-    pieces keep the first clone's id in all of them; the ids that these leave stay unused. At the same seed, a
-    smaller share of anchors is a part of a larger one.
+    pieces keep the first clone's id in all of them. At one seed, fewer anchors are a part of more.
     """
     ids = np.arange(vocab_size, dtype=np.int32)
     rank = permute(np.arange(vocab_size - 1), vocab_size - 1, seed, ANCHOR_DRAW)
@@ -510,8 +463,7 @@ def disjoint_languages(vocab_sizes: dict[str, int]) -> list[Language]:
 def anchored_languages(pieces: dict[str, list[str]]) -> list[Language]:
     """EN, FR, ...: a piece has the id that its surface form got in the first language that has it.
 
-    New forms follow without gaps. Control and byte pieces are forms like any other: the end of a document is
-    the same id everywhere. `pieces` holds each language's surface forms in the order of its ids.
+    New forms follow without gaps; `pieces` holds each language's in the order of its ids.
     """
     joint: dict[str, int] = {}
     languages = []
@@ -536,19 +488,14 @@ def build_languages(dataset: Dataset, config: dict) -> list[Language]:
 
 
 class Mixture:
-    """The sequences of one run, numbered from 0: the language each is in, the window of text it reads.
+    """A run's plan: each sequence's `language` and the `window` of text it reads, two (total,) arrays.
 
-    The whole run is planned in two arrays that one can print, `language` and `window`, both (total,).
-
-    streams: the texts by source. A text's place among them is part of the key of its shuffle: it is read in
-        the same order whichever of them the languages of a run use.
+    streams: the text of every source in the folder: its place among them is part of its shuffle's key.
     stages: (stages, languages) probabilities; the stages divide the run into equal parts.
     length: targets in a sequence; a window is one token longer.
     """
 
-    def __init__(
-        self, streams: dict, languages: list[Language], stages: np.ndarray, seed: int, total: int, length: int
-    ):
+    def __init__(self, streams: dict, languages: list[Language], stages, seed: int, total: int, length: int):
         self.streams, self.languages, self.total, self.length = streams, languages, total, length
         self.windows = {source: (len(stream) - 1) // length for source, stream in streams.items()}
 
@@ -608,23 +555,38 @@ def build_mixture(dataset: Dataset, config: dict) -> Mixture:
 
 # --- the command ----------------------------------------------------------------------------------
 
-HELP = """\
-Turn text into what train.py reads: data/NAME with tokenisers, token shards and meta.json.
 
-  python data.py                                    data/pydocs: 21 MB of docstrings, as characters
-  python data.py --corpus eltec                     data/eltec: English and French novels (downloads)
-  python data.py --corpus books --max-tokens 1.3e9  the paper's scale, from the Hugging Face hub (downloads)
-  python data.py --name novels --text en=DIR --text fr=DIR
-                                                    your own files below DIR: .txt (a document each) and
-                                                    .jsonl (one a line, {"text": "..."}), also .gz
-  python data.py --describe data/novels             languages, tokens, fertility, shared pieces
-  python data.py --verify data/novels               compare every file with the hash it was written with
-"""
+def verify(dataset: Dataset) -> None:
+    """Compare every file with its hash in meta.json."""
+    for part in files_of(dataset.languages):
+        path = dataset.folder / part["file"]
+        if hashlib.sha256(path.read_bytes()).hexdigest() != part["sha256"]:
+            raise UserError(f"{path} has changed since it was prepared")
+    print(f"{dataset.folder}: all hashes match")
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = Parser(HELP)
+def describe(dataset: Dataset) -> None:
+    """Print languages, sizes, fertility, and the pieces that each pair of languages shares."""
+    rows = []
+    for name, entry in dataset.languages.items():
+        for split in SPLITS:
+            _, tokens, words, size = counts = [entry[split][key] for key in COUNTS]
+            ratios = tokens / max(1, words), size / tokens
+            rows.append([name, split, *map("{:,}".format, counts), *map("{:.2f}".format, ratios)])
+    head = ["language", "split", *COUNTS, "tokens per word", "bytes per token"]
+    print(f"{dataset.folder}, fingerprint {dataset.fingerprint}\n{markdown(head, rows, 2)}", end="")
+    for name, entry in dataset.languages.items():
+        dropped = ", ".join(f"{many} {reason}" for reason, many in entry["dropped"].items())
+        print(f"{name}: {entry['vocab_size']} pieces; documents dropped: {dropped or 'none'}")
+    forms = {source: set(surface_forms(dataset.tokenizer(source))[1:]) for source in dataset.languages}
+    for one, other in combinations(forms, 2):
+        shared, fewer = len(forms[one] & forms[other]), min(len(forms[one]), len(forms[other]))
+        print(f"{one} and {other} share {shared} pieces, {shared / fewer:.1%} of the smaller vocabulary")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prepare, describe or verify a folder, as the command line says."""
+    parser = Parser(__doc__)
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--corpus", choices=CORPORA, default="pydocs", help="found or fetched (%(default)s)")
     text.add_argument("--text", action="append", type=named_path, metavar="LANG=PATH", help="your own")
@@ -644,40 +606,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--name {args.name}: expected the name of a folder below data/, without a path")
     if args.text and len({name.upper() for name, _ in args.text}) < len(args.text):
         parser.error("--text names a language more than once")
-    return args
-
-
-def verify(dataset: Dataset) -> None:
-    """Compare every file with its hash in meta.json."""
-    for part in files_of(dataset.languages):
-        path = dataset.folder / part["file"]
-        if hashlib.sha256(path.read_bytes()).hexdigest() != part["sha256"]:
-            raise UserError(f"{path} has changed since it was prepared")
-    print(f"{dataset.folder}: all hashes match")
-
-
-def describe(dataset: Dataset) -> None:
-    """Print languages, sizes, fertility, and the pieces that each pair of languages shares."""
-    rows = []
-    for name, entry in dataset.languages.items():
-        for split in SPLITS:
-            documents, tokens, words, size = (entry[split][key] for key in COUNTS)
-            sizes = [str(documents), count(tokens), count(words), count(size)]
-            rows.append([name, split, *sizes, f"{tokens / max(1, words):.2f}", f"{size / tokens:.2f}"])
-    head = ["language", "split", *COUNTS, "tokens per word", "bytes per token"]
-    print(f"{dataset.folder}, fingerprint {dataset.fingerprint}\n{markdown(head, rows, 2)}", end="")
-    for name, entry in dataset.languages.items():
-        dropped = ", ".join(f"{many} {reason}" for reason, many in entry["dropped"].items())
-        print(f"{name}: {entry['vocab_size']} pieces; documents dropped: {dropped or 'none'}")
-    forms = {source: set(surface_forms(dataset.tokenizer(source))[1:]) for source in dataset.languages}
-    for one, other in combinations(forms, 2):
-        shared, fewer = len(forms[one] & forms[other]), min(len(forms[one]), len(forms[other]))
-        print(f"{one} and {other} share {shared} pieces, {shared / fewer:.1%} of the smaller vocabulary")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Prepare, describe or verify a folder, as the command line says."""
-    args = parse_arguments(arguments)
     if args.verify or args.describe:
         return verify(Dataset(args.verify)) if args.verify else describe(Dataset(args.describe))
     folder, pydocs = DATA / (args.name or args.corpus), args.corpus == "pydocs" and not args.text
@@ -692,9 +620,8 @@ def main(arguments: list[str] | None = None) -> None:
     }
     with exclusive(DATA, wait=True):
         if not folder.exists():
-            if args.text:
-                texts = dict(args.text)
-            else:
+            texts = dict(args.text or [])
+            if not texts:
                 corpus = importlib.import_module(f"corpora.{args.corpus}")
                 texts = corpus.fetch(DATA / "downloads", args.max_tokens)
             prepare(folder, recipe, texts)

@@ -4,17 +4,14 @@
     python evaluate.py out/NAME --glue DIR --tasks SST-2 CoLA  # learned in L1, scored in all clones
     python evaluate.py out/NAME --text my.txt --as EN2         # of a text of your own, printed only
 
-What is found is merged into out/NAME/result.json.
+Perplexity, into out/NAME/result.json: a window of one sequence length moves over the text by a quarter of its
+length (paper: 512 by 128), and only the last quarter of its predictions counts: every scored token has seen
+three quarters of a window. The softmax runs over the whole joint vocabulary: a model that answers in the
+wrong language pays for it. Clones are scored on the same text. Arithmetic is float32.
 
-Perplexity: a window of one sequence length moves over the text by a quarter of its length (paper: 512 by
-128), and only the last quarter of its predictions counts, so that every scored token has seen at least three
-quarters of a window. The softmax runs over the whole joint vocabulary: a model that answers in the wrong
-language pays for it. Clones are scored on the same text, each through its own table. Arithmetic is float32
-whatever the training used.
-
-GLUE (right half of Figure 1): a linear head reads the last token's hidden state, all weights learn a task in
-L1, and the weights that did best on L1's dev set are scored in every clone: the text is the same English, its
-ids are others. What a clone scores above the majority, it has from L1.
+GLUE (right half of Figure 1), too: a linear head reads the last token's hidden state, all weights learn a
+task in L1, and those that did best on L1's dev set are scored in every clone: the same English with other
+ids. What a clone scores above the majority, it has from L1.
 """
 
 import copy
@@ -32,18 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common import Parser, Progress, UserError, markdown, number, read_json, run_script, write
-from data import (
-    END_OF_DOCUMENT,
-    PAD,
-    Dataset,
-    Language,
-    Tokenizer,
-    build_languages,
-    clean,
-    documents,
-    encode,
-    token_bytes,
-)
+from data import END_OF_DOCUMENT, Dataset, Language, build_languages, clean, documents, encode, token_bytes
 from kernels.cross_entropy import linear_cross_entropy
 from model import GPT, SIZES
 from train import Process, code_hash, default_precision, load_weights, mixed_precision, vocabulary_of
@@ -62,7 +48,7 @@ class Run(NamedTuple):
 
 
 def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
-    """Open `out/NAME` with the data it was trained on and the weights in one of its files."""
+    """Open a run's folder with the data it was trained on and the weights in one of its files."""
     if not (out / "config.json").exists():
         raise UserError(f"{out} is no run of train.py: it has no config.json")
     if not (out / "result.json").exists():
@@ -91,9 +77,8 @@ def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
 def sliding_windows(predictions: int, length: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
     """Where windows begin, and how many predictions at the end of each count: (windows,) twice.
 
-    The first window is scored like all others, so the first `length - stride` predictions of a text never
-    count. What a whole number of strides leaves over is scored by one more window that ends with the text. A
-    shorter text is one window.
+    The first `length - stride` predictions of a text never count. What a whole number of strides leaves over
+    is scored by one more window that ends with the text. A shorter text is one window.
     """
     length = min(length, predictions)
     starts = np.arange(0, predictions - length + 1, stride)
@@ -119,29 +104,25 @@ def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
         hidden = model.hidden(windows[:, :-1], last=stride)
         _, nats = linear_cross_entropy(hidden, model.output.weight, windows[:, 1:][:, -stride:])
         is_counted = np.arange(nats.shape[1]) >= nats.shape[1] - counted[batch, None]
+        progress.update(starts[batch][-1])
         return nats.cpu().numpy()[is_counted]
 
-    # Each thread of a CPU scores windows of its own: threads that divided every matrix product would wait for
-    # each other after each of them, and for long where other programs keep a core busy.
+    # Each thread of a CPU scores windows of its own: those that share a matrix product wait for each other.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads if device.type == "cpu" else 1) as pool:
-            found = []
-            for batch, nats in zip(batches, pool.map(losses, batches), strict=True):
-                progress.update(starts[batch][-1])
-                found.append(nats)
+            return np.concatenate(list(pool.map(losses, batches))).astype(np.float64)
     finally:
         torch.set_num_threads(threads)
-    return np.concatenate(found).astype(np.float64)
 
 
 def standard_error(nats: np.ndarray, document_of: np.ndarray) -> float | None:
     """Standard error of exp(mean of `nats`), seen as that of all texts of the kind; None from one document.
 
-    Tokens of a document are not independent, documents are. With s and n the nats and tokens of each of D
-    documents, N the sum of n and m the mean over all tokens, the mean's variance is
-    D / (D - 1) * sum((s - m * n)^2) / N^2; the delta method gives exp(m) times its root.
+    Tokens of a document are not independent, documents are. With s nats and n tokens in each of D documents,
+    N tokens and the mean m in all, the variance of m is D / (D - 1) * sum((s - m * n)^2) / N^2; the delta
+    method gives exp(m) times its root.
     """
     _, places = np.unique(document_of, return_inverse=True)
     lengths, totals, mean = np.bincount(places), np.bincount(places, nats), nats.mean()
@@ -159,8 +140,7 @@ def perplexity(run: Run, language: Language, ids: np.ndarray) -> dict:
     nats = score(run.model, language.table[ids], progress)
     scored = slice(len(ids) - len(nats), None)
     scored_bytes = int(token_bytes(run.dataset.tokenizer(language.source), ids)[scored].sum())
-    closed = np.cumsum(ids == END_OF_DOCUMENT)
-    document_of = (closed - (ids == END_OF_DOCUMENT))[scored]  # <eod> belongs to the document that it closes
+    document_of = np.cumsum(np.append(0, ids[:-1] == END_OF_DOCUMENT))[scored]  # it belongs to what it closes
     measured = {
         "ppl": math.exp(min(nats.mean(), 700.0)),
         "ppl_standard_error": standard_error(nats, document_of),
@@ -168,11 +148,9 @@ def perplexity(run: Run, language: Language, ids: np.ndarray) -> dict:
         "scored_tokens": len(nats),
         "scored_documents": int(document_of[-1] - document_of[0]) + 1,
     }
-    error = measured["ppl_standard_error"]
-    note = f"PPL {measured['ppl']:.2f}{f' ± {error:.2g}' if error else ''}, "
-    note += f"{measured['bits_per_byte'] or math.nan:.3f} bits per byte, "
-    note += f"{len(nats)} tokens of {measured['scored_documents']} documents | "
-    progress.update(len(ids), note)
+    ppl, error, bits, tokens, texts = measured.values()
+    note = f"PPL {ppl:.2f}{f' ± {error:.2g}' if error else ''}, {bits or math.nan:.3f} bits per byte"
+    progress.update(len(ids), f"{note}, {tokens} tokens of {texts} documents | ")
     return measured
 
 
@@ -202,13 +180,9 @@ def evaluate_text(run: Run, path: Path, name: str) -> None:
 
 
 class Task(NamedTuple):
-    """A classification task, in a folder as the official download lays it out.
+    """A classification task, as the official download lays it out; of its test set, the labels are secret."""
 
-    The labels of the official test sets are secret: models are scored on the dev sets. Long passages are read
-    last, so that cutting never takes the question away.
-    """
-
-    texts: tuple[str, ...]  # columns, in the order in which they are read
+    texts: tuple[str, ...]  # columns, in the order in which they are read: what may be cut off comes last
     label: str  # column
     labels: tuple[str, ...] = ("0", "1")
     files: tuple[str, ...] = ("train.tsv", "dev.tsv")  # of two dev sets, the first decides when to stop
@@ -232,21 +206,19 @@ def wsc(record: dict) -> list[dict]:
     return [{**record, "pronoun": target["span2_text"], "noun": target["span1_text"]}]
 
 
+PAIR = ("sentence1", "sentence2")
 ENTAILED, TRUTH = ("entailment", "not_entailment"), ("False", "True")
 JSON = ("train.jsonl", "val.jsonl")
+MNLI_LABELS = ("entailment", "neutral", "contradiction")
+MNLI_FILES = ("train.tsv", "dev_matched.tsv", "dev_mismatched.tsv")
 TASKS = {  # the paper's eleven results: MNLI has two
     "CoLA": Task(("sentence",), "label", columns=("source", "label", "star", "sentence")),
     "SST-2": Task(("sentence",), "label"),
     "MRPC": Task(("#1 String", "#2 String"), "Quality"),
     "QQP": Task(("question1", "question2"), "is_duplicate"),
-    "MNLI": Task(
-        ("sentence1", "sentence2"),
-        "gold_label",
-        ("entailment", "neutral", "contradiction"),
-        ("train.tsv", "dev_matched.tsv", "dev_mismatched.tsv"),
-    ),
+    "MNLI": Task(PAIR, "gold_label", MNLI_LABELS, MNLI_FILES),
     "QNLI": Task(("question", "sentence"), "label", ENTAILED),
-    "RTE": Task(("sentence1", "sentence2"), "label", ENTAILED),
+    "RTE": Task(PAIR, "label", ENTAILED),
     "BoolQ": Task(("question", "passage"), "label", TRUTH, JSON),
     "MultiRC": Task(("question", "answer", "passage"), "label", files=JSON, flatten=multirc),
     "WSC": Task(("text", "pronoun", "noun"), "label", TRUTH, JSON, flatten=wsc),
@@ -278,7 +250,7 @@ def read_rows(path: Path, task: Task) -> Iterator[dict]:
         print(f"{path}: {broken} rows without all cells are left out")
 
 
-def read_examples(path: Path, task: Task, tokenizer: Tokenizer, length: int) -> Examples:
+def read_examples(path: Path, task: Task, tokenizer, length: int) -> Examples:
     """Read a file. An example is its texts in a row, each closed by <eod>, cut to `length` tokens."""
     try:
         rows = list(read_rows(path, task))
@@ -311,7 +283,7 @@ class Classifier(nn.Module):
     def forward(self, rows: list[np.ndarray], table: np.ndarray) -> Tensor:
         """n rows of own ids, read in the language of `table` -> (n, labels) float32."""
         device, lengths = self.head.weight.device, np.array([len(row) for row in rows])
-        tokens = np.full((len(rows), lengths.max()), PAD, np.int64)  # on the right, where no one can see it
+        tokens = np.zeros((len(rows), lengths.max()), np.int64)  # padding on the right, where no one sees it
         tokens[np.arange(tokens.shape[1]) < lengths[:, None]] = table[np.concatenate(rows)]
         # fp16 would need its loss scaled: a GPU that has no bf16 takes float32.
         precision = "bf16" if default_precision(device) == "bf16" else "fp32"
@@ -325,19 +297,15 @@ class Classifier(nn.Module):
 def accuracy(classifier: Classifier, examples: Examples, table: np.ndarray) -> float:
     """Share of right answers to examples that are read through `table`."""
     order = np.argsort([len(row) for row in examples.rows], kind="stable")  # little of a batch is padding
+    batches = np.split(order, range(256, len(order), 256))
     classifier.eval()
-    right = 0
-    for places in np.split(order, range(256, len(order), 256)):
-        answers = classifier([examples.rows[i] for i in places], table).argmax(1).cpu().numpy()
-        right += int((answers == examples.labels[places]).sum())
+    answers = [classifier([examples.rows[i] for i in places], table).argmax(1).cpu() for places in batches]
     classifier.train()
-    return right / len(order)
+    return float(np.mean(torch.cat(answers).numpy() == examples.labels[order]))
 
 
-def fine_tune(
-    model: GPT, train: Examples, dev: Examples, table: np.ndarray, *, labels: int, seed: int, label: str
-) -> Classifier:
-    """A copy of `model` that learned a task through `table`, at its best step on the dev set."""
+def fine_tune(model: GPT, train: Examples, dev: Examples, table, *, labels: int, seed: int, label: str):
+    """A Classifier, from a copy of `model`, that learned a task through `table`: its best step on `dev`."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     orders = [random.permutation(len(train.rows)) for _ in range(EPOCHS)]
@@ -357,8 +325,7 @@ def fine_tune(
         if step % EVALUATE_EVERY == 0 or step == len(batches):
             found = accuracy(classifier, dev, table)
             if found > best:
-                best, best_step = found, step
-                weights = {name: tensor.detach().clone() for name, tensor in classifier.state_dict().items()}
+                best, best_step, weights = found, step, copy.deepcopy(classifier.state_dict())
             note = f"best {best:.3f} after {best_step} | "
             if step - best_step >= PATIENCE:
                 progress.total = step
@@ -370,13 +337,8 @@ def fine_tune(
     return classifier
 
 
-def transfer(
-    run: Run, languages: list[Language], folder: Path, name: str, seeds: list[int]
-) -> dict[str, dict]:
-    """Fine-tune on a task in L1 once a seed: an entry of result.json for each of its dev sets.
-
-    An entry has the accuracy of the training set's commonest label, and each language's, one a seed.
-    """
+def transfer(run: Run, languages: list[Language], folder: Path, name: str, seeds: list[int]) -> dict:
+    """Fine-tune on a task in L1 once a seed; returns accuracies: an entry of result.json for each dev set."""
     task, l1 = TASKS[name], languages[0]
     tokenizer, length = run.dataset.tokenizer(l1.source), min(EXAMPLE_TOKENS, run.model.length)
     train, *devs = [read_examples(folder / name / file, task, tokenizer, length) for file in task.files]
@@ -384,21 +346,17 @@ def transfer(
     entries = [{"seeds": seeds, "majority": float(np.mean(dev.labels == commonest))} for dev in devs]
     for seed in seeds:
         label = f"{run.out.name}: {name} in {l1.name}, seed {seed}"
-        classifier = fine_tune(
-            run.model, train, devs[0], l1.table, labels=len(task.labels), seed=seed, label=label
-        )
+        options = {"labels": len(task.labels), "seed": seed, "label": label}
+        classifier = fine_tune(run.model, train, devs[0], l1.table, **options)
         for entry, dev in zip(entries, devs, strict=True):
             for language in languages:
-                found = accuracy(classifier, dev, language.table)
-                entry.setdefault(language.name, []).append(found)
+                entry.setdefault(language.name, []).append(accuracy(classifier, dev, language.table))
     return dict(zip((name, f"{name}-mm"), entries, strict=False))  # MNLI's second dev set is mismatched
 
 
 def evaluate_glue(run: Run, folder: Path, names: list[str], seeds: list[int]) -> None:
-    """Score the run on each task that its result.json does not have yet, and print the table of all.
-
-    GLUE is English: languages that are no clones of L1 have tokenisers for another text and are left out.
-    """
+    """Score the run on each task that its result.json does not have yet, and print the table of all."""
+    # GLUE is English: languages that are no clones of L1 have tokenisers for another text.
     languages = [language for language in run.languages if language.source == run.languages[0].source]
     path = run.out / "result.json"
     for name in names:
@@ -408,8 +366,7 @@ def evaluate_glue(run: Run, folder: Path, names: list[str], seeds: list[int]) ->
             write(path, result | {"glue": result.get("glue", {}) | found})
 
     def cell(values) -> str:
-        deviation = f" ± {np.std(values, ddof=1):.3f}" if np.size(values) > 1 else ""
-        return f"{np.mean(values):.3f}{deviation}"
+        return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if np.size(values) > 1 else "")
 
     glue = read_json(path)["glue"]
     columns = [*(language.name for language in languages), "majority"]
@@ -426,13 +383,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
-    text = parser.add_argument_group("perplexity of another text")
-    text.add_argument("--text", type=Path, help="a .txt or .jsonl file, or a folder of them")
-    text.add_argument("--as", dest="language", metavar="L", help="its language, as the run names it: EN2")
-    glue = parser.add_argument_group("GLUE transfer, by the paper's recipe")
-    glue.add_argument("--glue", type=Path, metavar="DIR", help="a folder with SST-2/train.tsv and the like")
-    glue.add_argument("--tasks", nargs="+", choices=TASKS, metavar="TASK", help="some of its tasks (all)")
-    glue.add_argument("--seeds", type=number(int, 1, 100), default=1, help="fine-tune so often (%(default)s)")
+    parser.add_argument("--text", type=Path, help="another text: a .txt or .jsonl file, or a folder of them")
+    parser.add_argument("--as", dest="language", metavar="L", help="its language, as the run names it: EN2")
+    parser.add_argument("--glue", type=Path, metavar="DIR", help="a folder with SST-2/train.tsv and the like")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, metavar="TASK", help="some of its tasks (all)")
+    parser.add_argument("--seeds", type=number(int, 1, 100), default=1, help="fine-tune so often (1)")
     args = parser.parse_args(arguments)
     if (args.text is None) != (args.language is None):
         parser.error("--text FILE and --as LANGUAGE go together")

@@ -26,7 +26,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from common import Parser, UserError, count, markdown, read_json, run_script, write, write_figure
+from common import Parser, UserError, count, markdown, read_json, run_script, write
 
 REFERENCE_TOKENS = 1.2e9  # x = 1 in the law
 SMALLEST_EXPONENT = 1e-3  # below it the law is as good as a logarithm, and a and c would grow without bound
@@ -35,8 +35,8 @@ LARGEST_LOG = 50.0  # of a resampled perplexity: one degree of freedom allows dr
 
 # Runs are one experiment if they agree in every setting of config.json but these. They share a law if they
 # agree in all but those of their ladder, and the language has the same source.
-NOT_OF_THE_EXPERIMENT = {"seed", "data", "code"}
-NOT_OF_THE_LAW = NOT_OF_THE_EXPERIMENT | {"sources", "vocab", "anchors", "stages", "tokens", "steps"}
+NOT_OF_THE_EXPERIMENT = {"seed", "data"}
+NOT_OF_THE_LAW = NOT_OF_THE_EXPERIMENT | {"code", "sources", "vocab", "anchors", "stages", "tokens", "steps"}
 LADDERS = {  # which monolingual runs are the yardstick, and in what else they may differ from a mixed run
     "recipe": ("of the same recipe", NOT_OF_THE_LAW),
     "steps": ("of as many steps, whatever their batch", NOT_OF_THE_LAW - {"steps"} | {"batch"}),
@@ -510,7 +510,7 @@ def draw(fitted: Fitted, path: Path) -> None:
     right.set(xlabel="TEff: worth of one token, monolingual = 1", xlim=(0, 2.2 * longest))
     right.axvline(1, color="0.4", linestyle=":")
     right.invert_yaxis()
-    write_figure(path, figure)
+    write(path, figure)
 
 
 def main(arguments: list[str] | None = None) -> None:

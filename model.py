@@ -113,8 +113,7 @@ class GPT(nn.Module):
     def hidden(self, tokens: Tensor, last: int | None = None) -> Tensor:
         """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time or `last`, width)."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        # Without this factor embeddings of size 0.02 would start as small as the positions that are added to
-        # them.
+        # Without this factor embeddings of size 0.02 would start as small as the positions added to them.
         x = self.token_embedding(tokens) * math.sqrt(self.size.width) + self.position_embedding(positions)
         for block in self.blocks[:-1]:
             x = block(x)

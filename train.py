@@ -402,9 +402,7 @@ def save_weights(path: Path, state: dict) -> None:
 
 def load_weights(path: Path) -> dict:
     """What `save_weights` wrote; nothing that the file may hold is executed."""
-    if zipfile.ZipFile(
-        path
-    ).testzip():  # there is a checksum of every tensor, and PyTorch does not look at it
+    if zipfile.ZipFile(path).testzip():  # PyTorch does not look at the checksums of its own files
         raise ValueError("a checksum is wrong")
     return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -418,6 +416,9 @@ def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) 
         metrics = (out / "metrics.jsonl").read_text(encoding="utf-8")
         state = {"step": step, "model": weights, "optimizer": moments, "scaler": scaler.state_dict()}
         save_weights(out / "checkpoint.pt", state | {"metrics": metrics})
+    process.total(
+        torch.zeros(1)
+    )  # torchrun ends all when one leaves: nobody does while the first still writes
 
 
 def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
@@ -543,9 +544,7 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
         stopping = process.total(torch.tensor(len(asked))).item() > 0  # a CPU tensor: a GPU is not waited for
         saving = stopping or done % save_every == 0 or done == steps
         if saving or done % args.log_every == 0:
-            means = losses.take(
-                done
-            )  # raises before a good checkpoint could be replaced by what is not finite
+            means = losses.take(done)  # raises before what is not finite replaces a good checkpoint
             speed = progress.rate(done * per_step)
             line = {"step": done, "tokens": done * per_step, "learning_rate": learning_rate(step, config)}
             line |= {"loss": means, "tokens_per_second": round(speed)}

@@ -8,8 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import Progress, UserError, count, run_script
-from corpora import command
+from common import Progress, UserError, count
 
 BOOKS = {  # data set, revision, column of the text, bytes that a token of 16,384 pieces stands for, about
     "en": ("emozilla/pg19", "c021754c8e01c5b1cc83a1f549c1f97fbbb756b8", "text", 4.3),
@@ -18,34 +17,28 @@ BOOKS = {  # data set, revision, column of the text, bytes that a token of 16,38
 
 
 def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
-    """A .jsonl for each language, of about `max_tokens` or of all books there are."""
-    texts = {name: folder / f"books-{name}-{max_tokens:.0f}.jsonl" for name in BOOKS}
+    """A .jsonl for each language, of about `max_tokens` or of all books there are; it appears once whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, path in texts.items():
-        if not path.exists():
-            fetch_books(*BOOKS[name], max_tokens, path)
+    texts = {name: folder / f"books-{name}-{max_tokens:.0f}.jsonl" for name in BOOKS}
+    for name, (dataset, revision, column, bytes_per_token) in BOOKS.items():
+        if texts[name].exists():
+            continue
+        done, enough = 0, max_tokens * bytes_per_token
+        progress = Progress(f"downloading {dataset}", enough / 1e6, "MB")
+        with tempfile.TemporaryDirectory(dir=folder) as working:
+            unfinished = Path(working) / "books.jsonl"
+            with open(unfinished, "w", encoding="utf-8") as file:
+                for book in read_rows(dataset, revision, column):
+                    text = book.encode("utf-8", "replace")  # some have lone surrogates
+                    file.write(json.dumps({"text": text.decode()}, ensure_ascii=False) + "\n")
+                    done += len(text)
+                    progress.update(done / 1e6)
+                    if done >= enough:
+                        break
+                else:
+                    print(f"{dataset} has no more than {count(done / bytes_per_token)} tokens, about")
+            unfinished.rename(texts[name])
     return texts
-
-
-def fetch_books(
-    dataset: str, revision: str, column: str, bytes_per_token: float, max_tokens: float, path: Path
-) -> None:
-    """Write books to `path`, which appears once it is whole."""
-    done, enough = 0, max_tokens * bytes_per_token
-    progress = Progress(f"downloading {dataset}", enough / 1e6, "MB")
-    with tempfile.TemporaryDirectory(dir=path.parent) as working:
-        unfinished = Path(working) / path.name
-        with open(unfinished, "w", encoding="utf-8") as file:
-            for book in read_rows(dataset, revision, column):
-                text = book.encode("utf-8", "replace")  # some have lone surrogates
-                file.write(json.dumps({"text": text.decode()}, ensure_ascii=False) + "\n")
-                done += len(text)
-                progress.update(done / 1e6)
-                if done >= enough:
-                    break
-            else:
-                print(f"{dataset} has no more than {count(done / bytes_per_token)} tokens, about")
-        unfinished.rename(path)
 
 
 def read_rows(dataset: str, revision: str, column: str) -> Iterator[str]:
@@ -61,7 +54,3 @@ def read_rows(dataset: str, revision: str, column: str) -> Iterator[str]:
     except Exception as error:  # whatever the hub's client, its network and its file formats may raise
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{dataset} on the Hugging Face hub: {type(error).__name__}: {reason}") from None
-
-
-if __name__ == "__main__":
-    run_script(lambda: command(fetch, __doc__))

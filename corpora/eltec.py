@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from common import UserError, run_script
-from corpora import command
+from common import UserError
 
 # A commit's id is a hash over everything in it, and git checks what it receives: no other checksum is needed.
 NOVELS = {
@@ -22,27 +21,23 @@ LINES = {"p", "l", "head"}  # the TEI elements that are a line each
 
 
 def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
-    """A folder of .txt files for each language."""
-    texts = {name: folder / f"eltec-{name}-{commit[:12]}" for name, (_, commit) in NOVELS.items()}
+    """A folder of .txt files for each language, which appears once it is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, target in texts.items():
-        if not target.exists():
-            fetch_novels(*NOVELS[name], target)
+    texts = {name: folder / f"eltec-{name}-{commit[:12]}" for name, (_, commit) in NOVELS.items()}
+    for name, (url, commit) in NOVELS.items():
+        if texts[name].exists():
+            continue
+        print(f"fetching {url} at {commit[:12]}", flush=True)
+        with tempfile.TemporaryDirectory(dir=folder) as working:
+            git(working, "init", "--quiet")
+            git(working, "fetch", "--quiet", "--depth", "1", url, commit)
+            git(working, "checkout", "--quiet", commit, "--", "level1")
+            plain = Path(working) / "plain"
+            plain.mkdir()
+            for novel in Path(working).glob("level1/*.xml"):
+                (plain / f"{novel.stem}.txt").write_text(tei_text(novel.read_bytes()), encoding="utf-8")
+            plain.rename(texts[name])
     return texts
-
-
-def fetch_novels(url: str, commit: str, target: Path) -> None:
-    """Write the text of every novel in a commit to the folder `target`, which appears once it is whole."""
-    print(f"fetching {url} at {commit[:12]}", flush=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as working:
-        git(working, "init", "--quiet")
-        git(working, "fetch", "--quiet", "--depth", "1", url, commit)
-        git(working, "checkout", "--quiet", commit, "--", "level1")
-        plain = Path(working) / "plain"
-        plain.mkdir()
-        for novel in Path(working).glob("level1/*.xml"):
-            (plain / f"{novel.stem}.txt").write_text(tei_text(novel.read_bytes()), encoding="utf-8")
-        plain.rename(target)
 
 
 def git(folder: str, *arguments: str) -> None:
@@ -78,7 +73,3 @@ def tei_text(content: bytes) -> str:
     # Spaces of XML only: the no-break spaces of French punctuation stay.
     lines = [re.sub(r"[ \t\r\n]+", " ", line).strip(" ") for line in lines]
     return "\n".join(line for line in lines if line)
-
-
-if __name__ == "__main__":
-    run_script(lambda: command(fetch, __doc__))

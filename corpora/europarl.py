@@ -1,5 +1,6 @@
 """europarl: debates of the European Parliament, English and French lines in step (Europarl v7), for Table 4.
 
+python -m corpora.europarl
 python align.py ... --parallel en=data/downloads/europarl-v7/europarl-v7.fr-en.en fr=...
 """
 
@@ -11,15 +12,14 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-from common import UserError, run_script
-from corpora import command
+from common import Parser, UserError, run_script
 
 URL = "https://www.statmt.org/europarl/v7/fr-en.tgz"
 SHA256 = "80f5d52113e23bfe51f890569ed69d2a1348127bca0894d07d1d23e0d0fac1e9"
 FILES = {"en": "europarl-v7.fr-en.en", "fr": "europarl-v7.fr-en.fr"}
 
 
-def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
+def fetch(folder: Path) -> dict[str, Path]:
     """A file of lines for each language."""
     target = folder / "europarl-v7"
     if not target.exists():
@@ -46,5 +46,11 @@ def download() -> bytes:
     return archive
 
 
+def main() -> None:
+    """Lay the debates down below data/downloads, unless they are there."""
+    Parser(__doc__).parse_args()
+    fetch(Path("data/downloads"))
+
+
 if __name__ == "__main__":
-    run_script(lambda: command(fetch, __doc__))
+    run_script(main)

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from common import Progress, run_script, write
-from corpora import command
+from common import Progress, write
 
 PACKAGES = ("torch", "numpy", "scipy", "networkx", "matplotlib", "sympy")
 EXPECTED = "00fdb767afe53d48"  # of the text that the versions in requirements.txt give
@@ -24,34 +23,24 @@ BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")  # of a statement,
 
 
 def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
-    """Write all docstrings, whatever is there already: other versions have others."""
-    lines = [json.dumps({"name": name, "text": text}) + "\n" for name, text in read_pydocs()]
-    content = "".join(lines).encode()
-    if hashlib.sha256(content).hexdigest()[:16] != EXPECTED:
-        print(
-            "note: these libraries have other versions than requirements.txt pins for Python 3.11 and later,"
-        )
-        print("and so other docstrings: perplexities will differ by some percent from those in the README")
-    write(folder / "pydocs.jsonl", content)
-    return {"en": folder / "pydocs.jsonl"}
-
-
-def read_pydocs() -> Iterator[tuple[str, str]]:
-    """(name, text): the docstrings of PACKAGES, by file.
-
-    Source files are parsed, never imported. A docstring that several share is kept where it comes first.
-    """
+    """Write all docstrings by file, whatever is there already: other versions have others."""
     files = list(source_files())
     progress = Progress("reading docstrings", len(files), "files")
-    seen: set[str] = set()
+    lines, seen = [], set()
     with ProcessPoolExecutor() as pool:
         found = pool.map(read_docstrings, [path for _, path in files], chunksize=32)
         for done, ((name, _), docstrings) in enumerate(zip(files, found, strict=True), 1):
+            # One that several share is kept where it comes first.
             fresh = [text for text in dict.fromkeys(docstrings) if text not in seen]
             seen.update(fresh)
             if fresh:
-                yield name, "\n\n".join(fresh)
+                lines.append(json.dumps({"name": name, "text": "\n\n".join(fresh)}) + "\n")
             progress.update(done)
+    content = "".join(lines).encode()
+    if hashlib.sha256(content).hexdigest()[:16] != EXPECTED:
+        print("note: other versions than requirements.txt pins for Python 3.11; perplexities differ somewhat")
+    write(folder / "pydocs.jsonl", content)
+    return {"en": folder / "pydocs.jsonl"}
 
 
 def source_files() -> Iterator[tuple[str, Path]]:
@@ -79,7 +68,3 @@ def read_docstrings(path: Path) -> list[str]:
             found.append(inspect.cleandoc(text).encode("utf-8", "ignore").decode())
         pending += [child for block in BLOCKS for child in getattr(node, block, ())][::-1]
     return found
-
-
-if __name__ == "__main__":
-    run_script(lambda: command(fetch, __doc__))

@@ -1,10 +1,7 @@
 """One's own runs beside the paper's, row by row, and which of its takeaways they bear out.
 
-    python -m paper.compare out/table1                                   # compare.md beside the runs
-    python -m paper.compare out/table1 out/figure2 --out out/compared    # of all these runs together
-
-Where the interval of the difference of two numbers holds 0, runs like these cannot tell which is smaller. A
-takeaway holds where all of its claims do that could be checked.
+python -m paper.compare out/table1                                   # compare.md beside the runs
+python -m paper.compare out/table1 out/figure2 --out out/compared    # of all these runs together
 """
 
 import math
@@ -209,10 +206,8 @@ SUMMARY = {
 
 def compare_numbers(line: str, numbers: Numbers) -> Less:
     """A line of CLAIMS; of two languages, that in which it is clearer. KeyError if a number is missing."""
-    both = []
-    for language in ("L1", "L2"):
-        names = line.strip().replace("L?", language).split(" < ")
-        both.append(Less(names, *(numbers[name] for name in names)))
+    lines = [line.strip().replace("L?", language).split(" < ") for language in ("L1", "L2")]
+    both = [Less(names, *(numbers[name] for name in names)) for names in lines]
     with np.errstate(all="ignore"):
         return max(both, key=lambda less: less.high[0] / less.low[0])
 
@@ -221,8 +216,7 @@ def judge(comparisons: list[str], numbers: Numbers, size: str) -> tuple[str, str
     """The worst word of SUMMARY that the lines of a claim earn, and the numbers it rests on."""
     larger = ORDER[: ORDER.index(size) : -1] or ["a larger model"]
     for model, times in product(larger, "432"):
-        lines = [line.replace("SIZE", size) for line in comparisons]
-        lines = [line.replace("LARGER", model).replace("LONGER", times) for line in lines]
+        lines = [line.replace("LARGER", model).replace("LONGER", times) for line in comparisons]
         try:
             found = [compare_numbers(line, numbers) for line in lines]
         except KeyError as error:
@@ -236,7 +230,7 @@ def judge(comparisons: list[str], numbers: Numbers, size: str) -> tuple[str, str
 def takeaways(numbers: Numbers, size: str) -> str:
     """Which of the eight hold, then every claim with its verdict, as Markdown."""
     numbers, words, claims = with_gains(numbers, size), defaultdict(set), ""
-    for claim in re.split(r"\n(?=\d)", CLAIMS.strip()):
+    for claim in re.split(r"\n(?=\d)", CLAIMS.strip().replace("SIZE", size)):
         sentence, *comparisons = claim.splitlines()
         word, told = judge(comparisons, numbers, size)
         words[sentence[0]].add(word)
@@ -258,20 +252,18 @@ def compare_table(name: str, scripts: str, own: Rows, size: str) -> str:
     for row in values.TABLES[name]:
         setting = Setting(row.vocab, row.languages, row.shares, row.times, size)
         found = [own[setting, i] for i in range(len(row.ppl)) if (setting, i) in own]
-        alone = f"mono {row.languages[0].upper()}"
         several = row.vocab + f" x{len(row.languages)}" * (len(row.languages) > 2)
+        languages = several if row.vocab != "monolingual" else f"mono {row.languages[0].upper()}"
         stages = "→".join(f"{share:g}" for share in row.shares)
-        known = [row.row, alone if row.vocab == "monolingual" else several, f"{row.times:g}x", f"{stages}%"]
         ppl = ", ".join(">1B" if ppl == values.NEVER_LEARNED else f"{ppl:.1f}" for ppl in row.ppl)
-        efficiency = ", ".join("-" if value is None else f"{value:.2f}" for value in row.efficiency)
+        efficiency = ", ".join("-" if value is None else f"{value:.2f}" for value in row.token_efficiency)
         our_ppl = ", ".join(Quantity(own.ppl.value).text(1) for own in found) or "not run"
         our_efficiency = ", ".join(own.text("token_efficiency") for own in found)
-        lines.append((*known, ppl, our_ppl, efficiency, our_efficiency))
+        what = (row.row, languages, f"{row.times:g}x", f"{stages}%")
+        lines.append((*what, ppl, our_ppl, efficiency, our_efficiency))
     head = ("row", "languages", "tokens", "share of L1", "PPL, paper", "ours", "TEff, paper", "ours [95%]")
     missing = [line[0] for line in lines if line[5] == "not run"]
-    text = f"## {name}\n"
-    if len(missing) < len(lines):
-        text += f"\n{markdown(head, lines, 2)}"
+    text = f"## {name}\n" + (f"\n{markdown(head, lines, 2)}" if len(missing) < len(lines) else "")
     if missing:
         text += f"\nNot run: {', '.join(dict.fromkeys(missing))}; see {scripts}.\n"
     return text
@@ -279,13 +271,8 @@ def compare_table(name: str, scripts: str, own: Rows, size: str) -> str:
 
 def compare_similarities(own: Rows, size: str) -> str:
     """Tables 2 and 4, then Figures 6 and 11 to 13: the paper's cosines and ours, mean and by layer."""
-    tables = {
-        "hidden": values.HIDDEN_STATES,
-        "gradients": {key: (value,) for key, value in values.GRADIENTS.items()},
-        "embeddings": {("cloned", share): (value,) for share, value in values.EMBEDDINGS.items()},
-    }
-    lines = []
-    for part, table in tables.items():
+    lines, tables = [], (values.HIDDEN_STATES, values.GRADIENTS, values.EMBEDDINGS)
+    for part, table in zip(SIMILARITIES, tables, strict=True):
         ours = similarities(own, part, size)
         for (vocab, share), theirs in table.items():
             names = values.CLONES if vocab == "cloned" else values.EN_FR
@@ -295,9 +282,9 @@ def compare_similarities(own: Rows, size: str) -> str:
             layers = [" ".join(f"{value:.2f}" for value in layers if len(layers) > 1) for layers in both]
             lines.append((part, f"{vocab} {share}%", *means, *layers))
     head = ("cosine of", "languages", "mean, paper", "mean, ours", "by layer, paper", "by layer, ours")
-    told = "Not measured: `bash runs/table2.sh` and `bash runs/table4.sh` measure them.\n"
-    if any(line[3] != "not measured" for line in lines):
-        told = markdown(head, lines, 2)
+    told = markdown(head, lines, 2)
+    if all(line[3] == "not measured" for line in lines):
+        told = "Not measured: `bash runs/table2.sh` and `bash runs/table4.sh` measure them.\n"
     return f"## Tables 2 and 4, Figures 6 and 11 to 13\n\n{told}"
 
 

@@ -1,8 +1,6 @@
 """The paper's Figures 1 to 10 from one's own runs, the paper's own values beside them as faint squares.
 
-    python -m paper.figures 1 out/table1 out/figure1 --out out/figure1    # writes out/figure1/figure1.png
-
-Figures 11 to 14 are pictures that align.py draws.
+python -m paper.figures 1 out/table1 out/figure1 --out out/figure1  # figure1.png; align.py draws 11 to 14
 """
 
 import math
@@ -13,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 import align
-from common import Parser, UserError, count, run_script, write_figure
+from common import Parser, UserError, count, run_script, write
 from fit_scaling import Fitted, Law, Quantity, Row, fit, names_of
 from paper import values
 from paper.compare import CLONES, ORDER, REAL, Rows, Setting, family, standard_size
@@ -23,22 +21,20 @@ LEGEND = {"frameon": False, "fontsize": 8}
 EVEN, MAIN = (50,), (90,)  # shares of L1
 
 
-class Missing(Exception):
-    """A figure needs an experiment that is not there; the message names it."""
+MEASURES = {
+    "ppl": "test perplexity",
+    "mlte": "MLTE in tokens",
+    "token_efficiency": "TEff",
+    "glue": "mean accuracy on GLUE, fine-tuned in L1",
+}
 
 
-def glue(row: Row) -> Quantity:
-    """Mean accuracy of a language over the tasks of GLUE, nan where it was not measured."""
+def measured(row: Row, measure: str) -> Quantity:
+    """A number of MEASURES; GLUE as the mean over its tasks, nan where it was not measured."""
+    if measure != "glue":
+        return getattr(row, measure)
     tasks = row.result.get("glue", {}).values()
     return Quantity(np.mean([np.mean(task[row.language]) for task in tasks]) if tasks else math.nan)
-
-
-MEASURES = {
-    "ppl": ("test perplexity", lambda row: row.ppl),
-    "mlte": ("MLTE in tokens", lambda row: row.mlte),
-    "efficiency": ("TEff", lambda row: row.token_efficiency),
-    "glue": ("mean accuracy on GLUE, fine-tuned in L1", glue),
-}
 
 
 # --- which rows -------------------------------------------------------------------------------------
@@ -61,10 +57,10 @@ def of_paper(vocab: str) -> list[values.PaperRow]:
 
 
 def at_ratios(own: Rows, size: str, vocab: str) -> Rows:
-    """Plain rows at 1x, or Missing if they are of fewer than two ratios."""
+    """Plain rows at 1x, or UserError if they are of fewer than two ratios."""
     found = plain(own, vocab, times=1, size=size, anchors=0)
     if len({setting.shares for setting, _ in found}) < 2:
-        raise Missing(f"{vocab} runs of {size} at two ratios or more")
+        raise UserError(f"{vocab} runs of {size} at two ratios or more")
     return found
 
 
@@ -83,7 +79,7 @@ def of_language(rows: Rows, position: int, place=second) -> list[tuple[float, Ro
 
 def points(axes, rows: list[tuple[float, Row]], measure: str, **style) -> None:
     """One line of rows at given places, their intervals as bars; one without end leaves the others room."""
-    known = [(x, MEASURES[measure][1](row)) for x, row in sorted(rows, key=lambda pair: pair[0])]
+    known = [(x, measured(row, measure)) for x, row in sorted(rows, key=lambda pair: pair[0])]
     known = [(x, found) for x, found in known if math.isfinite(found.value)]
     if known:
         value, low, high = np.array([found for _, found in known]).T
@@ -92,21 +88,18 @@ def points(axes, rows: list[tuple[float, Row]], measure: str, **style) -> None:
 
 
 def finish(axes, measure: str, x_label: str) -> None:
-    """Labels and scale."""
-    axes.set(xlabel=x_label, ylabel=MEASURES[measure][0])
+    """Labels, scale, and ticks at 1, 2, 3 and 5 times the powers of ten; all nine would overlap."""
+    axes.set(xlabel=x_label, ylabel=MEASURES[measure])
     axes.spines[["top", "right"]].set_visible(False)
     if measure in {"ppl", "mlte"}:
         axes.set_yscale("log")
-        logarithmic(axes.yaxis)
-    if measure == "efficiency":
+    if measure == "token_efficiency":
         axes.axhline(1, color="0.5", linestyle=":", linewidth=1)
         axes.set_ylim(bottom=0)
-
-
-def logarithmic(axis) -> None:
-    """Ticks at 1, 2, 3 and 5 times the powers of ten; all nine would write over each other."""
     text = FuncFormatter(lambda value, _: count(value) if value >= 1000 else f"{value:.3g}")
-    axis.set(minor_locator=LogLocator(subs=(2, 3, 5)), major_formatter=text, minor_formatter=text)
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            axis.set(minor_locator=LogLocator(subs=(2, 3, 5)), major_formatter=text, minor_formatter=text)
 
 
 def by_ratio(axes, rows: Rows, vocab: str, measure: str, position: int, label: str, **style) -> None:
@@ -127,12 +120,6 @@ def expected_curve(axes, rows: Rows, position: int, **style) -> None:
         axes.plot(curve[known], row.law.perplexity(tokens[known]), label=label, **style)
 
 
-def law_curve(axes, law: Law, **style) -> None:
-    """A law as far as its runs reach."""
-    tokens = np.geomspace(law.fewest, law.most, 100)
-    axes.plot(tokens, law.perplexity(tokens), **style)
-
-
 # --- the figures ------------------------------------------------------------------------------------
 
 
@@ -140,15 +127,15 @@ def figure_1(figure, fitted: Fitted, size: str) -> None:
     """Left: perplexity of two clones by the share of the second. Right: GLUE accuracy, if it was measured."""
     rows = at_ratios(family(fitted, CLONES), size, "cloned")
     scored = any(row.result.get("glue") for row in rows.values())
-    left, *right = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
+    left, *right = figure.subplots(1, 1 + scored, squeeze=False)[0]
     for position, colour in enumerate(("C1", "C3")):
         by_ratio(left, rows, "cloned", "ppl", position, f"L{position + 1}", color=colour)
         expected_curve(left, rows, position, color=colour, linestyle="--", linewidth=1)
     finish(left, "ppl", "p(L2) in %")
     left.legend(**LEGEND)
     for axes in right:
-        for position, (colour, label) in enumerate((("C1", "L1"), ("C3", "L2, zero-shot"))):
-            points(axes, of_language(rows, position), "glue", color=colour, label=label)
+        points(axes, of_language(rows, 0), "glue", color="C1", label="L1")
+        points(axes, of_language(rows, 1), "glue", color="C3", label="L2, zero-shot")
         shares = [100 - share for share in values.GLUE_EN2]
         axes.plot(shares, values.GLUE_EN2.values(), color="C3", label="L2, paper", **PAPER)
         axes.axhspan(*values.GLUE_EN1, color="C1", alpha=0.25, label="L1, paper")
@@ -158,17 +145,16 @@ def figure_1(figure, fitted: Fitted, size: str) -> None:
 
 def figure_3(figure, fitted: Fitted, size: str) -> None:
     """Perplexity (above) and TEff (below) of two real languages by p(L2), disjoint and anchored."""
-    own, panels, measures = family(fitted, REAL), figure.subplots(2, 2, sharex=True), ("ppl", "efficiency")
-    for vocab, style in (("disjoint", {"color": "C0", "linestyle": "--"}), ("anchored", {"color": "C1"})):
-        rows = at_ratios(own, size, vocab)
-        for position in (0, 1):
-            for axes, measure in zip(panels[:, position], measures, strict=True):
-                by_ratio(axes, rows, vocab, measure, position, vocab, **style)
+    own, panels = family(fitted, REAL), figure.subplots(2, 2, sharex=True)
+    styles = {"disjoint": {"color": "C0", "linestyle": "--"}, "anchored": {"color": "C1"}}
     for position, name in enumerate(values.EN_FR):
+        for axes, measure in zip(panels[:, position], ("ppl", "token_efficiency"), strict=True):
+            for vocab, style in styles.items():
+                by_ratio(axes, at_ratios(own, size, vocab), vocab, measure, position, vocab, **style)
+            finish(axes, measure, "p(FR) in %")
+        rows = at_ratios(own, size, "anchored")
         expected_curve(panels[0, position], rows, position, color="0.5", linestyle=":")
         panels[0, position].set_title(name.upper())
-        for axes, measure in zip(panels[:, position], measures, strict=True):
-            finish(axes, measure, "p(FR) in %")
     panels[0, 0].legend(**LEGEND)
 
 
@@ -179,7 +165,7 @@ def scaling(figure, fitted: Fitted, size: str, name: str, vocab: str, measures: 
     times = sorted({setting.times for setting, _, _ in rows if setting.size == size})
     sizes = sorted({setting.size for setting, _, _ in rows if setting.times == 1}, key=ORDER.index)
     if len(times) < 2 and len(sizes) < 2:
-        raise Missing(f"{vocab} runs at 50/50 and 90/10 for two numbers of tokens, or of two sizes")
+        raise UserError(f"{vocab} runs at 50/50 and 90/10 for two numbers of tokens, or of two sizes")
     lines = {(EVEN, 0): "C0", (EVEN, 1): "C9", (MAIN, 0): "C1", (MAIN, 1): "C3"}
     panels = figure.subplots(len(measures), 2, squeeze=False, sharey="row")
     for (left, right), measure in zip(panels, measures, strict=True):
@@ -205,38 +191,35 @@ def figure_5(figure, fitted: Fitted, size: str) -> None:
     axes = figure.subplots()
     for i, (key, name) in enumerate(names_of(fitted.laws).items()):
         colour, law, runs = f"C{i % 10}", fitted.laws[key], fitted.points[key]
-        law_curve(axes, law, color=colour, label=name)
+        curve = np.geomspace(law.fewest, law.most, 100)
+        axes.plot(curve, law.perplexity(curve), color=colour, label=name)
         axes.plot([run.tokens for run in runs], [run.ppl for run in runs], "o", color=colour, markersize=5)
-    for source, parameters in values.LAWS.items():
-        law = Law(*parameters, 0.05 * values.TOKENS, 3 * values.TOKENS)
-        law_curve(axes, law, color="0.5", alpha=0.5, label=f"paper: small, {source}")
+    curve = np.geomspace(0.05, 3, 100) * values.TOKENS
+    for source, law in values.LAWS.items():
+        style = {"color": "0.5", "alpha": 0.5, "label": f"paper: small, {source}"}
+        axes.plot(curve, Law(*law, *curve[[0, -1]]).perplexity(curve), **style)
         tokens = [fraction * values.TOKENS for fraction in values.POINTS[source]]
         axes.plot(tokens, values.POINTS[source].values(), color="0.5", **PAPER)
-    finish(axes, "ppl", "training tokens")
     axes.set_xscale("log")
-    logarithmic(axes.xaxis)
+    finish(axes, "ppl", "training tokens")
     axes.legend(**LEGEND)
 
 
 def clones_looked_at(fitted: Fitted, size: str) -> dict[str, dict]:
-    """result.json of the clones that align.py has looked at, by p(L2), or Missing."""
+    """result.json of the clones that align.py has looked at, by p(L2), or UserError."""
     rows = plain(family(fitted, CLONES), "cloned", times=1, size=size, anchors=0)
-    shares = {second(setting): row.result for (setting, _), row in rows.items()}
-    found = {
-        f"p(L2) = {share:g}%": result
-        for share, result in sorted(shares.items())
-        if "embeddings" in result.get("alignment", {})
-    }
+    shares = {share: row.result for share, row in sorted(of_language(rows, 0))}
+    found = {share: result for share, result in shares.items() if "embeddings" in result.get("alignment", {})}
     if not found:
-        raise Missing("runs of clones that align.py has looked at")
-    return found
+        raise UserError("runs of clones that align.py has looked at")
+    return {f"p(L2) = {share:g}%": result for share, result in found.items()}
 
 
 def figure_6(figure, fitted: Fitted, size: str) -> None:
     """Cosine of clones' embeddings, and of all pairs, by p(L2); word2vec as the control."""
     results, panels = clones_looked_at(fitted, size), figure.subplots(1, 2, sharey=True)
-    shares = [100 - share for share in values.EMBEDDINGS]
-    panels[0].plot(shares, values.EMBEDDINGS.values(), color="C0", label="paper, counterparts", **PAPER)
+    shares = [100 - share for _, share in values.EMBEDDINGS]
+    panels[0].plot(shares, [*values.EMBEDDINGS.values()], color="C0", label="paper, counterparts", **PAPER)
     if align.pairs_of(results, "word2vec"):
         align.draw_embeddings(results, panels, "word2vec", "word2vec", "C1")
     align.draw_embeddings(results, panels)
@@ -251,28 +234,27 @@ def figure_8(figure, fitted: Fitted, size: str) -> None:
     """Perplexity of two balanced clones by the share of the vocabulary that they have in common."""
     rows = plain(family(fitted, CLONES), "cloned", times=1, size=size, shares=EVEN)
     if len({setting.anchors for setting, _ in rows}) < 2:
-        raise Missing("balanced runs of clones with several --anchors")
+        raise UserError("balanced runs of clones with several --anchors")
     axes = figure.subplots()
     for position, colour in enumerate(("C1", "C3")):
         mine = of_language(rows, position, lambda setting: 100 * setting.anchors)
         points(axes, mine, "ppl", color=colour, label=f"L{position + 1} at 50/50")
-    theirs = next(row.ppl[0] for row in of_paper("cloned") if (row.shares, row.times) == (EVEN, 1))
-    axes.plot([0], [theirs], color="0.3", label="paper, no anchors", **PAPER)
+    axes.plot([0], values.TABLE_1[3].ppl[:1], color="0.3", label="paper, no anchors", **PAPER)
     finish(axes, "ppl", "anchor points: % of the vocabulary that is shared")
     axes.legend(**LEGEND)
 
 
 FIGURES = {  # function, further arguments, inches
     1: (figure_1, (), (10, 4.2)),
-    2: (scaling, (CLONES, "cloned", ("ppl", "efficiency")), (10, 7)),
+    2: (scaling, (CLONES, "cloned", ("ppl", "token_efficiency")), (10, 7)),
     3: (figure_3, (), (10, 7)),
-    4: (scaling, (REAL, "anchored", ("ppl", "efficiency")), (10, 7)),
+    4: (scaling, (REAL, "anchored", ("ppl", "token_efficiency")), (10, 7)),
     5: (figure_5, (), (7, 4.8)),
     6: (figure_6, (), (10, 4.2)),
     7: (figure_7, (), (10, 4.2)),
     8: (figure_8, (), (7, 4.2)),
-    9: (scaling, (CLONES, "cloned", ("ppl", "mlte", "efficiency")), (10, 10)),
-    10: (scaling, (REAL, "anchored", ("ppl", "mlte", "efficiency")), (10, 10)),
+    9: (scaling, (CLONES, "cloned", ("ppl", "mlte", "token_efficiency")), (10, 10)),
+    10: (scaling, (REAL, "anchored", ("ppl", "mlte", "token_efficiency")), (10, 10)),
 }
 
 
@@ -282,7 +264,7 @@ def draw(number: int, fitted: Fitted) -> Figure:
     figure = Figure(figsize=inches, layout="constrained")
     try:
         function(figure, fitted, standard_size(fitted), *further)
-    except Missing as missing:
+    except UserError as missing:
         raise UserError(f"Figure {number} needs {missing}; bash runs/figure{number}.sh runs them") from None
     return figure
 
@@ -295,7 +277,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="where figureN.png goes (the first folder)")
     args = parser.parse_args(arguments)
     path = (args.out or args.folders[0]) / f"figure{args.figure}.png"
-    write_figure(path, draw(args.figure, fit(args.folders)))
+    write(path, draw(args.figure, fit(args.folders)))
     print(f"figure: {path}")
 
 

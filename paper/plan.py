@@ -2,18 +2,16 @@
 
     DRY=1 bash runs/table1.sh | python -m paper.plan
 
-FLOPs of a training token are those of model.flops_per_token. An evaluation sends each test token four times
-through the model in each language, since its window moves by a quarter; it counts where the text is prepared.
-The time follows from the FLOPs a second of earlier runs on this machine, or from a guess that is stated.
+FLOPs of a training token are those of model.flops_per_token; evaluation is not counted. The time follows
+from the speed of earlier runs on this machine, or from a guess that is stated.
 """
 
 import re
 import shlex
 import statistics
 import sys
+from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple
 
 from common import Parser, UserError, count, duration, markdown, read_json, run_script
 from data import Dataset
@@ -26,36 +24,20 @@ GUESSES = {  # FLOPs a second where nothing was run yet
 }
 
 
-class Cost(NamedTuple):
-    """What a run takes, evaluation included."""
-
-    out: Path
-    size: str
-    tokens: float
-    flops: float
-    state: str  # done, begun, to do
-
-
-def cost(command: str, pieces: int) -> Cost:
-    """What a train.py command costs; `pieces` are those of a tokeniser that is not there yet."""
+def cost(command: str, pieces: int) -> tuple[Namespace, float, str]:
+    """Flags of a train.py command, FLOPs and state; `pieces` are those of a tokeniser that is not there."""
     words = shlex.split(command)
     args = parse_arguments(words[words.index("train.py") + 1 :])
     prepared = Dataset(args.data).languages if args.data.exists() else {}
-    named = SimpleNamespace(folder=args.data, languages=prepared or args.languages or ["en"])
+    named = Namespace(folder=args.data, languages=prepared or args.languages or ["en"])
     sources, size = languages_and_stages(args, named)["sources"], SIZES[args.size]
     if prepared or args.data.name == "pydocs":
         pieces = max((language["vocab_size"] for language in prepared.values()), default=2048)
-    vocabulary = int(
-        pieces * (1 + (len(sources) - 1) * (1 - args.anchors))
-    )  # or fewer, where pieces are anchored
-    step, body = (flops_per_token(size, ids, args.length or size.length) for ids in (vocabulary, 0))
-    # Without the backward pass a token costs a third, and the output layer sees only what is scored.
-    scored = sum(prepared[source]["test"]["tokens"] for source in sources) if prepared else 0
-    flops = args.tokens * step + scored * (4 * body + step - body) / 3
+    vocabulary = int(pieces * (1 + (len(sources) - 1) * (1 - args.anchors)))  # fewer if pieces are anchored
+    flops = args.tokens * flops_per_token(size, vocabulary, args.length or size.length)
     result = args.out / "result.json"
     done = result.exists() and all("ppl" in language for language in read_json(result)["languages"])
-    state = "done" if done else "begun" if (args.out / "config.json").exists() else "to do"
-    return Cost(args.out, args.size, args.tokens, flops, state)
+    return args, flops, "done" if done else "begun" if (args.out / "config.json").exists() else "to do"
 
 
 def speed(sizes: set[str], several_processes: bool) -> tuple[float, str]:
@@ -80,20 +62,21 @@ def main(arguments: list[str] | None = None) -> None:
     text = sys.stdin.read()
     commands = dict.fromkeys(line for line in text.splitlines() if " train.py " in line)
     if not commands:
-        raise UserError(
-            "standard input has no training run; DRY=1 bash runs/table1.sh | python -m paper.plan"
-        )
+        raise UserError("standard input has no training run, as DRY=1 bash runs/table1.sh prints them")
     pieces = re.search(r"--vocab-size (\d+)", text)
     costs = [cost(command, int(pieces[1]) if pieces else 16384) for command in commands]
     processes = int((re.search(r"--nproc-per-node (\d+)", text) or [0, 0])[1])
-    rate, known = speed({own.size for own in costs}, processes > 0)
+    rate, known = speed({args.size for args, _, _ in costs}, processes > 0)
     rate *= max(processes, 1)
-    rows = [(str(c.out), count(c.tokens), f"{c.flops:.1e}", duration(c.flops / rate), c.state) for c in costs]
-    left = [own for own in costs if own.state != "done"]
-    flops = sum(own.flops for own in left)
+    rows, tokens, total = [], 0, 0
+    for args, flops, state in costs:
+        rows.append((str(args.out), count(args.tokens), f"{flops:.1e}", duration(flops / rate), state))
+        if state != "done":
+            tokens, total = tokens + args.tokens, total + flops
     print(markdown(("run", "tokens", "FLOPs", "time", "state"), rows))
-    print(f"{len(left)} of {len(costs)} runs are left: {count(sum(own.tokens for own in left))} tokens,")
-    print(f"{flops:.1e} FLOPs, about {duration(flops / rate)} at {rate:.1e} FLOPs a second ({known}).")
+    left = sum(state != "done" for _, _, state in costs)
+    print(f"{left} of {len(costs)} runs are left: {count(tokens)} tokens,")
+    print(f"{total:.1e} FLOPs, about {duration(total / rate)} at {rate:.1e} FLOPs a second ({known}).")
 
 
 if __name__ == "__main__":

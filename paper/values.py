@@ -3,22 +3,20 @@
     Schäfer, Ravfogel, Hofmann, Pimentel, Schlag: The Role of Language Imbalance in Cross-lingual
     Generalisation: Insights from Cloned Language Experiments (arXiv 2404.07982)
 
-Tables 2 and 3 are numbered as in the first version; the later one swaps them. Figures whose curves are
-printed without numbers are not measured with a ruler: what is not given as a number is not in this file.
+Tables 2 and 3 are numbered as in the first version; the later one swaps them. What the paper does not give
+as a number is not in this file.
 """
 
 from typing import NamedTuple
 
-TOKENS = (
-    18_265 * 128 * 512
-)  # steps, sequences, tokens: the standard run, "1x", which the paper rounds to 1.2B
+TOKENS = 18_265 * 128 * 512  # steps, sequences, tokens: the standard run, "1x"; the paper rounds to 1.2B
 SIZE = "small"
 EN, FR, CLONES, TEN_CLONES, EN_FR = ("en",), ("fr",), ("en",) * 2, ("en",) * 10, ("en", "fr")
 NEVER_LEARNED = 1e9  # ">1B"
 
 
 class PaperRow(NamedTuple):
-    """A row of Table 1 or 3. `ppl` and `efficiency` are of L1 and L2; None where the paper prints a dash."""
+    """A row of Table 1 or 3. `ppl` and TEff are of L1 and L2; None where the paper prints a dash."""
 
     row: str
     vocab: str
@@ -26,7 +24,7 @@ class PaperRow(NamedTuple):
     shares: tuple[float, ...]  # of L1 in each stage, in percent
     times: float  # training tokens, in units of the standard run's
     ppl: tuple[float, ...]
-    efficiency: tuple[float | None, ...] = (1.0,)
+    token_efficiency: tuple[float | None, ...] = (1.0,)
 
 
 TABLE_1 = [
@@ -49,9 +47,7 @@ FIGURE_2 = [  # given in the text
     PaperRow("Figure 2", "cloned", CLONES, (90,), 3, (19.0, 22.3), (0.99, 3.14)),
 ]
 TABLE_3 = [
-    PaperRow("1", "monolingual", EN, (100,), 1, (21.9,)),
-    PaperRow("2", "monolingual", EN, (100,), 0.5, (25.3,)),
-    PaperRow("3", "monolingual", EN, (100,), 0.1, (48.4,)),
+    *TABLE_1[:3],
     PaperRow("4", "monolingual", FR, (100,), 1, (16.0,)),
     PaperRow("5", "monolingual", FR, (100,), 0.5, (18.4,)),
     PaperRow("6", "monolingual", FR, (100,), 0.1, (34.1,)),
@@ -77,16 +73,9 @@ POINTS = {
     "en": {1.0: 21.930433, 9_132 / 18_265: 25.308240, 1_826 / 18_265: 48.358189},
     "fr": {1.0: 16.021673, 9_132 / 18_265: 18.406767, 1_826 / 18_265: 34.057220},
 }
-FRACTIONS = {  # of the standard run, on which the paper fitted its laws of English
-    "mini": (0.05, 0.1, 0.25, 0.5, 1),
-    "small": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.5, 2, 3),
-    "medium": (0.1, 0.24, 0.5, 1, 1.2, 2.04, 2.16, 2.28, 2.4),
-}
-# a, b and c of the small model's laws are not printed, but every TEff is: perplexity and TEff of a row are a
-# point of the law. These are the least-squares laws through the points of Tables 1 and 3 (tests/test_paper.py
-# fits them again). They give each printed TEff to its last digit and miss the paper's own perplexities at a
-# tenth of the tokens, for which they ask 0.92 (English) and 0.93 (French) times as many. The paper's fit had
-# 16 points, most of them above a half.
+# a, b and c of the small model's laws, which are not printed: least squares through the perplexities and TEff
+# of Tables 1 and 3. They give each printed TEff to its last digit, but ask 0.92 (English) and 0.93 (French)
+# times a tenth of the tokens for the perplexities there: most of the paper's 16 points lie above a half.
 LAWS = {"en": (0.0387205, 0.206833, 0.0841184), "fr": (0.0606649, 0.183311, 0.123086)}
 
 # Cosine of hidden states after layers 1 to 12, by vocabulary and share of L1 (Tables 2 and 4).
@@ -98,16 +87,14 @@ HIDDEN_STATES = {
     ("anchored", 50): (0.73, 0.84, 0.88, 0.91, 0.89, 0.88, 0.85, 0.78, 0.71, 0.61, 0.36, 0.10),
     ("anchored", 90): (0.78, 0.87, 0.89, 0.91, 0.89, 0.87, 0.84, 0.77, 0.72, 0.63, 0.28, 0.06),
 }
-EMBEDDINGS = {50: 0.02, 90: 0.28}  # cosine of clones, by share of EN1 (section 4.2, Figure 6)
+EMBEDDINGS = {("cloned", 50): (0.02,), ("cloned", 90): (0.28,)}  # section 4.2, Figure 6
 GRADIENTS = {  # macro average over the tensors of all blocks (Figures 11 to 13)
-    ("cloned", 50): 0.07,
-    ("cloned", 90): 0.53,
-    ("anchored", 50): 0.17,
-    ("anchored", 90): 0.14,
-    ("disjoint", 50): 0.04,
-    ("disjoint", 90): 0.05,
+    ("cloned", 50): (0.07,),
+    ("cloned", 90): (0.53,),
+    ("anchored", 50): (0.17,),
+    ("anchored", 90): (0.14,),
+    ("disjoint", 50): (0.04,),
+    ("disjoint", 90): (0.05,),
 }
 GLUE_EN2 = {95: 0.64, 90: 0.65, 80: 0.58, 70: 0.52, 60: 0.53, 50: 0.54}  # by share of EN1 (Figure 1, right)
 GLUE_EN1 = (0.70, 0.71)  # at every share
-# Of Figures 4 and 10 the text says that the TEff of French at 90/10 falls below this with longer training.
-FRENCH_TEFF_LONGER_BELOW = 1.0

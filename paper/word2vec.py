@@ -13,36 +13,29 @@ import numpy as np
 import torch
 
 from align import measure_embeddings
-from common import Parser, Progress, UserError, read_json, run_script, write
+from common import Parser, UserError, read_json, run_script, write
 from data import Mixture, build_mixture
 from evaluate import Run, load_run
 
-EPOCHS = 5
-CHUNK = 256  # sequences that are read at a time
-
 
 class Sentences:
-    """The sequences of a run as lists of joint ids in letters: gensim takes words."""
+    """The sequences of a run as lists of joint ids in letters: gensim takes words, several times."""
 
-    def __init__(self, mixture: Mixture, label: str):
-        self.mixture, self.behind = mixture, 0
-        self.progress = Progress(label, (1 + EPOCHS) * mixture.total, "sequences")  # once more to count words
+    def __init__(self, mixture: Mixture):
+        self.mixture = mixture
 
     def __iter__(self) -> Iterator[list[str]]:
-        for begin in range(0, self.mixture.total, CHUNK):
-            ids, _ = self.mixture.batch(np.arange(begin, min(begin + CHUNK, self.mixture.total)))
-            yield from (list(map(str, row)) for row in ids[:, :-1].tolist())
-            self.behind += len(ids)
-            self.progress.update(self.behind)
+        for number in range(self.mixture.total):
+            yield list(map(str, self.mixture.batch(np.array([number]))[0][0, :-1].tolist()))
 
 
 def skip_gram(run: Run) -> tuple[dict[str, torch.Tensor], np.ndarray]:
     """(J, width) input and output vectors, and (J,) which ids occurred."""
     from gensim.models import Word2Vec
 
-    sentences = Sentences(build_mixture(run.dataset, run.config), f"{run.out.name}: word2vec")
+    sentences = Sentences(build_mixture(run.dataset, run.config))
     shape, seed = run.model.token_embedding.weight.shape, run.config["seed"]
-    settings = {"sg": 1, "negative": 20, "min_count": 1, "epochs": EPOCHS, "vector_size": shape[1]}
+    settings = {"sg": 1, "negative": 20, "min_count": 1, "epochs": 5, "vector_size": shape[1]}
     # With more than one thread gensim's results vary from time to time, seed or not.
     learned = Word2Vec(sentences, **settings, workers=torch.get_num_threads(), seed=seed)
     ids = np.array([int(word) for word in learned.wv.index_to_key])

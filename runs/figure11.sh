@@ -1,3 +1,2 @@
 #!/usr/bin/env bash
-# Figure 11: do gradients of the same text in two clones point the same way? (Takeaway 2) Runs and measurements are Table 2's.
-exec bash "$(dirname "$0")/table2.sh" "$@"
+exec bash "$(dirname "$0")/table2.sh" "$@" # Figure 11, gradients of clones, comes from the same runs and measurements as Table 2.

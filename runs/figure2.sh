@@ -10,7 +10,6 @@ run 90-10            1x --ratio 0.9
 run 50-50-2x         2x --ratio 0.5
 run 50-50-3x         3x --ratio 0.5
 
-SHARED=$FOLDER
 into figure2
 run 50-50-4x         4x --ratio 0.5
 run 90-10-2x         2x --ratio 0.9
@@ -23,7 +22,7 @@ for model in $OTHER_SIZES; do
     run 90-10        1x --ratio 0.9
 done
 
-also python fit_scaling.py "$SHARED" "$FOLDER" --out "$PAGE"
-also python -m paper.figures 2 "$SHARED" "$FOLDER" --out "$PAGE"
-also python -m paper.figures 9 "$SHARED" "$FOLDER" --out "$PAGE"
-also python -m paper.compare "$SHARED" "$FOLDER" --out "$PAGE"
+also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"
+also python -m paper.figures 2 "${FOLDERS[@]}" --out "$PAGE"
+also python -m paper.figures 9 "${FOLDERS[@]}" --out "$PAGE"
+also python -m paper.compare "${FOLDERS[@]}" --out "$PAGE"

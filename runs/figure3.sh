@@ -11,7 +11,6 @@ for vocab in disjoint anchored; do
     run $vocab-90-10 1x --languages en fr --vocab $vocab --ratio 0.9
 done
 
-SHARED=$FOLDER
 into figure3
 for vocab in disjoint anchored; do
     for share in 95 80 70 30 20 05; do
@@ -19,5 +18,5 @@ for vocab in disjoint anchored; do
     done
 done
 
-also python -m paper.figures 3 "$SHARED" "$FOLDER" --out "$PAGE"
-also python fit_scaling.py "$SHARED" "$FOLDER" --out "$PAGE"
+also python -m paper.figures 3 "${FOLDERS[@]}" --out "$PAGE"
+also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"

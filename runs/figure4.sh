@@ -11,7 +11,6 @@ run anchored-90-10         1x --languages en fr --vocab anchored --ratio 0.9
 run anchored-50-50-2x      2x --languages en fr --vocab anchored --ratio 0.5
 run anchored-50-50-3x      3x --languages en fr --vocab anchored --ratio 0.5
 
-SHARED=$FOLDER
 into figure4
 run anchored-90-10-2x      2x --languages en fr --vocab anchored --ratio 0.9
 run anchored-90-10-3x      3x --languages en fr --vocab anchored --ratio 0.9
@@ -23,7 +22,7 @@ for model in $OTHER_SIZES; do
     run anchored-90-10     1x --languages en fr --vocab anchored --ratio 0.9
 done
 
-also python fit_scaling.py "$SHARED" "$FOLDER" --out "$PAGE"
-also python -m paper.figures 4 "$SHARED" "$FOLDER" --out "$PAGE"
-also python -m paper.figures 10 "$SHARED" "$FOLDER" --out "$PAGE"
-also python -m paper.compare "$SHARED" "$FOLDER" --out "$PAGE"
+also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"
+also python -m paper.figures 4 "${FOLDERS[@]}" --out "$PAGE"
+also python -m paper.figures 10 "${FOLDERS[@]}" --out "$PAGE"
+also python -m paper.compare "${FOLDERS[@]}" --out "$PAGE"

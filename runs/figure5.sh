@@ -11,11 +11,5 @@ for model in $STANDARD_SIZE $OTHER_SIZES; do
     ladder en
     ladder fr
 done
-
-FOLDERS=()
-for name in table1 table3 figure2 figure4; do
-    into $name
-    FOLDERS+=("$FOLDER")
-done
 also python -m paper.figures 5 "${FOLDERS[@]}" --out "$PAGE"
 also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"

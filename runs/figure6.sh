@@ -3,18 +3,7 @@
 # (Takeaway 2) The runs are those of Table 1 and Figure 1. word2vec, which sees no more than co-occurrence, is the control.
 source "$(dirname "$0")/lib.sh"
 corpus clones
-into table1
-RUNS=("$FOLDER/50-50" "$FOLDER/90-10")
-ladder
-run 50-50            1x --ratio 0.5
-run 90-10            1x --ratio 0.9
-
-SHARED=$FOLDER
-into figure1
-for share in 95 80 70 60; do
-    run $share-$((100 - share)) 1x --ratio 0.$share
-    RUNS+=("$FOLDER/$share-$((100 - share))")
-done
+clones_by_ratio
 
 also python align.py "${RUNS[@]}" --out "$PAGE"
 if python -c 'import gensim' 2>/dev/null; then
@@ -22,5 +11,5 @@ if python -c 'import gensim' 2>/dev/null; then
 else
     echo "# no gensim, so no control: pip install -r requirements-extra.txt"
 fi
-also python -m paper.figures 6 "$SHARED" "$FOLDER" --out "$PAGE"
-also python -m paper.figures 7 "$SHARED" "$FOLDER" --out "$PAGE"
+also python -m paper.figures 6 "${FOLDERS[@]}" --out "$PAGE"
+also python -m paper.figures 7 "${FOLDERS[@]}" --out "$PAGE"

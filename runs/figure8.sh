@@ -6,11 +6,10 @@ into table1
 ladder
 run 50-50            1x --ratio 0.5
 
-SHARED=$FOLDER
 into figure8
 for percent in 05 10 20 40 80; do
     run anchors-$percent 1x --ratio 0.5 --anchors 0.$percent
 done
 
-also python -m paper.figures 8 "$SHARED" "$FOLDER" --out "$PAGE"
-also python fit_scaling.py "$SHARED" "$FOLDER" --out "$PAGE"
+also python -m paper.figures 8 "${FOLDERS[@]}" --out "$PAGE"
+also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"

@@ -1,3 +1,2 @@
 #!/usr/bin/env bash
-# Figure 9 is Figure 2 with MLTE beside it, from the same runs.
-exec bash "$(dirname "$0")/figure2.sh" "$@"
+exec bash "$(dirname "$0")/figure2.sh" "$@" # Figure 9 is Figure 2 with MLTE beside it, from the same runs.

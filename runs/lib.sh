@@ -16,14 +16,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ ! -d .venv ] || PATH="$PWD/.venv/bin:$PATH" # the environment that make creates
 SCALE=${SCALE:-cpu} SEED=${SEED:-0} GPUS=${GPUS:-1} DRY=${DRY:-} NOVELS=${NOVELS:-}
 [ -n "$DRY" ] || python -c 'import sentencepiece' 2>/dev/null || {
-    echo "error: $(command -v python || echo python) lacks the libraries of requirements.txt;" \
-        "make env installs them into .venv" >&2
-    exit 2
+    echo "error: python lacks the libraries of requirements.txt; make env installs them into .venv" >&2 && exit 2
 }
 
 # What a scale is. LADDER: monolingual runs for the law, in units of 1x; SIZES: models of the figures by size.
-NOVEL_DATA=eltec
-[ -z "$NOVELS" ] || NOVEL_DATA=novels
+NOVEL_DATA=$([ -n "$NOVELS" ] && echo novels || echo eltec)
 case $SCALE in
 cpu) # 4x is 20 of the 20.4 million characters of pydocs: no row of Table 1 reads a text twice
     STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_RECIPE=${RECIPE:-} BEST_BATCH=4
@@ -71,8 +68,9 @@ aligned() { # lines in step for align.py: PARALLEL.en and PARALLEL.fr, of Europa
     PARALLEL=${PARALLEL:-data/downloads/europarl-v7/europarl-v7.fr-en}
 }
 
-into() { # NAME: the folder of the runs that follow, below out/
+into() { # NAME: the folder of the runs that follow, below out/; FOLDERS has all of them
     FOLDER=$OUT/$1$SUFFIX
+    case " ${FOLDERS[*]-} " in *" $FOLDER "*) ;; *) FOLDERS+=("$FOLDER") ;; esac
 }
 
 size() { # SIZE: the model of the runs that follow; unless it is the standard one, their names begin with it
@@ -93,7 +91,7 @@ run() { # NAME TIMESx FLAGS...: train and evaluate one model on TIMES the standa
 
 PIDS=() # of the runs that go on side by side, by slot
 beside() { # OUT COMMAND...: as soon as one of JOBS slots is free, in the background; what it prints goes to OUT.log
-    local out=$1 slot device
+    local out=$1 slot
     shift
     [ -z "$DRY" ] || { echo "$*" && echo "python evaluate.py $out" && return; }
     mkdir -p "$(dirname "$out")"
@@ -101,11 +99,8 @@ beside() { # OUT COMMAND...: as soon as one of JOBS slots is free, in the backgr
         for ((slot = 0; slot < JOBS; slot++)); do
             ! kill -0 "${PIDS[slot]:-none}" 2>/dev/null || continue
             [ -z "${PIDS[slot]:-}" ] || wait "${PIDS[slot]}" || exit
-            device=${CUDA_VISIBLE_DEVICES:-$slot} # runs side by side have a GPU each
-            [ "$JOBS" = 1 ] || export CUDA_VISIBLE_DEVICES=$device
             train_and_evaluate "$out" "$@" &
             PIDS[slot]=$!
-            [ "$JOBS" = 1 ] || unset CUDA_VISIBLE_DEVICES
             return
         done
         sleep 0.2
@@ -115,6 +110,7 @@ beside() { # OUT COMMAND...: as soon as one of JOBS slots is free, in the backgr
 train_and_evaluate() { # OUT COMMAND...
     local out=$1 made
     shift
+    [ "$JOBS" = 1 ] || export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-$slot} # runs side by side have a GPU each
     echo "== $*"
     # train.py says itself that a run is finished, and whether it was with other settings or other code.
     { "$@" && { grep -q '"ppl"' "$out/result.json" || python evaluate.py "$out"; }; } >"$out.log" 2>&1 </dev/null || {
@@ -126,11 +122,6 @@ train_and_evaluate() { # OUT COMMAND...
     echo "$(basename "$out") is done: $(grep -h 'PPL' "$out.log" | sed 's/.*scoring //' | cut -d'|' -f1-2 | tr '\n' ' ')"
 }
 
-all_done() { # wait for the runs that still go on
-    local pid
-    for pid in ${PIDS[@]+"${PIDS[@]}"}; do wait "$pid" || exit; done
-    PIDS=()
-}
 trap 'kill ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true' EXIT # each saves what it has
 
 batch_of() { # TIMES: the batch with which a monolingual run of this length does best, where the scale says so
@@ -146,8 +137,24 @@ ladder() { # [LANGUAGE]: monolingual runs of different length, for the law
     done
 }
 
+clones_by_ratio() { # the runs of Figures 1 and 6, RUNS
+    local share
+    into table1
+    RUNS=("$FOLDER/50-50" "$FOLDER/90-10")
+    ladder
+    run 50-50 1x --ratio 0.5
+    run 90-10 1x --ratio 0.9
+    into figure1
+    for share in 95 80 70 60; do
+        run $share-$((100 - share)) 1x --ratio 0.$share
+        RUNS+=("$FOLDER/$share-$((100 - share))")
+    done
+}
+
 also() { # COMMAND...: when all runs are done, print it and do it; with DRY only print it
-    all_done
+    local pid
+    for pid in ${PIDS[@]+"${PIDS[@]}"}; do wait "$pid" || exit; done
+    PIDS=()
     [ -z "$DRY" ] || { echo "$*" && return; }
     echo "== $*"
     JOBS=1 "$@" </dev/null

@@ -3,7 +3,6 @@
 #
 #   bash runs/mylanguages.sh en=FOLDER sw=FOLDER        # the rarer language last; .txt and .jsonl files, also .gz
 #   DRY=1 bash runs/mylanguages.sh en=FOLDER sw=FOLDER  # only print the commands
-#
 # Every mix holds the same RARE tokens of the rarer language (1x) and ever more of the other one: 50%, 80%, 90%, 95%.
 # Whether it profits is measured against models that learn it alone, from a half of 1x to 4x. So its text should have
 # 4 * RARE tokens or more, and the other one's 19 * RARE; less is read several times, which is worth less than new text.
@@ -20,7 +19,6 @@ DATA=data/$COMMON-$RARER
 also python data.py --name "$COMMON-$RARER" --text "$1" --text "$2" $PIECES
 into "mylanguages-$COMMON-$RARER"
 PAGE=${RESULTS:-$OUT}/$(basename "$FOLDER")
-
 for times in 0.5 1 1.5 2 4; do # the rarer language alone: the law
     run mono-${times}x ${times}x --languages "$RARER" --ratio 1
 done

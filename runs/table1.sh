@@ -1,8 +1,5 @@
 #!/usr/bin/env bash
-# Table 1: cloned English. Is a token of a clone worth a token of its own language, and does imbalance help?
-# (Takeaways 1 to 5)
-#
-#   DRY=1 bash runs/table1.sh | python -m paper.plan     # what it would cost; lib.sh explains SCALE, SEED and GPUS
+# Table 1: cloned English. Is a token of a clone worth a token of its own language, and does imbalance help? (Takeaways 1 to 5)
 source "$(dirname "$0")/lib.sh"
 corpus clones
 into table1

@@ -1,7 +1,5 @@
 #!/usr/bin/env bash
 # Table 3: English and French. What is left of Table 1 for real languages? (Takeaways 6 to 8)
-#
-#   NOVELS=DIR bash runs/table3.sh     # DIR/en and DIR/fr hold texts
 source "$(dirname "$0")/lib.sh"
 corpus real
 into table3

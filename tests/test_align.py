@@ -14,10 +14,11 @@ import torch
 from conftest import tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 import align
 import train
-from common import UserError
+from common import UserError, write
 from data import Dataset
 from evaluate import load_run
 from model import GPT, SIZES, Size
@@ -424,33 +425,46 @@ def test_models_of_different_depth_share_a_table():
     assert rows[3] == ["b EN1-EN2, positions", "1", "0.250", "0.250", "0.250"]
 
 
-def test_pictures_of_several_runs_stand_side_by_side(run, command, lines, tmp_path, monkeypatch):
+@pytest.fixture
+def figures(monkeypatch) -> dict[Path, Figure]:
+    """The figures that align.py writes; all else is written as ever."""
+    figures = {}
+
+    def catch(path, content):
+        if isinstance(content, Figure):
+            figures[path] = content
+        else:
+            write(path, content)
+
+    monkeypatch.setattr(align, "write", catch)
+    return figures
+
+
+def test_pictures_of_several_runs_stand_side_by_side(run, command, lines, tmp_path, figures):
     clones, three = run("clones"), run("three")
-    panels = {}
-    monkeypatch.setattr(align, "write_figure", lambda path, figure: panels.update({path: len(figure.axes)}))
     code, printed, _ = command(align.main, clones, three, "--sequences", 2, "--out", tmp_path / "both")
     assert code == 0
-    assert panels[tmp_path / "both" / "alignment-gradients.png"] == 5  # a heat map for each pair, and a scale
-    assert panels[clones / "alignment-gradients.png"] == 2
+    # A heat map for each pair, and a scale.
+    assert len(figures[tmp_path / "both" / "alignment-gradients.png"].axes) == 5
+    assert len(figures[clones / "alignment-gradients.png"].axes) == 2
     assert "| clones EN1-EN2, input  |" in printed
     assert "| three EN2-EN3, input   |" in printed
 
 
-def test_snapshots_of_a_run_end_with_what_its_weights_have(runs, prepared, command, tmp_path, monkeypatch):
+def test_snapshots_of_a_run_end_with_what_its_weights_have(runs, prepared, command, tmp_path, figures):
     out = tmp_path / "kept"
     shape = ["--size", "micro", "--length", 32, "--batch", 8, "--tokens", 6 * 256, "--log-every", 2]
     machine = ["--no-compile", "--precision", "fp32", "--device", "cpu", "--keep-every", 2]
     assert command(train.main, "--data", prepared, *shape, *machine, "--out", out)[0] == 0
-    figures = {}
-    monkeypatch.setattr(align, "write_figure", lambda path, figure: figures.update({path.name: figure}))
     before = json.loads((out / "result.json").read_text())
     assert command(align.main, out, "--snapshots", "--sequences", 3)[0] == 0
     after = json.loads((out / "result.json").read_text())
     snapshots = after.pop("snapshots")
     assert after == before
     assert [(entry["step"], entry["tokens"]) for entry in snapshots] == [(2, 512), (4, 1024), (6, 1536)]
-    assert list(figures) == ["snapshots.png"]
-    losses, cosines = figures["snapshots.png"].axes
+    ((path, figure),) = figures.items()
+    assert path.name == "snapshots.png"
+    losses, cosines = figure.axes
     assert [line.get_label() for line in losses.lines] == ["kept EN1", "kept EN2"]
     assert [line.get_label() for line in cosines.lines] == ["layer 1", "layer 2"]
     for layer, line in enumerate(cosines.lines):
@@ -462,9 +476,7 @@ def test_snapshots_of_a_run_end_with_what_its_weights_have(runs, prepared, comma
     assert snapshots[0]["hidden"] != snapshots[-1]["hidden"]
 
 
-def test_losses_of_several_runs_stand_in_one_picture(runs, command, tmp_path, monkeypatch):
-    figures = {}
-    monkeypatch.setattr(align, "write_figure", lambda path, figure: figures.update({path: figure}))
+def test_losses_of_several_runs_stand_in_one_picture(runs, command, tmp_path, figures):
     assert command(align.main, runs["clones"], runs["mono"], "--losses", "--out", tmp_path)[0] == 0
     lines = figures[tmp_path / "losses.png"].axes[0].lines
     assert [line.get_label() for line in lines] == ["clones EN1", "clones EN2", "mono EN1"]

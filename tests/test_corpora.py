@@ -18,10 +18,10 @@ from corpora import books, eltec, europarl, pydocs
 UNREACHABLE = "http://127.0.0.1:9/fr-en.tgz"  # the port that discards: nothing listens there
 
 
-def refusal(fetch, folder) -> str:
+def refusal(fetch, folder, *arguments) -> str:
     """The one sentence that fetching fails with; nothing stays behind."""
     with pytest.raises(UserError) as raised:
-        fetch(folder, 300)
+        fetch(folder, *arguments)
     assert "\n" not in str(raised.value)
     assert tree(folder) == {}
     return str(raised.value)
@@ -148,7 +148,7 @@ def test_novels_come_from_the_pinned_commit_once(tmp_path, monkeypatch, reposito
 def test_novels_that_cannot_be_fetched_leave_nothing(tmp_path, monkeypatch, repository, change):
     url, commit = repository
     monkeypatch.setattr(eltec, "NOVELS", {"en": [("file:///nowhere", commit), (url, "0" * 40)][change]})
-    assert "data.py --text takes texts of your own" in refusal(eltec.fetch, tmp_path)
+    assert "data.py --text takes texts of your own" in refusal(eltec.fetch, tmp_path, 1e9)
 
 
 # --- europarl -------------------------------------------------------------------------------------
@@ -171,13 +171,13 @@ def archive(tmp_path, monkeypatch) -> bytes:
 
 
 def test_parallel_text_is_the_two_files_of_the_archive(tmp_path, monkeypatch, archive):
-    files = europarl.fetch(tmp_path / "in", 1e9)
+    files = europarl.fetch(tmp_path / "in")
     texts = {language: path.read_text() for language, path in files.items()}
     assert texts == {"en": "one\ntwo\n", "fr": "un\ndeux\n"}
     names = [f"europarl-v7/europarl-v7.fr-en.{language}" for language in ("en", "fr")]
     assert sorted(tree(tmp_path / "in")) == names
     monkeypatch.setattr(europarl, "URL", UNREACHABLE)
-    assert europarl.fetch(tmp_path / "in", 1e9) == files
+    assert europarl.fetch(tmp_path / "in") == files
 
 
 @pytest.mark.parametrize(("name", "value", "sentence"), [
@@ -200,7 +200,7 @@ def test_a_member_that_leads_out_of_its_folder_is_not_followed(tmp_path, monkeyp
             file.addfile(member)
     monkeypatch.setattr(europarl, "download", packed.getvalue)
     with pytest.raises(tarfile.FilterError):
-        europarl.fetch(tmp_path, 1e9)
+        europarl.fetch(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -247,14 +247,13 @@ def test_all_books_are_taken_when_there_are_no_more(tmp_path, hub, capsys):
 
 def test_books_that_cannot_be_read_leave_nothing(tmp_path, hub, monkeypatch):
     hub.breaks = 9
-    assert refusal(books.fetch, tmp_path).endswith(
+    assert refusal(books.fetch, tmp_path, 300).endswith(
         "on the Hugging Face hub: ConnectionError: the line is dead"
     )
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert "pip install -r requirements-extra.txt" in refusal(books.fetch, tmp_path)
+    assert "pip install -r requirements-extra.txt" in refusal(books.fetch, tmp_path, 300)
 
 
 def test_books_are_written_without_lone_surrogates(tmp_path, monkeypatch):
     monkeypatch.setattr(books, "read_rows", lambda *_: iter(["a\ud800"]))
-    books.fetch_books("some/books", "abc", "text", 4.0, 1e9, tmp_path / "a.jsonl")
-    assert json.loads((tmp_path / "a.jsonl").read_text()) == {"text": "a?"}
+    assert json.loads(books.fetch(tmp_path, 1e9)["en"].read_text()) == {"text": "a?"}

@@ -202,21 +202,22 @@ def test_shards_written_by_the_same_rules_elsewhere_are_read(tmp_path_factory, t
     assert open_shard(path).tolist() == tokens
 
 
-@pytest.mark.parametrize(("damage", "sentence"), [
-    (lambda raw: raw[:-1], "does not hold the 100 tokens"),
-    (lambda raw: raw + b"\0\0", "does not hold the 100 tokens"),
-    (lambda raw: raw[:1000], "is not a token shard"),
-    (lambda raw: b"", "is not a token shard"),
-    (lambda raw: b"PK\3\4" + raw[4:], "is not a token shard"),
-    (lambda raw: raw[:4] + b"\2\0\0\0" + raw[8:], "is not a token shard"),
-    (lambda raw: raw[:8] + struct.pack("<i", -1) + raw[12:], "does not hold"),
+@pytest.mark.parametrize("damage", [
+    lambda raw: raw[:-1],
+    lambda raw: raw + b"\0\0",
+    lambda raw: raw[:1000],
+    lambda raw: raw[:8],
+    lambda raw: b"",
+    lambda raw: b"PK\3\4" + raw[4:],
+    lambda raw: raw[:4] + b"\2\0\0\0" + raw[8:],
+    lambda raw: raw[:8] + struct.pack("<i", -1) + raw[12:],
+    lambda raw: raw[:8] + struct.pack("<i", -100) + raw[12:824],
 ])  # fmt: skip
-def test_damaged_shards_are_refused(tmp_path, damage, sentence):
+def test_damaged_shards_are_refused(tmp_path, damage):
     path = write_shard(tmp_path, "en_train", np.arange(100, dtype=np.uint16))
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=sentence) as raised:
+    with pytest.raises(UserError, match=f"{path} is not a whole token shard"):
         open_shard(path)
-    assert str(path) in str(raised.value)
 
 
 @quick
@@ -228,8 +229,6 @@ def test_a_stream_reads_across_shards(tmp_path_factory, lengths, draw):
     begin = draw.draw(st.integers(0, len(whole)))
     length = draw.draw(st.integers(0, len(whole) - begin))
     assert np.array_equal(stream.read(begin, length), whole[begin : begin + length])
-    with pytest.raises(IndexError):
-        stream.read(begin, len(whole) - begin + 1)
 
 
 # --- prepared folders -----------------------------------------------------------------------------

@@ -360,7 +360,7 @@ def batches(tmp_path):
 ])  # fmt: skip
 def test_a_ladder_is_the_yardstick(batches, command, monkeypatch, ladder, worse, words):
     drawn = []
-    monkeypatch.setattr(fit_scaling, "write_figure", lambda path, figure: drawn.append(figure))
+    monkeypatch.setattr(fit_scaling.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     code, out, _ = command(fit_scaling.main, batches, "--ladder", ladder)
     assert code == 0
     assert "no law" not in out
@@ -507,7 +507,7 @@ def test_intervals_are_drawn_and_one_without_end_squeezes_nothing(table1, tmp_pa
     fitted, drawn = fit([table1]), []
     rows = [row._replace(token_efficiency=Quantity(1.5, 1.0, math.inf)) for row in fitted.rows]
     rows[-1] = rows[-1]._replace(mlte=Quantity(math.inf))
-    monkeypatch.setattr(fit_scaling, "write_figure", lambda path, figure: drawn.append(figure))
+    monkeypatch.setattr(fit_scaling.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     for own in (rows, [row for row in rows if row.monolingual]):
         fit_scaling.draw(fitted._replace(rows=own), tmp_path / "figure.png")
     left, right = drawn[0].axes
