@@ -10,7 +10,7 @@ help:  ## this list
 
 env: $(VENV)/core  ## the environment alone
 
-demo: $(VENV)/core  ## everything from nothing: text, six small runs, table and figure (about 9 minutes on two cores)
+demo: $(VENV)/core  ## everything from nothing: text, nine small runs, table and pictures
 	@$(IN_VENV) bash runs/demo.sh
 
 test: $(VENV)/dev  ## everything from nothing: environment, tests (about 6 minutes on two cores)

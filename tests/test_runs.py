@@ -128,9 +128,12 @@ def test_every_command_is_one_that_exists():
 
 def test_the_positive_control_of_the_demo_is_a_monolingual_run_by_another_name():
     runs = {Path(out).name: args for out, args in trainings("demo").items()}
-    one, other = runs["positive"], runs["mono-0.5x"]
+    ladder = {f"mono-{times}x" for times in (0.5, 0.3, 0.25, 0.2, 0.1)}
+    assert set(runs) == {"90-10", "50-50", "placebo", "positive"} | ladder
+    one, other = runs["positive"], runs["mono-0.2x"]
     assert (one.tokens, one.batch, one.anchors) == (other.tokens, other.batch, 1)
-    assert runs["placebo"].tokens == runs["90-10"].tokens == runs["50-50"].tokens == 2 * one.tokens
+    rare = [args.tokens * min(args.ratio[0], 1 - args.ratio[0]) for args in (runs["placebo"], runs["90-10"])]
+    assert rare[0] == pytest.approx(rare[1])
 
 
 def test_seeds_gpus_and_sizes_reach_the_commands():
