@@ -32,7 +32,7 @@ def cost(command: str, pieces: int) -> tuple[Namespace, float, str]:
     named = Namespace(folder=args.data, languages=prepared or args.languages or ["en"])
     sources, size = languages_and_stages(args, named)["sources"], SIZES[args.size]
     if prepared or args.data.name == "pydocs":
-        pieces = max((language["vocab_size"] for language in prepared.values()), default=2048)
+        pieces = max((language["vocab_size"] for language in prepared.values()), default=98)
     vocabulary = int(pieces * (1 + (len(sources) - 1) * (1 - args.anchors)))  # fewer if pieces are anchored
     flops = args.tokens * flops_per_token(size, vocabulary, args.length or size.length)
     result = args.out / "result.json"
