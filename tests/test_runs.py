@@ -281,9 +281,9 @@ COMMAND = "python train.py --data {} --size nano --tokens 1e6 {} --out out/a"
 def test_cost_of_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for flags, vocabulary in (
-        ("--ratio 1", 2048),
-        ("--clones 10 --ratio 0.5", 20480),
-        ("--anchors 0.25", 3584),
+        ("--ratio 1", 98),
+        ("--clones 10 --ratio 0.5", 980),
+        ("--anchors 0.25", 171),
     ):
         _, flops, state = plan.cost(COMMAND.format("data/pydocs", flags), 4096)
         assert flops == pytest.approx(1e6 * flops_per_token(SIZES["nano"], vocabulary, 128))
