@@ -341,7 +341,10 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
             found = ", ".join(f"{many} {fate}" for fate, many in fates.items()) or "none"
             raise UserError(f"{name}: no document is left to {split} on ({found}); see --test-fraction")
 
-    print(f"{name}: training a tokeniser of {recipe['vocab_size']} pieces ({recipe['pieces']})", flush=True)
+    print(
+        f"{name}: training a tokeniser ({recipe['pieces']}, at most {recipe['vocab_size']} pieces)",
+        flush=True,
+    )
     model = train_tokenizer(sample, recipe["vocab_size"], recipe["pieces"])
     write(folder / f"{name}.model", model)
     tokenizer = Tokenizer(model_proto=model)
