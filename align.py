@@ -13,15 +13,12 @@ For every pair of languages it measures, prints, draws, and merges into result.j
                language) against that of all pairs of tokens, in the input and the output embedding, and by
                training frequency (Figures 6, 7)
   hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
-               real languages and with --matching (Tables 2 and 4, Figure 14). The matching has the largest
-               sum of cosines, mean over layers. "shuffled" is the cosine of different positions, which is
-               large where all states share one direction; "centred" is without each language's mean state,
-               for clones that of each position
+               real languages and with --matching (Tables 2 and 4, Figure 14); "shuffled" of different
+               positions, large where all states share one direction; "centred" without each language's mean
   gradients    cosine of the gradients of one sequence's mean loss in each language, for each parameter
                tensor; "blocks" is the macro average over those inside the blocks (Figures 11 to 13)
 
-Clones read the run's held-out text; real languages the parallel text, lines joined until a sequence is full.
-Sequences go through one by one, as in the paper. Arithmetic is float32 whatever the training used.
+Clones read the run's held-out text, real languages the parallel text. Arithmetic is float32.
 """
 
 import argparse
@@ -158,12 +155,9 @@ def gradients(model: GPT, ids: np.ndarray) -> list[Tensor]:
 
 
 def mean_state(model: GPT, texts: list[np.ndarray]) -> Tensor:
-    """Mean hidden state after each layer: of each position of texts of one length, else of all positions.
-
-    Clones share the position embedding: with one mean for all positions, equal positions would look alike
-    in any model. (layers, positions or 1, width).
-    """
+    """Mean hidden state after each layer, of each position or of all: (layers, positions or 1, width)."""
     every = (hidden_states(model, ids).double() for ids in texts)
+    # Clones share the position embedding: less one mean for all, equal positions look alike in any model.
     if len(set(map(len, texts))) == 1:
         return (sum(every) / len(texts)).float()
     positions = sum(len(ids[: model.length]) for ids in texts)
@@ -179,8 +173,8 @@ def clone_texts(run: Run, most: int) -> list[Sides]:
     windows = (len(stream) - 1) // length
     if windows < 1:
         raise UserError(f"{run.dataset.folder}: {len(stream)} test tokens are no sequence of {length}")
-    chosen = np.arange(min(most, windows)) * windows // min(most, windows)
-    texts = [stream.read(window * length, length + 1) for window in chosen.tolist()]
+    most = min(most, windows)
+    texts = [stream.read(i * windows // most * length, length + 1) for i in range(most)]
     return [[language.table[ids] for language in run.languages] for ids in texts]
 
 
@@ -316,8 +310,7 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
                 cosines[name].append(by_position(left, right))
                 # Matched partners stand at different positions, which have one mean.
                 taken = [m if name == "positions" else m.mean(1, keepdim=True) for m in (mean, other_mean)]
-                centred = by_position(left - taken[0], right - taken[1])
-                cosines[f"{name}, centred"].append(centred)
+                cosines[f"{name}, centred"].append(by_position(left - taken[0], right - taken[1]))
             cosines["shuffled"].append(shuffled(states, other_states))
     return {
         pair: {name: list(map(estimate, torch.stack(rows).T.cpu().numpy())) for name, rows in cosines.items()}
@@ -423,13 +416,12 @@ def tables(results: Results) -> str:
     for pair, _, found in pairs_of(results, "embeddings"):
         for matrix in MATRICES:
             same, everything = found[matrix]["counterparts"], found[matrix]["all_pairs"]
-            tokens = str(same["count"] if same else 0)
-            cells = [with_error(same), tokens, f"{everything:.3f}", str(found["shared"])]
-            rows["embeddings"].append([f"{pair}, {matrix}", *cells])
+            cells = [with_error(same), str(same["count"] if same else 0), f"{everything:.3f}"]
+            rows["embeddings"].append([f"{pair}, {matrix}", *cells, str(found["shared"])])
     for pair, _, found in pairs_of(results, "hidden"):
         for method, layers in found.items():
-            cells = [str(layers[0]["count"]), *map(with_error, layers)]
-            rows["hidden states"].append([f"{pair}, {method}", *cells])
+            count = str(layers[0]["count"])
+            rows["hidden states"].append([f"{pair}, {method}", count, *map(with_error, layers)])
     for pair, _, found in pairs_of(results, "gradients"):
         blocks, by_layer = found["blocks"], [f"{mean:.3f}" for mean in heat_map(found)[1].mean(0)]
         rows["gradients"].append([pair, str(blocks["count"]), with_error(blocks), *by_layer])
@@ -480,10 +472,9 @@ def draw_layers(results: Results, axes: np.ndarray) -> None:
     for i, (pair, _, found) in enumerate(pairs_of(results, "hidden")):
         for method, layers in found.items():
             raw = method.removesuffix(", centred")
-            means = [layer["mean"] for layer in layers]
-            errors = [layer["standard_error"] or 0 for layer in layers]
+            points = [(n, layer["mean"], layer["standard_error"] or 0) for n, layer in enumerate(layers, 1)]
             look = {"fmt": styles[raw], "color": f"C{i}", "label": f"{pair}, {raw}"}
-            axes[int(raw != method)].errorbar(range(1, len(layers) + 1), means, errors, **look)
+            axes[int(raw != method)].errorbar(*np.transpose(points), **look)
     for axis, title in zip(axes, ("Hidden states", "Hidden states, centred"), strict=True):
         axis.xaxis.get_major_locator().set_params(integer=True)
         finish(axis, title=title, xlabel="layer", ylabel="cosine")
@@ -536,8 +527,8 @@ def draw_training(runs: list[Path], path: Path, snapshots: list[dict] | None = N
     for axis in below:  # none or one
         pairs = [list(snapshot["hidden"].values()) for snapshot in snapshots]
         cosines = np.vectorize(lambda layer: layer["mean"])(pairs).mean(1)  # (snapshots, layers)
-        axis.set_prop_cycle(color=colormaps["viridis"](np.linspace(0, 0.9, cosines.shape[1])))
         labels = [f"layer {i + 1}" for i in range(cosines.shape[1])]
+        axis.set_prop_cycle(color=colormaps["viridis"](np.linspace(0, 0.9, len(labels))))
         axis.plot([snapshot["tokens"] for snapshot in snapshots], cosines, ".-", label=labels)
         finish(axis, xlabel=above.get_xlabel(), ylabel="centred cosine of hidden states")
         above.label_outer()
@@ -546,23 +537,21 @@ def draw_training(runs: list[Path], path: Path, snapshots: list[dict] | None = N
 
 def draw_matching(run: Run, sentence: list[list[int]]) -> None:
     """Figure 14: the tokens of a sentence in two languages, with a line between those that are matched."""
-    languages, sides = run.languages[:2], [np.array(ids) for ids in sentence[:2]]
-    tokens = [language.table[ids] for language, ids in zip(languages, sides, strict=True)]
-    similarity = mean_similarity(*(hidden_states(run.model, ids) for ids in tokens))
-    longest = max(map(len, sides))
-    places = [np.linspace(0, longest - 1, len(ids)) for ids in sides]  # the shorter row is stretched
+    sides = list(zip(run.languages[:2], sentence[:2], strict=True))
+    similarity = mean_similarity(*(hidden_states(run.model, language.table[ids]) for language, ids in sides))
+    longest = max(similarity.shape)
+    places = [np.linspace(0, longest - 1, size) for size in similarity.shape]  # the shorter row is stretched
     figure = Figure(figsize=(max(6.0, 0.55 * longest + 1.5), 3.4), layout="constrained")
     axis = figure.subplots()
     for row, column in zip(*match(similarity), strict=True):
         ends = [places[0][row], places[1][column]]
         axis.plot(ends, [1, 0], color="C0", alpha=similarity[row, column].clip(0.1, 1))
-    rows = zip(languages, sides, places, (1.06, -0.06), ("bottom", "top"), strict=True)
-    for language, ids, where, height, anchor in rows:
+    rows = zip(sides, places, (1.06, -0.06), ("bottom", "top"), strict=True)
+    for (language, ids), where, height, anchor in rows:
         forms = surface_forms(run.dataset.tokenizer(language.source))
-        for i, x in zip(ids.tolist(), where, strict=True):
+        for i, x in zip(ids, where, strict=True):
             axis.text(x, height, forms[i], rotation=90, ha="center", va=anchor, fontsize=9, parse_math=False)
-    names = [language.name for language in languages]
-    axis.set(xticks=[], yticks=(1, 0), yticklabels=names, ylim=(-0.9, 1.9))
+    axis.set(xticks=[], yticks=(1, 0), yticklabels=[language.name for language, _ in sides], ylim=(-0.9, 1.9))
     axis.spines[:].set_visible(False)
     write(run.out / "alignment-matching.png", figure)
 

@@ -8,12 +8,10 @@
 Monolingual runs give the law 1 / PPL = c - a * x^-b, with x = training tokens / 1.2 billion (appendix B of
 the paper). Read forwards, it says which perplexity a monolingual model reaches on so many tokens (MLPE);
 inverted, how many tokens it needs for a perplexity (MLTE). Token efficiency, TEff = MLTE / tokens of the
-language seen, is what one token was worth: above 1, other languages helped; below 1, they were in the way.
-Were all languages one it would be 1 / share, so rare ones have more room. The gain per foreign token,
-(MLTE - tokens) / tokens of the others, would be 1 then, whatever the share.
+language seen, is what one token was worth: above 1, other languages helped. Were all languages one it would
+be 1 / share, and the gain per foreign token, (MLTE - tokens) / tokens of the others, 1 whatever the share.
 
-At the paper's scale b is positive, and 1 / c is the perplexity that no amount of text improves on. Models
-that have seen little text improve faster: there b comes out negative.
+At the paper's scale b is positive, and 1 / c a perplexity that no text improves on. On little text b < 0.
 """
 
 import json
@@ -63,10 +61,7 @@ class Law(NamedTuple):
             return 1 / np.maximum(self.c - self.a * np.power(tokens / REFERENCE_TOKENS, -self.b), 0)
 
     def tokens(self, perplexity):
-        """MLTE: tokens that a monolingual model needs for `perplexity`.
-
-        Infinite beyond the asymptote 1 / c if b > 0; 0 if b < 0 and an untrained model should do better.
-        """
+        """MLTE: tokens that a monolingual model needs for `perplexity`; infinite or 0 where the law ends."""
         with np.errstate(all="ignore"):
             gap = np.maximum((self.c - 1 / perplexity) / self.a, 0)
             return REFERENCE_TOKENS * np.power(gap, -1 / self.b)
@@ -85,8 +80,8 @@ def bend(b: np.ndarray, log_x: np.ndarray) -> np.ndarray:
 def fit_laws(tokens: np.ndarray, perplexities: np.ndarray, paper_fit: bool = False) -> Law:
     """Least squares, for (sets, points) of perplexities of runs on the same (points,) tokens.
 
-    For a given b the law is a straight line in a bent x, so that only b is searched for: on a grid, then ever
-    closer around its best, each time by the parabola through three. Sets that do not fall become nan.
+    For a given b the law is a straight line in a bent x, so only b is searched for: on ever finer grids, by
+    the parabola through the best three. Sets that do not fall become nan.
     """
     # A run is off by so many percent, whatever its perplexity: errors of log PPL are alike, those of 1 / PPL
     # are not, for d(1 / PPL) = -d(log PPL) / PPL. The paper gives the latter equal weights.
@@ -156,17 +151,15 @@ def resample(law: Law, points: list[Measured], rows: list[Measured], paper_fit=F
 
     log PPL = log law(tokens) + misfit of the number of tokens + noise of the run, both normal:
 
-    * Noise is a run's own and averages out over seeds. Its variance is that within rows of several seeds,
-      points of the law among them; each seed but the first of a row is a degree of freedom.
-    * Misfit, the law being but a formula, is the same for all seeds and does not average out. How far the
-      means of n points lie off the law has the variance of misfit and what noise is left, and n - 3 degrees
-      of freedom. Where nothing has a second seed the two are one: rows are as far off as points.
+    * Noise is a run's own and averages out over seeds: its variance is that within rows of several seeds.
+    * Misfit, the law being but a formula, is the same for all seeds. How far n points lie off the law, with
+      n - 3 degrees of freedom, is both; where nothing has a second seed, rows are as far off as points.
     * Degrees of freedom are few, so variances are uncertain and drawn, too (chi-squared, as in a t test).
-    * Documents. The test text is a sample, the same for all runs: one draw moves each perplexity by its own
-      standard error, as if all found the same documents hard. What is hard for all cancels in TEff.
+    * Documents: one draw moves each perplexity by its own standard error, as if all runs found the same ones
+      hard. What is hard for all cancels in TEff.
 
     Returns a Law of (1 + RESAMPLES,) arrays and two of (rows, 1 + RESAMPLES) perplexities, the second without
-    the draw of documents. First comes what was found; the others may be nan: without a fourth point they are.
+    the draw of documents. First comes what was found; without a fourth point all others are nan.
     """
     found = np.array([point.logs.mean() for point in points])
     expected = np.log([law.perplexity(point.tokens) for point in points])
@@ -225,10 +218,7 @@ class Quantity(NamedTuple):
 
 
 def quantity(drawn: np.ndarray) -> Quantity:
-    """A number, the first, and the middle 95% of the others, widened to hold it.
-
-    A draw without a number, as of a law that does not fall, may be any: it counts at both ends.
-    """
+    """A number, the first, and the middle 95% of the others; a draw of nan counts at both ends."""
     value, unknown, margin = float(drawn[0]), np.isnan(drawn[1:]), int(0.025 * RESAMPLES)
     if unknown.all():
         return Quantity(value)
@@ -285,10 +275,7 @@ class Row(NamedTuple):
 
 
 def compare_rows(one: Row, other: Row, measure: str) -> Quantity:
-    """one - other in ppl, token_efficiency or gain; they are told apart if the interval excludes(0).
-
-    What laws and documents do to both cancels: it is narrower than the intervals of the two suggest.
-    """
+    """one - other in a measure; they are told apart if it excludes(0). What laws do to both cancels."""
     with np.errstate(invalid="ignore"):  # inf - inf
         return quantity(one.drawn[measure] - other.drawn[measure])
 
@@ -304,17 +291,13 @@ class Fitted(NamedTuple):
 
 
 def collect(folders: list[Path]) -> list[dict]:
-    """Every evaluated result.json at or below the folders, monolingual runs first, the longest first.
-
-    Each with its "config", its "name" below its folder, and what it is called in the table, "run".
-    """
+    """Every evaluated result.json, monolingual and long runs first, with its "config", "name" and "run"."""
     results = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder, expected one that holds runs of train.py")
         for path in sorted(folder.rglob("result.json")):
-            out = path.parent
-            result = read_json(path)
+            out, result = path.parent, read_json(path)
             if not (out / "config.json").exists():
                 print(f"left out: {out} has no config.json, which would tell its settings")
             elif not all(math.isfinite(language.get("ppl", math.nan)) for language in result["languages"]):
@@ -328,7 +311,7 @@ def collect(folders: list[Path]) -> list[dict]:
         raise UserError(f"{', '.join(map(str, folders))} holds no evaluated run of train.py")
     versions = dict.fromkeys(result["config"].get("code", "unknown") for result in results.values())
     if len(versions) > 1:
-        print("the code changed between these runs:", ", ".join(versions))
+        print("the code changed between these runs, which have rows of their own:", ", ".join(versions))
     return sorted(results.values(), key=lambda result: (len(result["languages"]) > 1, -result["tokens"]))
 
 
@@ -468,10 +451,8 @@ def recommend(rows: list[Row]) -> str:
     close = [row for row in mixed if not compare_rows(best, row, "token_efficiency").excludes(0)]
     least = min(close, key=lambda row: row.result["tokens"])
     if least is not best:
-        text += (
-            f"{100 * least.share:.3g}% ({least.run}) cannot be told from it by these runs, and takes "
-            f"{count(least.result['tokens'])} tokens instead of {count(best.result['tokens'])}.\n"
-        )
+        text += f"{100 * least.share:.3g}% ({least.run}) cannot be told from it by these runs, and takes "
+        text += f"{count(least.result['tokens'])} tokens instead of {count(best.result['tokens'])}.\n"
     return text
 
 

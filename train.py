@@ -3,10 +3,7 @@
 A run is a folder, out/NAME: config.json holds every setting that decides its result, metrics.jsonl the
 losses, checkpoint.pt what is needed to go on, and at the end model.pt the weights and result.json the facts.
 The same command continues a run that was stopped, bit for bit as if it never was, and does nothing to one
-that is finished.
-
-The file reads from what is trained over the machine it runs on and what it leaves behind to the loop,
-`train`, near the end. What a step reads is data.py's, what it computes model.py's.
+that is finished. What a step reads is data.py's, what it computes model.py's.
 """
 
 import argparse
@@ -87,18 +84,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     share = what.add_mutually_exclusive_group()
     share.add_argument("--ratio", type=shares, default=[0.5], help="of L1, for each equal stage (0.5)")
     share.add_argument("--mix", type=mix, help="shares of all languages, 0.8,0.1,0.1; a / between stages")
-    what.add_argument(
-        "--clones", type=number(int, 2, 1000), default=2, help="how many; all but L1 share the rest (2)"
-    )
-    what.add_argument(
-        "--anchors", type=number(float, 0, 1), default=0.0, help="share of pieces they share (0)"
-    )
+    what.add_argument("--clones", type=number(int, 2, 1000), default=2, help="how many, L1 among them (2)")
+    what.add_argument("--anchors", type=number(float, 0, 1), default=0.0, help="share of joint pieces (0)")
     what.add_argument("--languages", nargs="+", metavar="L", help="real ones; one is cloned (the first)")
     what.add_argument("--vocab", choices=["disjoint", "anchored"], default="disjoint", help="of real ones")
     what.add_argument("--data", type=Path, default=DEFAULT_DATA, help="made by data.py (%(default)s)")
-    what.add_argument(
-        "--size", choices=SIZES, default="pico", help="of the model (pico; from mini the paper's)"
-    )
+    what.add_argument("--size", choices=SIZES, default="pico", help="(pico; from mini the paper's)")
     what.add_argument("--tokens", type=number(), help="of all languages (no text twice, 1.2e9 at most)")
     what.add_argument("--seed", type=number(int, 0), default=0, help="of weights, windows and languages (0)")
     what.add_argument("--out", type=Path, help="folder of the run (out/ and a name made of the settings)")
@@ -209,10 +200,7 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
         listed = ", ".join(f"{key} {earlier.get(key)} there and {config[key]} here" for key in differing)
         raise UserError(f"{out} holds a run with other settings: {listed}; give another --out")
     if earlier.get("code") != config["code"] and not (out / "result.json").exists():
-        raise UserError(
-            f"{out} was begun by other code than this (model.py, data.py, train.py or kernels/ changed); "
-            "go back to that code to finish it, or train anew with another --out"
-        )
+        raise UserError(f"{out} was begun by other code than this: go back to it, or give another --out")
     return out
 
 
@@ -309,12 +297,9 @@ def requests_to_stop(process: Process):
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what a step frees for the next: or Linux fills each page with zeros every time.
-
-    A fifth of a step with a vocabulary of ten clones. The numbers are glibc's M_MMAP_THRESHOLD,
-    M_TRIM_THRESHOLD and, for the threads of an evaluation, M_ARENA_MAX.
-    """
+    """Let the C library keep what a step frees: Linux would fill each page with zeros, a fifth of a step."""
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and, for the threads of an evaluation, M_ARENA_MAX
         for setting, value in ((-3, 2**30), (-1, 2**31 - 1), (-8, 1)):
             ctypes.CDLL(None).mallopt(setting, value)
 
@@ -344,25 +329,21 @@ def compiler_works(process: Process) -> bool:
 
 
 def spread(model: GPT, compiled: bool, fsdp: bool, precision: str, process: Process, tokens: torch.Tensor):
-    """The model compiled, and replicated (DDP) or split (FSDP) among the processes; `tokens` are any batch.
-
-    On several processes each block is compiled by itself: a whole compiled model hands out its gradients at
-    its end, when there is nothing left that their exchange could overlap with.
-    """
+    """The model compiled, and replicated (DDP) or split (FSDP) among processes; `tokens` are any batch."""
     if fsdp:
         mesh = dist.init_device_mesh(process.device.type, (process.world,))
         for part in [*model.blocks, model]:
             fully_shard(part, mesh=mesh)
     if process.world == 1:
         return torch.compile(model, dynamic=False) if compiled else model
+    # A whole compiled model hands out its gradients at its end, too late for their exchange to overlap.
     for block in model.blocks if compiled else ():
         block.compile(dynamic=False)
     if fsdp:
         return model
     replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    # DDP arranges its buckets anew after the first backward pass, and from how they lie follows how sums
-    # round. So one is made here that leads to nothing: a run that goes on then rounds as one that was never
-    # stopped.
+    # DDP arranges its buckets anew after the first backward pass, and with them how sums round. This one
+    # leads to nothing, so that a run that goes on rounds as one that was never stopped.
     with mixed_precision(precision, process.device):
         mean, _ = replica(tokens[:, :-1], tokens[:, 1:])
     mean.backward()
@@ -416,9 +397,7 @@ def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) 
         metrics = (out / "metrics.jsonl").read_text(encoding="utf-8")
         state = {"step": step, "model": weights, "optimizer": moments, "scaler": scaler.state_dict()}
         save_weights(out / "checkpoint.pt", state | {"metrics": metrics})
-    process.total(
-        torch.zeros(1)
-    )  # torchrun ends all when one leaves: nobody does while the first still writes
+    process.total(torch.zeros(1))  # nobody leaves before it is written: torchrun then ends all
 
 
 def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
@@ -598,9 +577,7 @@ def main(arguments: list[str] | None = None) -> None:
     out = run_folder(args, config)
     if (out / "result.json").exists():
         if read_json(out / "config.json").get("code") != config["code"]:
-            return process.say(
-                f"{out} is finished, by other code than this: give another --out to train anew"
-            )
+            return process.say(f"{out} is finished, by other code than this; another --out trains anew")
         return process.say(f"{out} is finished; next: python evaluate.py {out}")
     mixture = build_mixture(dataset, config)
     shown = [

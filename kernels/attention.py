@@ -2,8 +2,6 @@
 
 `plain_attention` says what is computed. `sdpa_attention`, PyTorch's fused operator, and `triton_attention`,
 by the kernels below, after FlashAttention-2 (Dao, 2023), compute the same without ever holding the scores.
-Which of the three runs where is decided at the end of the file.
-
 All take queries, keys and values as one linear layer writes them, (batch, time, 3, heads, head_dim), and
 return what the next one reads, (batch, time, heads, head_dim).
 """
@@ -53,8 +51,8 @@ def sdpa_attention(qkv: Tensor) -> Tensor:
 # dV), and walks over the blocks of the other side that the mask leaves. Those wholly in the past and those
 # that the diagonal cuts are passes of their own, so that only the latter pay for masking; keys beyond the
 # end of a sequence lie beyond the diagonal as well, and queries there are zeros, whose gradients vanish.
-# Every sum is taken by one program in one order: gradients are the same bits each time. (One pass over the
-# backward's blocks would save two of its seven products, but then programs add to the same dQ.)
+# Every sum is taken by one program in one order, so that gradients are the same bits each time: one pass over
+# the backward's blocks would save two of its seven products, but then programs would add to the same dQ.
 #
 # The tensors, all contiguous: `qkv` and `grad_qkv` (batch, time, 3, heads, head_dim); `out` and `grad_out`,
 # O and dO, (batch, time, heads, head_dim); `logsumexp`, in base 2 like the hardware's exponential, and
@@ -189,10 +187,8 @@ def grad_key_value_kernel(
     HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     EVEN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The parts of `grad_qkv` that belong to KEYS keys and their values. QUERIES divides KEYS.
-
-    Blocks of scores are transposed here, (KEYS, QUERIES): they enter the sums from the left, from registers.
-    """
+    """The parts of `grad_qkv` that belong to KEYS keys and their values. QUERIES divides KEYS."""
+    # Scores are transposed here, (KEYS, QUERIES): they enter the sums on the left, from registers.
     blocks = tl.cdiv(time, KEYS)
     pair = tl.program_id(0) // blocks
     first = tl.program_id(0) % blocks * KEYS
@@ -239,9 +235,8 @@ class Tile(NamedTuple):
     stages: int
 
 
-# For each kind of arithmetic and head dimension a tile of each kernel, in the order of KERNELS. Large tiles
-# read less from memory and are limited by registers: tests/test_machine_code.py compiles every row and
-# finds no spill.
+# By arithmetic and head dimension, a tile of each of KERNELS: as large, so that memory is read less, as
+# registers allow. tests/test_machine_code.py compiles every row and finds no spill.
 SETTINGS = {
     ("hopper", 32): (Tile(128, 64, 4, 3), Tile(128, 64, 8, 2), Tile(32, 128, 8, 2)),
     ("hopper", 64): (Tile(128, 64, 4, 3), Tile(128, 64, 8, 2), Tile(32, 128, 8, 2)),
@@ -257,10 +252,7 @@ KERNELS = forward_kernel, grad_query_kernel, grad_key_value_kernel
 
 
 def launch(kernel, capability: int, qkv: Tensor, **tensors: Tensor) -> tuple[int, dict]:
-    """Programs and arguments of one of KERNELS on a chip of that compute capability (90 for 9.0).
-
-    There is a program for every block of queries, or of keys, in each sequence and head.
-    """
+    """Programs and arguments of one of KERNELS on a chip of that compute capability (90 for 9.0)."""
     batch, time, _, heads, head_dim = qkv.shape
     # The consumer chips after Hopper, 12.x, have the shared memory and the instructions of Ampere.
     chip = "hopper" if 90 <= capability < 120 else "ampere"

@@ -11,6 +11,7 @@ written to results/bench/NAME.json.
 import ctypes
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from align import match, plain_match
 from common import Parser, Progress, markdown, run_script, write
+from evaluate import score, sliding_windows
 from kernels.attention import causal_attention, plain_attention, sdpa_attention
 from kernels.cross_entropy import linear_cross_entropy, plain_linear_cross_entropy
 from model import GPT, SIZES, Size, flops_per_token
@@ -86,20 +89,20 @@ def errors(ways: dict[str, Callable], inputs: list[Tensor], grad: Tensor | None 
 
 
 def extra_megabytes(call: Callable, device: torch.device) -> float:
-    """What a call needs at its peak beyond what is held before it; of a CPU, Linux knows."""
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    """What a call needs at its peak beyond what is held before it; of a CPU, by Linux's count."""
 
     def peak() -> float:
         if device.type == "cuda":
             return torch.cuda.max_memory_allocated(device) / 1e6
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-        return int(found[1]) * 1024 / 1e6 if found else float("nan")
+        return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif clear.exists():
+    elif sys.platform != "linux":
+        return float("nan")
+    else:
         ctypes.CDLL(None).malloc_trim(0)  # what earlier calls freed is given back,
-        clear.write_text("5")  # and the peak is what is held now
+        Path("/proc/self/clear_refs").write_text("5")  # and the peak is what is held now
     before = peak()
     call()
     return peak() - before
@@ -123,11 +126,11 @@ def attention(device: torch.device, precision: str) -> list[dict]:
         found = errors(ways, [qkv[:2]], grad[:2])
         forward = {name: torch.no_grad()(partial(ways[name], qkv)) for name in found}
         both = {name: partial(with_gradients, ways[name], [qkv], grad) for name in found}
-        shape, product = f"{heads} x {head_dim}", batch * heads * TOKENS**2 * head_dim  # half of it is masked
-        rows += timed(forward, device, 2 * product, heads=shape, direction="forward")
-        rows += timed(both, device, 7 * product, heads=shape, direction="and backward")
-        for row in rows[-2 * len(found) :]:
-            row["error"] = found[row["way"]]
+        product = batch * heads * TOKENS**2 * head_dim  # of a matrix product, half of which is masked
+        for direction, calls, products in (("forward", forward, 2), ("and backward", both, 7)):
+            shape = {"heads": f"{heads} x {head_dim}", "direction": direction}
+            for row in timed(calls, device, products * product, **shape):
+                rows.append(row | {"error": found[row["way"]]})
     return rows
 
 
@@ -146,14 +149,14 @@ def loss(device: torch.device, precision: str) -> list[dict]:
         weight = torch.randn(ids, width, device=device) / width**0.5
         targets = torch.randint(ids, (tokens,), device=device)
         with mixed_precision(precision, device):
-            found, calls, extra = errors(ways, [hidden[:512], weight, targets[:512]]), {}, {}
+            found = errors(ways, [hidden[:512], weight, targets[:512]])
+            calls, extra = {}, {}
             for name in found:
                 call = partial(with_gradients, ways[name], [hidden, weight, targets])
                 with suppress(torch.OutOfMemoryError):  # all logits at once do not fit into every GPU
-                    call()
+                    call()  # compiles, and that needs memory as well
                     calls[name], extra[name] = call, extra_megabytes(call, device)
-            operations = 6 * tokens * ids * width
-            for row in timed(calls, device, operations, tokens=tokens, ids=ids):
+            for row in timed(calls, device, 6 * tokens * ids * width, tokens=tokens, ids=ids):
                 rows.append(row | {"extra MB": extra[row["way"]], "error": found[row["way"]]})
     return rows
 
@@ -207,7 +210,7 @@ def step(device: torch.device, precision: str) -> list[dict]:
         models = {"ours": GPT(size, ids, length), "plain": PlainGPT(size, ids, length)}
         calls = {name: training(model, ids) for name, model in models.items()}
         for row in timed(calls, device, batch * length * flops_per_token(size, ids, length), ids=ids):
-            rows.append(row | {"tokens/s": 1000 * batch * length / row["ms"]})
+            rows.append(row | {"tokens/s": round(1000 * batch * length / row["ms"])})
     return rows
 
 
@@ -217,8 +220,6 @@ TEXTS = [(4096, 128, 4000), (32_768, 512, 4000), (163_840, 512, 2000)]  # ids, t
 @torch.inference_mode()
 def score_one_at_a_time(model: GPT, text: np.ndarray) -> np.ndarray:
     """What one would write first: every window on its own, with the logits of all of its positions."""
-    from evaluate import sliding_windows
-
     nats, length = [], model.length
     for start, counted in zip(*sliding_windows(len(text) - 1, length, length // 4), strict=True):
         window = torch.from_numpy(text[start : start + length + 1]).to(model.output.weight.device)
@@ -229,8 +230,6 @@ def score_one_at_a_time(model: GPT, text: np.ndarray) -> np.ndarray:
 
 def evaluation(device: torch.device, _precision: str) -> list[dict]:
     """Sliding-window scores of a text in float32: as evaluate.py does it, and a window at a time."""
-    from evaluate import score
-
     rows = []
     for ids, length, tokens in TEXTS:
         model = GPT(SIZES["nano"], ids, length).to(device)
@@ -242,19 +241,13 @@ def evaluation(device: torch.device, _precision: str) -> list[dict]:
     return rows
 
 
-LENGTHS = 25, 50, 100  # tokens of either text
-
-
 def matching(_device: torch.device, _precision: str) -> list[dict]:
     """Tokens of two texts matched by similarity: align.py's way, and NetworkX with an edge for each pair."""
-    from align import match, plain_match
-
     rows = []
-    for length in LENGTHS:
-        similarity = np.random.default_rng(0).normal(size=(length, length))
+    for tokens in (25, 50, 100):
+        similarity = np.random.default_rng(0).normal(size=(tokens, tokens))
         ways = {"ours": partial(match, similarity), "NetworkX": partial(plain_match, similarity)}
-        np.testing.assert_allclose(*(similarity[way()].sum() for way in ways.values()))
-        rows += timed(ways, torch.device("cpu"), tokens=length)
+        rows += timed(ways, torch.device("cpu"), tokens=tokens)
     return rows
 
 
@@ -263,13 +256,8 @@ SECTIONS = {section.__name__: section for section in (attention, loss, step, eva
 
 def table(rows: list[dict]) -> str:
     """Rows as Markdown."""
-
-    def cell(value: str | float) -> str:
-        if isinstance(value, str):
-            return value
-        return f"{value:,.0f}" if isinstance(value, int) or value >= 100 else f"{value:.3g}"
-
-    return markdown(list(rows[0]), [[cell(value) for value in row.values()] for row in rows])
+    cells = [[f"{x:.4g}" if isinstance(x, float) else str(x) for x in row.values()] for row in rows]
+    return markdown(list(rows[0]), cells)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -278,7 +266,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{' '.join(SECTIONS)} (all)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
     parser.add_argument("--precision", choices=PRECISIONS, help="of matrix products (the fastest)")
-    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder (%(default)s)")
     args = parser.parse_args(arguments)
     if unknown := set(args.sections) - set(SECTIONS):
         parser.error(f"{' '.join(sorted(unknown))}: expected some of {' '.join(SECTIONS)}")
@@ -290,7 +277,7 @@ def main(arguments: list[str] | None = None) -> None:
         # Training is deterministic; PyTorch's backward passes are faster without, and shown at their best.
         torch.use_deterministic_algorithms(name == "step", warn_only=True)
         rows = SECTIONS[name](process.device, precision)
-        write(args.out / f"{name}.json", facts | {"rows": rows})
+        write(Path(f"results/bench/{name}.json"), facts | {"rows": rows})
         print(f"\n{name}: {SECTIONS[name].__doc__}\n\n{table(rows)}", flush=True)
 
 

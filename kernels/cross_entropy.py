@@ -1,15 +1,13 @@
 """Output layer and cross-entropy in one step, over chunks of tokens: the logits of a batch never exist.
 
-Ten clones of 16,384 pieces make a vocabulary of 163,840 ids. A batch of 128 x 512 tokens would have 43 GB of
-float32 logits over it, and as much again for their gradient. Here a chunk of tokens H at a time goes through
-the output layer W, its logits H W^T are turned in place into the gradient with respect to themselves, and
-from that follow those of both inputs,
+With ten clones of 16,384 pieces, 128 x 512 tokens would have 43 GB of float32 logits, and as much again for
+their gradient. Here a chunk of tokens H at a time goes through the output layer W, its logits H W^T are
+turned in place into the gradient with respect to themselves, and from that follow those of both inputs,
 
     G = softmax(H W^T) - onehot(targets),    dH = G W,    dW = G^T H, summed over chunks,
 
-after which the chunk is forgotten. So the forward pass does all the work, and the backward pass scales what
-is already there. Nothing is left out: every id of every language receives its gradient, however small, for
-those are what the paper is about.
+after which the chunk is forgotten: the forward pass does all the work, the backward pass scales its result.
+Every id of every language receives its gradient, however small, for those are what the paper is about.
 
 `plain_linear_cross_entropy` says what is computed. A chunk's softmax is on GPUs the Triton kernel at the end
 of the file, on CPUs PyTorch, a few rows at a time that stay in a processor's cache.
@@ -67,10 +65,7 @@ def product_type(hidden: Tensor) -> torch.dtype:
 def loss_operator(
     hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, wanted: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean loss of (n, width) hidden states; losses, (n,); and, if `wanted`, gradients of the losses' sum.
-
-    The gradient of `hidden` has its type, that of `weight` is in float32.
-    """
+    """Mean loss of (n, width) hidden states; losses, (n,); and, if `wanted`, gradients of the losses' sum."""
     mean, losses, d_hidden, d_weight = fake_loss_operator(hidden, weight, targets, dtype, wanted)
     hidden, weight, targets = hidden.to(dtype), weight.to(dtype), targets.contiguous()
     scale = FP16_SCALE if dtype == torch.float16 else 1.0
@@ -165,8 +160,7 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: 
         logits[torch.arange(len(logits)), targets] = (losses.neg().expm1() * scale).to(logits.dtype)
 
 
-# A program looks at DEPTH x LANES ids together. Of a warp's lanes each thread has 8, which are 16 bytes of
-# bf16: the widest load there is.
+# A program looks at DEPTH x LANES ids together; 8 lanes a thread are 16 bytes of bf16, the widest load.
 LANES, DEPTH, LANES_PER_WARP = 2048, 4, 256
 
 
@@ -193,11 +187,8 @@ def losses_and_gradient_kernel(
     logits_pointer, targets_pointer, losses_pointer, vocabulary, row_stride, scale,
     WANTED: tl.constexpr, LANES: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """One program a row. Its first pass finds maximum, sum and answer; its second writes G, if wanted.
-
-    A row may be longer than the vocabulary, by what makes the next one begin at a multiple of 16: that much
-    is read and written as well, since a load with no ragged end is a wide load.
-    """
+    """One program a row. Its first pass finds maximum, sum and answer; its second writes G, if wanted."""
+    # What a row is longer than the vocabulary is read and written, too: wide loads have no ragged end.
     row = tl.program_id(0).to(tl.int64)  # rows x vocabulary can pass 2^31
     logits_pointer += row * row_stride
     target = tl.load(targets_pointer + row)

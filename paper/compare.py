@@ -1,7 +1,6 @@
 """One's own runs beside the paper's, row by row, and which of its takeaways they bear out.
 
-python -m paper.compare out/table1                                   # compare.md beside the runs
-python -m paper.compare out/table1 out/figure2 --out out/compared    # of all these runs together
+python -m paper.compare out/table1 out/figure2 --out out/compared    # compare.md of all these runs
 """
 
 import math
@@ -64,8 +63,7 @@ def family(fitted: Fitted, vocabs: tuple[str, ...]) -> Rows:
         if right_text and result["vocab"] in ("monolingual", *vocabs):
             languages = tuple(names[source] for source in result["sources"])
             shares = tuple(round(100 * stage[0], 3) for stage in result["stages"])
-            # Two digits: a run is a whole number of steps long, and so never quite 0.1x.
-            times = float(f"{result['tokens'] / standard:.2g}")
+            times = float(f"{result['tokens'] / standard:.2g}")  # in whole steps it is never quite 0.1
             setting = Setting(result["vocab"], languages, shares, times, result["size"], result["anchors"])
             found.setdefault((setting, row.position), row)
     return found
@@ -186,12 +184,9 @@ class Less(NamedTuple):
         return "does not hold" if certain else "fails within chance"
 
     def __str__(self) -> str:
-        both = self.low[0], self.high[0]
-        low, high = (f"{value:.3g}" if abs(value) < 1e6 else f"{value:.0e}" for value in both)
-        return f"{self.names[0]} {low} {'<' if both[0] < both[1] else 'not <'} {self.names[1]} {high}"
+        low, high, than = self.low[0], self.high[0], "<" if self.low[0] < self.high[0] else "not <"
+        return f"{self.names[0]} {low:.3g} {than} {self.names[1]} {high:.3g}"
 
-
-# --- the verdicts -----------------------------------------------------------------------------------
 
 # What is said of a takeaway by the worst word of its claims; "not run" is left for those of which none was.
 SUMMARY = {
@@ -282,10 +277,8 @@ def compare_similarities(own: Rows, size: str) -> str:
             layers = [" ".join(f"{value:.2f}" for value in layers if len(layers) > 1) for layers in both]
             lines.append((part, f"{vocab} {share}%", *means, *layers))
     head = ("cosine of", "languages", "mean, paper", "mean, ours", "by layer, paper", "by layer, ours")
-    told = markdown(head, lines, 2)
-    if all(line[3] == "not measured" for line in lines):
-        told = "Not measured: `bash runs/table2.sh` and `bash runs/table4.sh` measure them.\n"
-    return f"## Tables 2 and 4, Figures 6 and 11 to 13\n\n{told}"
+    told = "Measured by `bash runs/table2.sh` and `bash runs/table4.sh`."
+    return f"## Tables 2 and 4, Figures 6 and 11 to 13\n\n{told}\n\n{markdown(head, lines, 2)}"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,13 +14,10 @@ import align
 from common import Parser, UserError, count, run_script, write
 from fit_scaling import Fitted, Law, Quantity, Row, fit, names_of
 from paper import values
-from paper.compare import CLONES, ORDER, REAL, Rows, Setting, family, standard_size
+from paper.compare import CLONES, ORDER, REAL, Rows, family, standard_size
 
 PAPER = {"alpha": 0.4, "linestyle": "none", "marker": "s", "markerfacecolor": "none", "markeredgewidth": 1.5}
-LEGEND = {"frameon": False, "fontsize": 8}
 EVEN, MAIN = (50,), (90,)  # shares of L1
-
-
 MEASURES = {
     "ppl": "test perplexity",
     "mlte": "MLTE in tokens",
@@ -37,7 +34,7 @@ def measured(row: Row, measure: str) -> Quantity:
     return Quantity(np.mean([np.mean(task[row.language]) for task in tasks]) if tasks else math.nan)
 
 
-# --- which rows -------------------------------------------------------------------------------------
+# --- which rows, and how they are drawn -------------------------------------------------------------
 
 
 def plain(own: Rows, vocab: str, **fixed) -> Rows:
@@ -64,17 +61,9 @@ def at_ratios(own: Rows, size: str, vocab: str) -> Rows:
     return found
 
 
-def second(row: Setting | values.PaperRow) -> float:
-    """p(L2) in percent."""
-    return 100 - row.shares[0]
-
-
-def of_language(rows: Rows, position: int, place=second) -> list[tuple[float, Row]]:
-    """Rows of a language and their places along an axis."""
-    return [(place(setting), row) for (setting, i), row in rows.items() if i == position]
-
-
-# --- how they are drawn -----------------------------------------------------------------------------
+def of_language(rows: Rows, position: int) -> list[tuple[float, Row]]:
+    """Rows of a language, each after its p(L2) in percent."""
+    return [(100 - setting.shares[0], row) for (setting, i), row in rows.items() if i == position]
 
 
 def points(axes, rows: list[tuple[float, Row]], measure: str, **style) -> None:
@@ -105,7 +94,9 @@ def finish(axes, measure: str, x_label: str) -> None:
 def by_ratio(axes, rows: Rows, vocab: str, measure: str, position: int, label: str, **style) -> None:
     """A language's rows against p(L2), and the paper's."""
     points(axes, of_language(rows, position), measure, label=label, **style)
-    theirs = [(second(row), getattr(row, measure)[position]) for row in of_paper(vocab) if row.times == 1]
+    theirs = [
+        (100 - row.shares[0], getattr(row, measure)[position]) for row in of_paper(vocab) if row.times == 1
+    ]
     axes.plot(*zip(*theirs, strict=True), color=style["color"], label=f"{label}, paper", **PAPER)
 
 
@@ -132,7 +123,6 @@ def figure_1(figure, fitted: Fitted, size: str) -> None:
         by_ratio(left, rows, "cloned", "ppl", position, f"L{position + 1}", color=colour)
         expected_curve(left, rows, position, color=colour, linestyle="--", linewidth=1)
     finish(left, "ppl", "p(L2) in %")
-    left.legend(**LEGEND)
     for axes in right:
         points(axes, of_language(rows, 0), "glue", color="C1", label="L1")
         points(axes, of_language(rows, 1), "glue", color="C3", label="L2, zero-shot")
@@ -140,7 +130,7 @@ def figure_1(figure, fitted: Fitted, size: str) -> None:
         axes.plot(shares, values.GLUE_EN2.values(), color="C3", label="L2, paper", **PAPER)
         axes.axhspan(*values.GLUE_EN1, color="C1", alpha=0.25, label="L1, paper")
         finish(axes, "glue", "p(L2) in %")
-        axes.legend(**LEGEND)
+        axes.legend(frameon=False, fontsize=8)
 
 
 def figure_3(figure, fitted: Fitted, size: str) -> None:
@@ -155,7 +145,6 @@ def figure_3(figure, fitted: Fitted, size: str) -> None:
         rows = at_ratios(own, size, "anchored")
         expected_curve(panels[0, position], rows, position, color="0.5", linestyle=":")
         panels[0, position].set_title(name.upper())
-    panels[0, 0].legend(**LEGEND)
 
 
 def scaling(figure, fitted: Fitted, size: str, name: str, vocab: str, measures: tuple[str, ...]) -> None:
@@ -183,36 +172,34 @@ def scaling(figure, fitted: Fitted, size: str, name: str, vocab: str, measures: 
         left.set_xticks(times)
         right.set_xticks(range(len(sizes)), sizes)
     panels[0, 0].plot([], [], color="0.3", label="paper, small", **PAPER)
-    panels[0, 0].legend(**LEGEND)
 
 
 def figure_5(figure, fitted: Fitted, size: str) -> None:
     """The laws of every size and language with the runs they rest on, and the paper's laws of small."""
     axes = figure.subplots()
     for i, (key, name) in enumerate(names_of(fitted.laws).items()):
-        colour, law, runs = f"C{i % 10}", fitted.laws[key], fitted.points[key]
+        colour, law, runs = f"C{i}", fitted.laws[key], fitted.points[key]
         curve = np.geomspace(law.fewest, law.most, 100)
         axes.plot(curve, law.perplexity(curve), color=colour, label=name)
         axes.plot([run.tokens for run in runs], [run.ppl for run in runs], "o", color=colour, markersize=5)
     curve = np.geomspace(0.05, 3, 100) * values.TOKENS
     for source, law in values.LAWS.items():
-        style = {"color": "0.5", "alpha": 0.5, "label": f"paper: small, {source}"}
-        axes.plot(curve, Law(*law, *curve[[0, -1]]).perplexity(curve), **style)
+        theirs = Law(*law, *curve[[0, -1]]).perplexity(curve)
+        axes.plot(curve, theirs, color="0.5", alpha=0.5, label=f"paper: small, {source}")
         tokens = [fraction * values.TOKENS for fraction in values.POINTS[source]]
         axes.plot(tokens, values.POINTS[source].values(), color="0.5", **PAPER)
     axes.set_xscale("log")
     finish(axes, "ppl", "training tokens")
-    axes.legend(**LEGEND)
 
 
 def clones_looked_at(fitted: Fitted, size: str) -> dict[str, dict]:
     """result.json of the clones that align.py has looked at, by p(L2), or UserError."""
     rows = plain(family(fitted, CLONES), "cloned", times=1, size=size, anchors=0)
-    shares = {share: row.result for share, row in sorted(of_language(rows, 0))}
-    found = {share: result for share, result in shares.items() if "embeddings" in result.get("alignment", {})}
+    found = [(share, row.result) for share, row in sorted(of_language(rows, 0))]
+    found = [(share, result) for share, result in found if "embeddings" in result.get("alignment", {})]
     if not found:
         raise UserError("runs of clones that align.py has looked at")
-    return {f"p(L2) = {share:g}%": result for share, result in found.items()}
+    return {f"p(L2) = {share:g}%": result for share, result in found}
 
 
 def figure_6(figure, fitted: Fitted, size: str) -> None:
@@ -237,11 +224,10 @@ def figure_8(figure, fitted: Fitted, size: str) -> None:
         raise UserError("balanced runs of clones with several --anchors")
     axes = figure.subplots()
     for position, colour in enumerate(("C1", "C3")):
-        mine = of_language(rows, position, lambda setting: 100 * setting.anchors)
+        mine = [(100 * setting.anchors, row) for (setting, i), row in rows.items() if i == position]
         points(axes, mine, "ppl", color=colour, label=f"L{position + 1} at 50/50")
     axes.plot([0], values.TABLE_1[3].ppl[:1], color="0.3", label="paper, no anchors", **PAPER)
     finish(axes, "ppl", "anchor points: % of the vocabulary that is shared")
-    axes.legend(**LEGEND)
 
 
 FIGURES = {  # function, further arguments, inches
@@ -266,6 +252,8 @@ def draw(number: int, fitted: Fitted) -> Figure:
         function(figure, fitted, standard_size(fitted), *further)
     except UserError as missing:
         raise UserError(f"Figure {number} needs {missing}; bash runs/figure{number}.sh runs them") from None
+    if number not in {6, 7}:  # align.py's own
+        figure.axes[0].legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -19,10 +19,10 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setitem(bench.LOSSES, "cpu", [(8, 16, 32)])
     monkeypatch.setitem(bench.STEPS, "cpu", (Size(1, 32, 1, 32, 64), 64, 16, 2))
     monkeypatch.setattr(bench, "TEXTS", [(64, 16, 40)])
-    monkeypatch.setattr(bench, "LENGTHS", (5, 8))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)  # whether it compiles, users see
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_, **__: None)
-    return ["--device", "cpu", "--precision", "fp32", "--out", tmp_path]
+    return ["--device", "cpu", "--precision", "fp32"]
 
 
 def test_every_section_prints_a_table_and_writes_its_rows(small, command, tmp_path):
@@ -30,7 +30,7 @@ def test_every_section_prints_a_table_and_writes_its_rows(small, command, tmp_pa
     assert code == 0, error
     rows = {}
     for name in bench.SECTIONS:
-        facts = json.loads((tmp_path / f"{name}.json").read_text())
+        facts = json.loads((tmp_path / "results" / "bench" / f"{name}.json").read_text())
         assert {"device", "torch", "precision", "rows"} == facts.keys()
         assert f"\n{name}: " in out
         rows[name] = facts["rows"]
@@ -48,7 +48,7 @@ def test_every_section_prints_a_table_and_writes_its_rows(small, command, tmp_pa
 
 def test_tables_are_readable():
     rows = [{"way": "ours", "ids": 32768, "ms": 1234.5, "error": 1.23456e-6}]
-    assert bench.table(rows).splitlines()[2] == "| ours | 32,768 | 1,234 | 1.23e-06 |"
+    assert bench.table(rows).splitlines()[2] == "| ours | 32768 | 1234 | 1.235e-06 |"
 
 
 def test_a_wrong_way_shows_its_error():

@@ -424,7 +424,7 @@ def test_what_cannot_be_used_is_told_and_left_out(table1, capsys):
         "left out: diverged is not evaluated, or diverged; python evaluate.py diverged",
         "left out: foreign has no config.json, which would tell its settings",
         "left out: unevaluated is not evaluated, or diverged; python evaluate.py unevaluated",
-        "the code changed between these runs: fedcba987654, 0123456789ab",
+        "the code changed between these runs, which have rows of their own: fedcba987654, 0123456789ab",
         "left out: twice has the settings and the seed of 90-10",
         "no law for mini, en from runs that are the best of their length: "
         "found 0 lengths of monolingual runs (train.py --ratio 1), expected three",
