@@ -119,7 +119,9 @@ train_and_evaluate() { # OUT COMMAND...
     made=$(sed -n -e 's/^  "device": "\(.*\)",*$/on \1/p' -e 's/^  "date": "\(.*\)",*$/at \1/p' "$out/result.json")
     keep "$@"
     keep "# $out was made" $made
-    echo "$(basename "$out") is done: $(grep -h 'PPL' "$out.log" | sed 's/.*scoring //' | cut -d'|' -f1-2 | tr '\n' ' ')"
+    # A run that was finished before says so, and whether by other code; a new one what it reached.
+    echo "$(basename "$out") is done: $(grep -h 'is finished' "$out.log" ||
+        grep -h 'PPL' "$out.log" | sed 's/.*scoring //' | cut -d'|' -f1-2 | tr '\n' ' ')"
 }
 
 trap 'kill ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true' EXIT # each saves what it has
