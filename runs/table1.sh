@@ -18,5 +18,12 @@ run 90to10-2x        2x --ratio 0.9,0.1          # row 11
 run 50-50-3x         3x --ratio 0.5              # row 12
 run 90to10-3x        3x --ratio 0.9,0.1          # row 13
 
+if [ "$SCALE" = cpu ]; then                                         # controls, as the demo's
+    run placebo  0.5x --ratio 0.2 --languages en noise --batch 4    # a partner that cannot help: TEff of EN at most 1
+    run positive 0.2x --ratio 0.9 --anchors 1 $(batch_of 0.2)       # EN2 is EN1: TEff is 1 / share = 10
+    run steps-0.5x 0.5x --ratio 1 --batch 4                         # alone, in as many steps as row 4
+    run steps-0.1x 0.1x --ratio 1 --batch 1                         # alone, in as many steps as row 5, nearly
+fi
+
 also python fit_scaling.py "$FOLDER" --out "$PAGE"
 also python -m paper.compare "$FOLDER" --out "$PAGE"
