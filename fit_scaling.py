@@ -242,7 +242,7 @@ class Row(NamedTuple):
 
     run: str
     language: str  # EN2
-    result: dict  # result.json of the first seed
+    results: list[dict]  # result.json of each seed
     position: int  # among the languages of the run
     monolingual: bool  # a law may be fitted on it
     seen: float  # tokens
@@ -255,6 +255,11 @@ class Row(NamedTuple):
     mlte: Quantity = Quantity(math.nan)
     token_efficiency: Quantity = Quantity(math.nan)  # MLTE / tokens seen
     gain: Quantity = Quantity(math.nan)  # (MLTE - tokens seen) / tokens of other languages
+
+    @property
+    def result(self) -> dict:
+        """result.json of the first seed: the settings are those of all."""
+        return self.results[0]
 
     def worth(self, tokens) -> dict:
         """MLTE and what follows from it, if a monolingual model needs so many `tokens`."""
@@ -342,7 +347,7 @@ def row_of(group: list[dict], position: int) -> Row:
     run = first["run"] if len(group) == 1 else f"{first['name']} ({len(group)} seeds)"
     alone, share = len(first["languages"]) == 1, tokens / first["tokens"]
     ppl, name = np.append(found.ppl, np.full(RESAMPLES, np.nan)), entries[0]["name"]
-    return Row(run, name, first, position, alone, tokens, share, quantity(ppl), found, {"ppl": ppl})
+    return Row(run, name, group, position, alone, tokens, share, quantity(ppl), found, {"ppl": ppl})
 
 
 def with_law(row: Row, law: Law, laws: Law, perplexities: np.ndarray, same_documents: np.ndarray) -> Row:

@@ -1,22 +1,38 @@
-"""The paper's Figures 1 to 10 from one's own runs, the paper's own values beside them as faint squares.
+"""The paper's Figures 1 to 10 from one's own runs: filled marks, and the paper's own values, hollow ones.
 
 python -m paper.figures 1 out/table1 out/figure1 --out out/figure1  # figure1.png; align.py draws 11 to 14
+
+One more, `pieces`, the paper does not have: what the tokeniser changes (runs/pieces.sh).
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
+from scipy import stats
 
 import align
 from common import Parser, UserError, count, run_script, write
 from fit_scaling import Fitted, Law, Quantity, Row, fit, names_of
+from model import SIZES
 from paper import values
 from paper.compare import CLONES, ORDER, REAL, Rows, family, standard_size
 
-PAPER = {"alpha": 0.4, "linestyle": "none", "marker": "s", "markerfacecolor": "none", "markeredgewidth": 1.5}
+PAPER = {
+    "linestyle": "none",
+    "markerfacecolor": "none",
+    "markeredgewidth": 1.5,
+    "markersize": 11,
+    "zorder": 1,
+}
+LANGUAGES = (
+    {"color": "C1", "marker": "o"},
+    {"color": "C3", "marker": "^"},
+)  # L1 and L2, told apart in grey, too
 EVEN, MAIN = (50,), (90,)  # shares of L1
 MEASURES = {
     "ppl": "test perplexity",
@@ -73,7 +89,7 @@ def points(axes, rows: list[tuple[float, Row]], measure: str, **style) -> None:
     if known:
         value, low, high = np.array([found for _, found in known]).T
         bars = np.nan_to_num([value - low, np.minimum(high, 3 * value.max()) - value])
-        axes.errorbar([x for x, _ in known], value, bars, capsize=2, elinewidth=0.8, marker="o", **style)
+        axes.errorbar([x for x, _ in known], value, bars, capsize=3, elinewidth=1, **style)
 
 
 def finish(axes, measure: str, x_label: str) -> None:
@@ -97,7 +113,8 @@ def by_ratio(axes, rows: Rows, vocab: str, measure: str, position: int, label: s
     theirs = [
         (100 - row.shares[0], getattr(row, measure)[position]) for row in of_paper(vocab) if row.times == 1
     ]
-    axes.plot(*zip(*theirs, strict=True), color=style["color"], label=f"{label}, paper", **PAPER)
+    look = {key: style[key] for key in ("color", "marker")}
+    axes.plot(*zip(*theirs, strict=True), label=f"{label}, paper", **look, **PAPER)
 
 
 def expected_curve(axes, rows: Rows, position: int, **style) -> None:
@@ -119,24 +136,24 @@ def figure_1(figure, fitted: Fitted, size: str) -> None:
     rows = at_ratios(family(fitted, CLONES), size, "cloned")
     scored = any(row.result.get("glue") for row in rows.values())
     left, *right = figure.subplots(1, 1 + scored, squeeze=False)[0]
-    for position, colour in enumerate(("C1", "C3")):
-        by_ratio(left, rows, "cloned", "ppl", position, f"L{position + 1}", color=colour)
-        expected_curve(left, rows, position, color=colour, linestyle="--", linewidth=1)
+    for position, look in enumerate(LANGUAGES):
+        by_ratio(left, rows, "cloned", "ppl", position, f"L{position + 1}", **look)
+        expected_curve(left, rows, position, color=look["color"], linestyle="-:"[position], linewidth=1)
     finish(left, "ppl", "p(L2) in %")
     for axes in right:
-        points(axes, of_language(rows, 0), "glue", color="C1", label="L1")
-        points(axes, of_language(rows, 1), "glue", color="C3", label="L2, zero-shot")
+        points(axes, of_language(rows, 0), "glue", label="L1", **LANGUAGES[0])
+        points(axes, of_language(rows, 1), "glue", label="L2, zero-shot", **LANGUAGES[1])
         shares = [100 - share for share in values.GLUE_EN2]
-        axes.plot(shares, values.GLUE_EN2.values(), color="C3", label="L2, paper", **PAPER)
+        axes.plot(shares, values.GLUE_EN2.values(), label="L2, paper", **LANGUAGES[1], **PAPER)
         axes.axhspan(*values.GLUE_EN1, color="C1", alpha=0.25, label="L1, paper")
         finish(axes, "glue", "p(L2) in %")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False)
 
 
 def figure_3(figure, fitted: Fitted, size: str) -> None:
     """Perplexity (above) and TEff (below) of two real languages by p(L2), disjoint and anchored."""
     own, panels = family(fitted, REAL), figure.subplots(2, 2, sharex=True)
-    styles = {"disjoint": {"color": "C0", "linestyle": "--"}, "anchored": {"color": "C1"}}
+    styles = {"disjoint": {"color": "C0", "marker": "s", "linestyle": "--"}, "anchored": LANGUAGES[0]}
     for position, name in enumerate(values.EN_FR):
         for axes, measure in zip(panels[:, position], ("ppl", "token_efficiency"), strict=True):
             for vocab, style in styles.items():
@@ -155,23 +172,25 @@ def scaling(figure, fitted: Fitted, size: str, name: str, vocab: str, measures: 
     sizes = sorted({setting.size for setting, _, _ in rows if setting.times == 1}, key=ORDER.index)
     if len(times) < 2 and len(sizes) < 2:
         raise UserError(f"{vocab} runs at 50/50 and 90/10 for two numbers of tokens, or of two sizes")
-    lines = {(EVEN, 0): "C0", (EVEN, 1): "C9", (MAIN, 0): "C1", (MAIN, 1): "C3"}
+    lines = {(EVEN, 0): ("C0", "s"), (EVEN, 1): ("C9", "D"), (MAIN, 0): ("C1", "o"), (MAIN, 1): ("C3", "^")}
     panels = figure.subplots(len(measures), 2, squeeze=False, sharey="row")
     for (left, right), measure in zip(panels, measures, strict=True):
-        for (shares, position), colour in lines.items():
-            style = {"color": colour, "label": f"L{position + 1} at {shares[0]}/{100 - shares[0]}"}
+        for (shares, position), (colour, marker) in lines.items():
+            look = {"color": colour, "marker": marker}
+            style = look | {"label": f"L{position + 1} at {shares[0]}/{100 - shares[0]}"}
+            style["linestyle"] = "--" if shares == EVEN else "-"
             mine = [(setting, row) for setting, i, row in rows if (setting.shares, i) == (shares, position)]
             points(left, [(s.times, row) for s, row in mine if s.size == size], measure, **style)
             points(right, [(sizes.index(s.size), row) for s, row in mine if s.times == 1], measure, **style)
             if measure != "mlte":  # which the paper does not print
                 theirs = [row for row in of_paper(vocab) if row.shares == shares]
                 marks = [(row.times, getattr(row, measure)[position]) for row in theirs]
-                left.plot(*zip(*marks, strict=True), color=colour, **PAPER)
-        finish(left, measure, f"training tokens, in units of the standard run ({size})")
+                left.plot(*zip(*marks, strict=True), **look, **PAPER)
+        finish(left, measure, f"tokens, in runs of 1x ({size})")
         finish(right, measure, "model size at 1x")
         left.set_xticks(times)
         right.set_xticks(range(len(sizes)), sizes)
-    panels[0, 0].plot([], [], color="0.3", label="paper, small", **PAPER)
+    panels[0, 0].plot([], [], color="0.3", marker="o", label="hollow: paper, small", **PAPER)
 
 
 def figure_5(figure, fitted: Fitted, size: str) -> None:
@@ -185,9 +204,9 @@ def figure_5(figure, fitted: Fitted, size: str) -> None:
     curve = np.geomspace(0.05, 3, 100) * values.TOKENS
     for source, law in values.LAWS.items():
         theirs = Law(*law, *curve[[0, -1]]).perplexity(curve)
-        axes.plot(curve, theirs, color="0.5", alpha=0.5, label=f"paper: small, {source}")
+        axes.plot(curve, theirs, color="0.5", linestyle=":", label=f"paper: small, {source}")
         tokens = [fraction * values.TOKENS for fraction in values.POINTS[source]]
-        axes.plot(tokens, values.POINTS[source].values(), color="0.5", **PAPER)
+        axes.plot(tokens, values.POINTS[source].values(), color="0.5", marker="s", **PAPER)
     axes.set_xscale("log")
     finish(axes, "ppl", "training tokens")
 
@@ -206,7 +225,8 @@ def figure_6(figure, fitted: Fitted, size: str) -> None:
     """Cosine of clones' embeddings, and of all pairs, by p(L2); word2vec as the control."""
     results, panels = clones_looked_at(fitted, size), figure.subplots(1, 2, sharey=True)
     shares = [100 - share for _, share in values.EMBEDDINGS]
-    panels[0].plot(shares, [*values.EMBEDDINGS.values()], color="C0", label="paper, counterparts", **PAPER)
+    theirs = [*values.EMBEDDINGS.values()]
+    panels[0].plot(shares, theirs, color="C0", marker="s", label="paper, counterparts", **PAPER)
     if align.pairs_of(results, "word2vec"):
         align.draw_embeddings(results, panels, "word2vec", "word2vec", "C1")
     align.draw_embeddings(results, panels)
@@ -223,11 +243,86 @@ def figure_8(figure, fitted: Fitted, size: str) -> None:
     if len({setting.anchors for setting, _ in rows}) < 2:
         raise UserError("balanced runs of clones with several --anchors")
     axes = figure.subplots()
-    for position, colour in enumerate(("C1", "C3")):
+    for position, look in enumerate(LANGUAGES):
         mine = [(100 * setting.anchors, row) for (setting, i), row in rows.items() if i == position]
-        points(axes, mine, "ppl", color=colour, label=f"L{position + 1} at 50/50")
-    axes.plot([0], values.TABLE_1[3].ppl[:1], color="0.3", label="paper, no anchors", **PAPER)
+        points(axes, mine, "ppl", label=f"L{position + 1} at 50/50", **look)
+    axes.plot([0], values.TABLE_1[3].ppl[:1], color="0.3", marker="s", label="paper, no anchors", **PAPER)
     finish(axes, "ppl", "anchor points: % of the vocabulary that is shared")
+
+
+def over_seeds(numbers: list[float]) -> Quantity:
+    """Their mean, and its 95% interval by Student's t if there are several."""
+    mean, error = np.mean(numbers), stats.sem(numbers) if len(numbers) > 1 else math.nan
+    half = error * stats.t.ppf(0.975, len(numbers) - 1)
+    return Quantity(mean, mean - half, mean + half)
+
+
+def figure_pieces(figure, fitted: Fitted, size: str) -> None:
+    """Beyond the paper: two clones by the number of pieces of their tokeniser, on the same text.
+
+    TEff and gain per foreign token, how similar clones are inside, and how much of the model is embeddings.
+    """
+    found: dict[tuple, Row] = {}
+    for row in sorted(fitted.rows, key=lambda row: -row.result["tokens"]):  # of several lengths the shortest
+        result = row.result
+        if (result["vocab"], len(result["sources"]), result["anchors"], result["size"]) == (
+            "cloned",
+            2,
+            0,
+            size,
+        ):
+            found[result["vocabulary"] // 2, tuple(stage[0] for stage in result["stages"]), row.position] = (
+                row
+            )
+    if len({pieces for pieces, _, _ in found}) < 2:
+        raise UserError("runs of clones with tokenisers of several numbers of pieces")
+
+    def line(
+        axes, shares: float, position: int, measure: Callable[[Row], Quantity], label: str, **style
+    ) -> None:
+        known = sorted(
+            (pieces, measure(row)) for (pieces, *own), row in found.items() if own == [(shares,), position]
+        )
+        x = [pieces for pieces, _ in known]
+        value, low, high = np.array([quantity for _, quantity in known]).T
+        bars = np.nan_to_num([value - low, high - value])
+        axes.errorbar(x, value, bars, capsize=3, elinewidth=1, label=label, **style)
+
+    def inside(part: str) -> Callable[[Row], Quantity]:
+        def mean(result: dict) -> float:
+            measured = next(iter(result.get("alignment", {}).get(part, {}).values()), None)
+            if measured is None:
+                return math.nan
+            if part == "embeddings":
+                return measured["input"]["counterparts"]["mean"] - measured["input"]["all_pairs"]
+            return np.mean([layer["mean"] for layer in measured["positions, centred"]])
+
+        return lambda row: over_seeds([mean(result) for result in row.results])
+
+    def embeddings(row: Row) -> Quantity:
+        vocabularies = 2 * row.result["vocabulary"] * SIZES[size].width
+        return Quantity(100 * vocabularies / (vocabularies + row.result["non_embedding_params"]))
+
+    (worth, gain), (similar, share) = figure.subplots(2, 2, sharex=True)
+    even, main = {"color": "C0", "marker": "s", "linestyle": "--"}, LANGUAGES[1]
+    for axes, measure in ((worth, "token_efficiency"), (gain, "gain")):
+        line(axes, 0.5, 1, lambda row, measure=measure: getattr(row, measure), "L2 at 50/50", **even)
+        line(axes, 0.9, 1, lambda row, measure=measure: getattr(row, measure), "L2 at 90/10", **main)
+    for part, filled in (("hidden", "full"), ("embeddings", "none")):
+        line(similar, 0.5, 0, inside(part), f"{part}, 50/50", fillstyle=filled, **even)
+        line(similar, 0.9, 0, inside(part), f"{part}, 90/10", fillstyle=filled, **main)
+    line(share, 0.9, 0, embeddings, "", color="0.3", marker="o")
+    names = ("TEff", "gain per foreign token", "cosine of clones, centred", "embeddings, % of parameters")
+    for axes, name, level in zip((worth, gain, similar, share), names, (1, 0, 0, 100), strict=True):
+        axes.axhline(level, color="0.5", linestyle=":", linewidth=1)
+        axes.set(ylabel=name, xscale="log")
+        axes.spines[["top", "right"]].set_visible(False)
+    ticks = sorted({pieces for pieces, _, _ in found})
+    for axes in (similar, share):
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.set_xlabel("pieces of a language")
+        axes.xaxis.set_minor_locator(LogLocator(subs=()))
+    similar.legend(frameon=False)
 
 
 FIGURES = {  # function, further arguments, inches
@@ -241,31 +336,35 @@ FIGURES = {  # function, further arguments, inches
     8: (figure_8, (), (7, 4.2)),
     9: (scaling, (CLONES, "cloned", ("ppl", "mlte", "token_efficiency")), (10, 10)),
     10: (scaling, (REAL, "anchored", ("ppl", "mlte", "token_efficiency")), (10, 10)),
+    "pieces": (figure_pieces, (), (10, 7)),
 }
 
 
-def draw(number: int, fitted: Fitted) -> Figure:
-    """One of the paper's figures."""
+def draw(number: int | str, fitted: Fitted) -> Figure:
+    """One of the figures."""
     function, further, inches = FIGURES[number]
-    figure = Figure(figsize=inches, layout="constrained")
-    try:
-        function(figure, fitted, standard_size(fitted), *further)
-    except UserError as missing:
-        raise UserError(f"Figure {number} needs {missing}; bash runs/figure{number}.sh runs them") from None
-    if number not in {6, 7}:  # align.py's own
-        figure.axes[0].legend(frameon=False, fontsize=8)
+    script = f"runs/{number if number == 'pieces' else f'figure{number}'}.sh"
+    with matplotlib.rc_context({"font.size": 12, "legend.fontsize": 10}):  # to be read from the last row
+        figure = Figure(figsize=inches, layout="constrained")
+        try:
+            function(figure, fitted, standard_size(fitted), *further)
+        except UserError as missing:
+            raise UserError(f"Figure {number} needs {missing}; bash {script} runs them") from None
+        if number not in {6, 7}:  # align.py's own
+            figure.axes[0].legend(frameon=False)
     return figure
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Draw one figure from the runs below the given folders."""
     parser = Parser(__doc__)
-    parser.add_argument("figure", type=int, choices=FIGURES, help="its number")
+    number = {str(number): number for number in FIGURES}
+    parser.add_argument("figure", choices=number, help="its number, or pieces")
     parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
     parser.add_argument("--out", type=Path, help="where figureN.png goes (the first folder)")
     args = parser.parse_args(arguments)
-    path = (args.out or args.folders[0]) / f"figure{args.figure}.png"
-    write(path, draw(args.figure, fit(args.folders)))
+    path = (args.out or args.folders[0]) / f"figure{args.figure.removeprefix('pieces')}.png"
+    write(path, draw(number[args.figure], fit(args.folders)))
     print(f"figure: {path}")
 
 

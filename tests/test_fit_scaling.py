@@ -474,7 +474,16 @@ def mix(total: float, worth: float, half: float) -> list[Row]:
                 teff, teff + half / 0.95 * random.permutation(np.linspace(-1, 1, RESAMPLES))
             )
         }
-        own = (f"{total:g}", language, {"tokens": total}, position, False, seen, seen / total, Quantity(50.0))
+        own = (
+            f"{total:g}",
+            language,
+            [{"tokens": total}],
+            position,
+            False,
+            seen,
+            seen / total,
+            Quantity(50.0),
+        )
         efficiency, needed = quantity(drawn["token_efficiency"]), Quantity(teff * seen)
         measured = Measured(seen, {0: 50.0})
         rows.append(Row(*own, measured, drawn, YOUNG, mlte=needed, token_efficiency=efficiency))

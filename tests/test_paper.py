@@ -4,6 +4,7 @@ import math
 import re
 import sys
 from argparse import Namespace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -353,20 +354,47 @@ def test_another_scale_and_languages_are_matched_by_their_place(tmp_path, comman
 # --- figures ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", sorted(figures.FIGURES))
+NUMBERS = [number for number in figures.FIGURES if number != "pieces"]
+
+
+def hollow(axes) -> list[np.ndarray]:
+    """Points of the paper's values in a figure."""
+    return [line.get_xydata() for line in axes.lines if line.get_markerfacecolor() == "none"]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
 def test_every_figure_is_drawn(fitted, number):
     figure = figures.draw(number, fitted)
     figure.draw_without_rendering()
     assert all(axes.get_title() or axes.get_xlabel() for axes in figure.axes)
-    assert any(line.get_alpha() == figures.PAPER["alpha"] for axes in figure.axes for line in axes.lines) == (
-        number != 7
-    )
+    assert any(hollow(axes) for axes in figure.axes) == (number != 7)
+
+
+def test_the_figure_of_pieces_has_means_over_seeds_and_the_share_of_the_embeddings(tmp_path):
+    for pieces, seed in product((100, 500), range(3)):
+        law, name = {"fingerprint": f"{pieces}", "size": "pico", "seed": seed}, f"{pieces}-{seed}"
+        for times, ppl in ((1, 40 - seed), (2, 30), (5, 20), (8, 15 + seed / 10)):
+            write_run(tmp_path, f"{name}-{times}", times * 1e5, [ppl], sources=("en",), **law)
+        cosines = {name: [{"mean": 0.1 * seed}] * 4 for name in ("positions", "positions, centred")}
+        matrix = {"counterparts": {"mean": 0.5}, "all_pairs": 0.1}
+        inside = {"hidden": {"EN1-EN2": cosines}, "embeddings": {"EN1-EN2": {"input": matrix}}}
+        facts = {"vocabulary": 2 * pieces, "non_embedding_params": 64 * 4 * pieces, "alignment": inside}
+        for ratio in (0.5, 0.9):
+            write_run(tmp_path, f"{name}-{ratio}", 1e6, [20, 30], ratio=ratio, facts=facts, **law)
+    worth, _, similar, share = figures.draw("pieces", fit([tmp_path])).axes
+    ours = {bars.get_label(): bars for bars in similar.containers}
+    assert ours["hidden, 90/10"].lines[0].get_xydata() == pytest.approx(np.array([[100, 0.1], [500, 0.1]]))
+    (segment, _) = ours["hidden, 90/10"].lines[2][0].get_segments()
+    assert segment[:, 1] == pytest.approx(0.1 + 4.303 * 0.1 / 3**0.5 * np.array([-1, 1]), rel=1e-3)
+    assert ours["embeddings, 50/50"].lines[0].get_ydata() == pytest.approx([0.4, 0.4])
+    assert share.containers[0].lines[0].get_ydata() == pytest.approx([50, 50])
+    assert len(worth.containers) == 2
 
 
 def test_a_figure_without_its_runs_says_which(tmp_path, command):
     write_ladder(tmp_path / "runs", "en")
     before = tree(tmp_path)
-    for number in sorted(set(figures.FIGURES) - {5}):
+    for number in set(NUMBERS) - {5}:
         code, _, error = command(figures.main, number, tmp_path / "runs")
         assert code == 2
         assert f"Figure {number} needs " in error
@@ -380,8 +408,7 @@ def test_a_figure_without_its_runs_says_which(tmp_path, command):
 def test_runs_that_are_the_paper_s_own_lie_on_its_marks(fitted):
     left = figures.draw(2, fitted).axes[0]
     ours = {container.get_label(): container.lines[0].get_xydata() for container in left.containers}
-    faint = [line.get_xydata() for line in left.lines if line.get_alpha() == figures.PAPER["alpha"]]
-    theirs = [points for points in faint if len(points)]
+    theirs = [points for points in hollow(left) if len(points)]
     assert ours["L2 at 90/10"].ravel() == pytest.approx([1, 32.8, 2, 23.9, 3, 22.3])
     assert np.concatenate(theirs) == pytest.approx(np.concatenate(list(ours.values())))
 
@@ -393,7 +420,7 @@ def test_figure_1_has_glue_if_it_was_measured(fitted):
     alone = next(line for line in left.lines if line.get_label() == "L2, as many tokens alone (MLPE)")
     tenth = pytest.approx((10, LAWS["en"].perplexity(0.1 * values.TOKENS)), rel=1e-3)
     assert tuple(alone.get_xydata()[0]) == tenth
-    without = fitted._replace(rows=[row._replace(result=row.result | {"glue": {}}) for row in fitted.rows])
+    without = fitted._replace(rows=[row._replace(results=[row.result | {"glue": {}}]) for row in fitted.rows])
     assert len(figures.draw(1, without).axes) == 1
 
 
