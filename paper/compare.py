@@ -172,16 +172,32 @@ class Less(NamedTuple):
     high: np.ndarray
 
     @property
-    def verdict(self) -> str:
-        """A word of SUMMARY; it is certain if the interval of the paired difference does not hold 0."""
+    def difference(self) -> Quantity:
+        """By paired draws; below 0 if the claim is true."""
         with np.errstate(invalid="ignore"):  # inf - inf
-            difference = quantity(self.low - self.high)
+            return quantity(self.low - self.high)
+
+    @property
+    def verdict(self) -> str:
+        """A word of SUMMARY; it is certain if the interval of the difference does not hold 0."""
+        difference = self.difference
         if math.isnan(difference.value) or math.isnan(difference.low):
             return "cannot be judged"
         certain = difference.excludes(0)
         if difference.value < 0:
             return "holds" if certain else "holds within chance"
         return "does not hold" if certain else "fails within chance"
+
+    @property
+    def would_change_it(self) -> str:
+        """What else one would have to run for another verdict, or a certain one."""
+        value, low, high = self.difference
+        if "judged" in self.verdict:
+            return "a fourth length of monolingual runs would tell, or one that reaches as far"
+        if "chance" not in self.verdict:
+            return "more of the same will not turn it, other tokens or sizes may"
+        times = math.ceil((max(high - value, value - low) / abs(value)) ** 2) if value else math.inf
+        return f"{times} times the seeds may tell" if times <= 20 else "too close for any number of seeds"
 
     def __str__(self) -> str:
         low, high, than = self.low[0], self.high[0], "<" if self.low[0] < self.high[0] else "not <"
@@ -217,8 +233,8 @@ def judge(comparisons: list[str], numbers: Numbers, size: str) -> tuple[str, str
         except KeyError as error:
             missing = error.args[0]
         else:
-            words = {less.verdict for less in found}
-            return next(word for word in SUMMARY if word in words), "; ".join(map(str, found))
+            worst = min(found, key=lambda less: [*SUMMARY].index(less.verdict))
+            return worst.verdict, "; ".join([*map(str, found), worst.would_change_it])
     return "not run", f"needs {missing}"
 
 

@@ -2,8 +2,9 @@
 
     DRY=1 bash runs/table1.sh | python -m paper.plan
 
-FLOPs of a training token are those of model.flops_per_token; evaluation is not counted. The time follows
-from the speed of earlier runs on this machine, or from a guess that is stated.
+FLOPs of a training token are those of model.flops_per_token. A held-out token costs four thirds of one: it is
+read in four windows, forwards only. The time follows from the speed of earlier runs on this machine, or from
+a guess that is stated. The scripts say it themselves before they start.
 """
 
 import re
@@ -19,9 +20,11 @@ from model import SIZES, flops_per_token
 from train import Process, languages_and_stages, parse_arguments
 
 GUESSES = {  # FLOPs a second where nothing was run yet
-    "cpu": (0.25e12, "a guess for two cores"),  # GPT nano, 35 thousand tokens a second
+    "cpu": (0.04e12, "a guess for one core"),  # GPT pico, 25 thousand tokens a second
     "cuda": (150e12, "a guess for one GPU"),  # a third of what an H100 reaches
 }
+STARTING = 20  # seconds in which a run is compiled and, twice, PyTorch loaded
+HELD_OUT = 178_461  # characters of data/pydocs, for a text that is not prepared yet
 
 
 def cost(command: str, pieces: int) -> tuple[Namespace, float, str]:
@@ -34,7 +37,10 @@ def cost(command: str, pieces: int) -> tuple[Namespace, float, str]:
     if prepared or args.data.name == "pydocs":
         pieces = max((language["vocab_size"] for language in prepared.values()), default=98)
     vocabulary = int(pieces * (1 + (len(sources) - 1) * (1 - args.anchors)))  # fewer if pieces are anchored
-    flops = args.tokens * flops_per_token(size, vocabulary, args.length or size.length)
+    held_out = [prepared[source]["test"]["tokens"] if prepared else HELD_OUT for source in sources]
+    flops = (args.tokens + 4 / 3 * sum(held_out)) * flops_per_token(
+        size, vocabulary, args.length or size.length
+    )
     result = args.out / "result.json"
     done = result.exists() and all("ppl" in language for language in read_json(result)["languages"])
     return args, flops, "done" if done else "begun" if (args.out / "config.json").exists() else "to do"
@@ -48,7 +54,8 @@ def speed(sizes: set[str], several_processes: bool) -> tuple[float, str]:
     measured = []
     for path in sorted(Path("out").rglob("result.json")):
         result = read_json(path)
-        if result["device"] == process.device_name() and result["size"] in sizes:
+        same_chip = result["device"].split(", ")[0] == process.device_name().split(", ")[0]
+        if same_chip and result["size"] in sizes:
             flops = flops_per_token(SIZES[result["size"]], result["vocabulary"], result["length"])
             measured.append(result["tokens_per_second"] * flops / result["processes"])
     if measured:
@@ -64,19 +71,23 @@ def main(arguments: list[str] | None = None) -> None:
     if not commands:
         raise UserError("standard input has no training run, as DRY=1 bash runs/table1.sh prints them")
     pieces = re.search(r"--vocab-size (\d+)", text)
-    costs = [cost(command, int(pieces[1]) if pieces else 16384) for command in commands]
+    pieces = int(pieces[1]) if pieces else 120 if "--pieces char" in text else 16384
+    costs = [cost(command, pieces) for command in commands]
     processes = int((re.search(r"--nproc-per-node (\d+)", text) or [0, 0])[1])
     rate, known = speed({args.size for args, _, _ in costs}, processes > 0)
     rate *= max(processes, 1)
-    rows, tokens, total = [], 0, 0
+    beside = int((re.search(r"^# (\d+) runs side by side", text, re.MULTILINE) or [0, 1])[1])
+    rows, tokens, total, seconds = [], 0, 0, 0
     for args, flops, state in costs:
-        rows.append((str(args.out), count(args.tokens), f"{flops:.1e}", duration(flops / rate), state))
+        needed = STARTING + flops / rate
+        rows.append((str(args.out), count(args.tokens), f"{flops:.1e}", duration(needed), state))
         if state != "done":
-            tokens, total = tokens + args.tokens, total + flops
+            tokens, total, seconds = tokens + args.tokens, total + flops, seconds + needed
     print(markdown(("run", "tokens", "FLOPs", "time", "state"), rows))
     left = sum(state != "done" for _, _, state in costs)
-    print(f"{left} of {len(costs)} runs are left: {count(tokens)} tokens,")
-    print(f"{total:.1e} FLOPs, about {duration(total / rate)} at {rate:.1e} FLOPs a second ({known}).")
+    print(f"{left} of {len(costs)} runs are left: {count(tokens)} tokens, {total:.1e} FLOPs,")
+    at = f"at {rate:.1e} FLOPs a second each ({known})"
+    print(f"about {duration(seconds / beside)}, {beside} at a time, {at}.")
 
 
 if __name__ == "__main__":

@@ -124,6 +124,12 @@ train_and_evaluate() { # OUT COMMAND...
         grep -h 'PPL' "$out.log" | sed 's/.*scoring //' | cut -d'|' -f1-2 | tr '\n' ' ')"
 }
 
+if [ -n "$DRY" ]; then
+    [ "$JOBS" = 1 ] || echo "# $JOBS runs side by side"
+elif [ "$(basename "$0")" != takeaways.sh ]; then # what is to come, by the speed of this machine
+    DRY=1 bash "$0" "$@" | python -m paper.plan | tail -n 2 || true
+fi
+
 trap 'kill ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true' EXIT # each saves what it has
 
 batch_of() { # TIMES: the batch with which a monolingual run of this length does best, where the scale says so

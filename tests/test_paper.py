@@ -198,6 +198,21 @@ def test_numbers_decide(words, numbers, word):
     assert found[0] == word
 
 
+def test_a_verdict_says_what_would_change_it():
+    """Four times the seeds halve an interval."""
+    for value, half, told in (
+        (0.9, 0.19, "4 times the seeds may"),
+        (0.99, 0.19, "too close"),
+        (0.5, 0.2, "not turn"),
+    ):
+        found = Less(["one", "other"], within(value, value - half / 0.95, value + half / 0.95), exactly(1.0))
+        assert told in found.would_change_it
+    assert (
+        "fourth length"
+        in Less(["one", "other"], within(0.9, math.nan, math.nan), exactly(1.0)).would_change_it
+    )
+
+
 def test_what_two_numbers_have_in_common_cancels():
     """Intervals of two numbers overlap, but whenever one is higher, so is the other."""
     low, high, names = within(0.9, 0.8, 1.1), within(1.0, 0.9, 1.2), ["one", "other"]
