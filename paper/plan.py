@@ -3,9 +3,10 @@
     DRY=1 bash runs/table1.sh | python -m paper.plan
 
 FLOPs of a training token are those of model.flops_per_token; evaluation is not counted. The time follows
-from the speed of earlier runs on this machine, or from a guess that is stated.
+from the speed of earlier runs on this machine, or from a guess that is stated; JOBS runs go side by side.
 """
 
+import os
 import re
 import shlex
 import statistics
@@ -19,7 +20,7 @@ from model import SIZES, flops_per_token
 from train import Process, languages_and_stages, parse_arguments
 
 GUESSES = {  # FLOPs a second where nothing was run yet
-    "cpu": (0.25e12, "a guess for two cores"),  # GPT nano, 35 thousand tokens a second
+    "cpu": (0.05e12, "a guess for one core"),  # GPT pico, 30 thousand tokens a second
     "cuda": (150e12, "a guess for one GPU"),  # a third of what an H100 reaches
 }
 
@@ -64,10 +65,11 @@ def main(arguments: list[str] | None = None) -> None:
     if not commands:
         raise UserError("standard input has no training run, as DRY=1 bash runs/table1.sh prints them")
     pieces = re.search(r"--vocab-size (\d+)", text)
-    costs = [cost(command, int(pieces[1]) if pieces else 16384) for command in commands]
+    expected = int(pieces[1]) if pieces else 128 if "--pieces char" in text else 16384
+    costs = [cost(command, expected) for command in commands]
     processes = int((re.search(r"--nproc-per-node (\d+)", text) or [0, 0])[1])
     rate, known = speed({args.size for args, _, _ in costs}, processes > 0)
-    rate *= max(processes, 1)
+    rate *= max(processes, 1) * int(os.environ.get("JOBS", "1"))  # of runs side by side
     rows, tokens, total = [], 0, 0
     for args, flops, state in costs:
         rows.append((str(args.out), count(args.tokens), f"{flops:.1e}", duration(flops / rate), state))
