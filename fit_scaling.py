@@ -134,6 +134,7 @@ class Measured(NamedTuple):
     tokens: float
     perplexities: dict[int, float]  # by seed
     error: float = 0.0  # relative standard error over the test documents
+    mixed: bool = False  # of a run of several languages, which differs more from seed to seed
 
     @property
     def logs(self) -> np.ndarray:
@@ -151,8 +152,8 @@ def resample(law: Law | None, points: list[Measured], rows: list[Measured], pape
 
     log PPL = log law(tokens) + misfit of the number of tokens + noise of the run, both normal:
 
-    * Noise is a run's own and averages out over seeds: its variance is that within rows of several seeds,
-      which should be alike: of one language, or of several.
+    * Noise is a run's own and averages out over seeds: its variance is that within rows of several seeds, by
+      itself for mixed ones.
     * Misfit, the law being but a formula, is the same for all seeds. How far n points lie off the law, with
       n - 3 degrees of freedom, is both; where nothing has a second seed, rows are as far off as points.
     * Degrees of freedom are few, so variances are uncertain and drawn, too (chi-squared, as in a t test).
@@ -165,7 +166,6 @@ def resample(law: Law | None, points: list[Measured], rows: list[Measured], pape
     """
     found = np.array([point.logs.mean() for point in points])
     expected = np.log([law.perplexity(point.tokens) for point in points])
-    within = [row.logs - row.logs.mean() for row in rows]
     random = np.random.default_rng(seed)
     documents = np.append(0, random.standard_normal(RESAMPLES))  # 0: as it was found
 
@@ -179,11 +179,14 @@ def resample(law: Law | None, points: list[Measured], rows: list[Measured], pape
         return np.random.default_rng([seed, what, *which]).standard_normal(1 + RESAMPLES)
 
     freedom = len(points) - 3 if np.isfinite(expected).all() else 0
-    noise = off_the_law = deviation(((found - expected) ** 2).sum(), freedom)
-    if seeds := sum(len(logs) - 1 for logs in within):
-        noise = deviation(sum((logs**2).sum() for logs in within), seeds)
+    off_the_law = deviation(((found - expected) ** 2).sum(), freedom)
+    noise = [off_the_law, off_the_law]  # of monolingual runs, of mixed ones
+    for mixed in (False, True):
+        within = [row.logs - row.logs.mean() for row in rows if row.mixed == mixed]
+        if seeds := sum(len(logs) - 1 for logs in within):
+            noise[mixed] = deviation(sum((logs**2).sum() for logs in within), seeds)
 
-    same = [row.logs.mean() + noise / math.sqrt(len(row.logs)) * chance(row, 1) for row in rows]
+    same = [row.logs.mean() + noise[row.mixed] / math.sqrt(len(row.logs)) * chance(row, 1) for row in rows]
     moved = [logs + row.error * documents for logs, row in zip(same, rows, strict=True)]
     moved, same = (np.exp(np.clip(logs, 0, LARGEST_LOG)) for logs in (moved, same))
     if law is None:
@@ -264,11 +267,6 @@ class Row(NamedTuple):
     def source(self) -> str:
         """The text of the language: en."""
         return self.result["sources"][self.position]
-
-    @property
-    def size(self) -> str:
-        """Of the model: small."""
-        return self.result["size"]
 
     def with_bits(self, ppl: float) -> str:
         """'12.34 (2.413)': a perplexity of the language, and the bits per byte that it means."""
@@ -358,9 +356,10 @@ def row_of(group: list[dict], position: int) -> Row:
     tokens = sum(entry["tokens"] for entry in entries) / len(entries)
     perplexities = {result["seed"]: entry["ppl"] for result, entry in zip(group, entries, strict=True)}
     errors = [(entry.get("ppl_standard_error") or 0.0) / entry["ppl"] for entry in entries]
-    found, first = Measured(tokens, perplexities, sum(errors) / len(errors)), group[0]
+    first, share = group[0], tokens / group[0]["tokens"]
     run = first["run"] if len(group) == 1 else f"{first['name']} ({len(group)} seeds)"
-    alone, share = len(first["languages"]) == 1, tokens / first["tokens"]
+    alone = len(first["languages"]) == 1
+    found = Measured(tokens, perplexities, sum(errors) / len(errors), mixed=not alone)
     ppl, name = np.append(found.ppl, np.full(RESAMPLES, np.nan)), entries[0]["name"]
     return Row(run, name, first, position, alone, tokens, share, quantity(ppl), found, {"ppl": ppl})
 
@@ -405,15 +404,11 @@ def fit(
             if not own[-1].monolingual and key.source != "noise":  # the placebo, which nobody reads alone
                 print(reason)
             law, yardstick = None, []
-        for alone in (True, False):  # one run of several languages differs more from the next
-            part = [number for number in numbers if rows[number].monolingual == alone]
-            drawn, *perplexities = resample(
-                law, yardstick, [rows[number].found for number in part], paper_fit
-            )
-            for number, *of_row in zip(part, *perplexities, strict=True):
-                rows[number] = with_law(rows[number], law, drawn, *of_row)
+        drawn, *perplexities = resample(law, yardstick, [row.found for row in own], paper_fit)
         if law:
             laws[key], exponents[key], points[key] = law, quantity(drawn.b), yardstick
+        for number, *of_row in zip(numbers, *perplexities, strict=True):
+            rows[number] = with_law(rows[number], law, drawn, *of_row)
     if law_needed and not laws:
         raise UserError(reason)
     return Fitted(laws, exponents, points, rows, ladder)
@@ -531,15 +526,16 @@ def mixes_of_the_rarest(rows: list[Row]) -> list[list[Row]]:
     rarest, groups = min(mixed, key=lambda row: (row.share, -row.position)), []
     left = [row for row in mixed if row.language == rarest.language]
     while left:
-        groups.append([row for row in near(left, left[0].seen) if row.size == left[0].size])
+        size = left[0].result["size"]
+        groups.append([row for row in near(left, left[0].seen) if row.result["size"] == size])
         left = [row for row in left if row not in groups[-1]]
     return groups
 
 
 def controls(mix: Row, rows: list[Row], text: int) -> dict[str, list[Row]]:
     """By SHOWN, and all opponents; `text`: how many tokens there are to train on in the mix's language."""
-    total, batch, steps = (mix.result[name] for name in ("tokens", "batch", "steps"))
-    own = [row for row in rows if (row.source, row.size) == (mix.source, mix.size)]
+    size, total, batch, steps = (mix.result[name] for name in ("size", "tokens", "batch", "steps"))
+    own = [row for row in rows if row.source == mix.source and row.result["size"] == size]
     alone = [row for row in own if row.monolingual]
     most = 1.05 * mix.seen  # different tokens
     once = sorted(near(alone, mix.seen), key=lambda row: abs(math.log(row.result["steps"] / steps)))
@@ -557,21 +553,22 @@ def controls(mix: Row, rows: list[Row], text: int) -> dict[str, list[Row]]:
 def of_the_best(ppl: np.ndarray, values: np.ndarray) -> Quantity:
     """A value of the mix with the lowest perplexity, corrected for having picked it; both are (mixes, draws).
 
-    The lowest is so by luck, too. In each draw the pick is made anew; its value is off from what was found of
-    that mix as the value of the real pick may be. The mean of this is taken off, its spread is the interval.
+    The lowest is so by luck, too. In each draw the pick is made anew; its value is as far off what was found
+    of that mix as that of the real pick may be. The median of this is taken off, its spread is the interval.
     """
     picked = ppl.argmin(0)
     off = values[picked, np.arange(len(picked))] - values[picked, 0]
     drawn = values[picked[0], 0] - off
-    drawn[0] -= off[1:].mean() if np.isfinite(off).all() else 0
+    drawn[0] -= np.nan_to_num(np.median(off[1:]))
     return quantity(drawn)
 
 
 def advise(names: list[str], ppl: np.ndarray, gains: dict[str, np.ndarray]) -> str:
     """Which mix to take, and what cannot be told from it, or why none: the cheapest first, (mixes, draws)."""
     found = {name: of_the_best(ppl, gain) for name, gain in gains.items()}
-    best = int(ppl[:, 0].argmin())
-    lowest = f"lowest: {names[best]}; " + ", ".join(f"{name} {by.text(2)}" for name, by in found.items())
+    best, least = int(ppl[:, 0].argmin()), ppl[:, 0].min()
+    lowest = ", ".join(f"{name} {by.text(2, -least, least)}" for name, by in found.items())
+    lowest = f"lowest: {names[best]}; {lowest}"
     if doubts := [name for name, by in found.items() if not by.low > 0]:
         return f"**No mix is recommended**: {' and '.join(doubts)} may be 0 or less ({lowest}).\n"
     worse = [of_the_best(ppl, one - ppl) for one in ppl]
@@ -602,14 +599,14 @@ def page(rows: list[Row], path: Path) -> str:
         for i, mix in enumerate(mixes):
             name = f"{mix.result['name']} ({100 * mix.share:.3g}%)"
             cells = [mix.with_bits(ppl[name][i, 0]) for name in SHOWN]
-            cells += [quantity(gain[i]).text(2) for gain in gains.values()]
-            others = [row for row in rows if row.run == mix.run and row is not mix]
+            cells += [quantity(gain[i]).text(2, -mix.ppl.value, mix.ppl.value) for gain in gains.values()]
+            others = [row for row in rows if row.result is mix.result and row is not mix]
             others = [f"{row.language} {row.with_bits(row.ppl.value)}" for row in others]
             lines.append((name, *cells, ", ".join(others)))
         text += PAGE.format(
             tokens=count(first.seen),
             language=first.language,
-            size=first.size,
+            size=first.result["size"],
             seeds=len(first.found.perplexities),
             text=count(available),
             advice=advise([line[0] for line in lines], ppl["in the mix"], gains),
