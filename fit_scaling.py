@@ -480,7 +480,8 @@ def draw(fitted: Fitted, path: Path) -> None:
     for axis in (left.xaxis, left.yaxis):
         text = FuncFormatter(lambda value, _: count(value))
         axis.set(minor_locator=LogLocator(subs=(2, 3, 5)), major_formatter=text, minor_formatter=text)
-    left.legend(frameon=False)
+    if fitted.laws:
+        left.legend(frameon=False)
 
     labels = [row.text("token_efficiency") for row in mixed]
     known = [label[0].isdigit() for label in labels]  # "> 5.00" has no bar
