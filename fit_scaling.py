@@ -272,7 +272,7 @@ class Row(NamedTuple):
         """'12.34 (2.413)': a perplexity of the language, and the bits per byte that it means."""
         entry = self.result["languages"][self.position]
         bits = (entry.get("bits_per_byte") or math.nan) * math.log(ppl) / math.log(entry["ppl"])
-        return "-" if math.isnan(ppl) else f"{ppl:.4g} ({bits:.3f})"
+        return "-" if math.isnan(ppl) else f"{ppl:.2f} ({bits:.3f})"
 
     def worth(self, tokens) -> dict:
         """MLTE and what follows from it, if a monolingual model needs so many `tokens`."""
