@@ -622,7 +622,7 @@ def page(rows: list[Row], path: Path) -> str:
         axes.minorticks_off()
         axes.legend(frameon=False)
     write(path, figure)
-    return text
+    return text + f"![perplexity by share, with intervals]({path.name})\n\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
