@@ -3,7 +3,7 @@
     python fit_scaling.py out/table1                     # table.md, laws.json and figure.png beside the runs
     python fit_scaling.py out/table1 out/table1-seed1    # two seeds: rows are means, intervals cover both
     python fit_scaling.py out/table1 --ladder recipe     # against runs of the same batch, not the best one
-    python fit_scaling.py out/mine --recommend           # and which mix serves the rarest language best
+    python fit_scaling.py out/mine --recommend           # page.md: which mix serves the rarest language best
 
 Monolingual runs give the law 1 / PPL = c - a * x^-b, with x = training tokens / 1.2 billion (appendix B of
 the paper). Read forwards, it says which perplexity a monolingual model reaches on so many tokens (MLPE);
@@ -134,6 +134,7 @@ class Measured(NamedTuple):
     tokens: float
     perplexities: dict[int, float]  # by seed
     error: float = 0.0  # relative standard error over the test documents
+    mixed: bool = False  # of a run of several languages, which differs more from seed to seed
 
     @property
     def logs(self) -> np.ndarray:
@@ -146,12 +147,13 @@ class Measured(NamedTuple):
         return math.exp(self.logs.mean())
 
 
-def resample(law: Law, points: list[Measured], rows: list[Measured], paper_fit=False, seed=0):
+def resample(law: Law | None, points: list[Measured], rows: list[Measured], paper_fit=False, seed=0):
     """How the law and the rows might have come out, had the same experiments been done again.
 
     log PPL = log law(tokens) + misfit of the number of tokens + noise of the run, both normal:
 
-    * Noise is a run's own and averages out over seeds: its variance is that within rows of several seeds.
+    * Noise is a run's own and averages out over seeds: its variance is that within rows of several seeds, by
+      itself for mixed ones.
     * Misfit, the law being but a formula, is the same for all seeds. How far n points lie off the law, with
       n - 3 degrees of freedom, is both; where nothing has a second seed, rows are as far off as points.
     * Degrees of freedom are few, so variances are uncertain and drawn, too (chi-squared, as in a t test).
@@ -159,11 +161,11 @@ def resample(law: Law, points: list[Measured], rows: list[Measured], paper_fit=F
       hard. What is hard for all cancels in TEff.
 
     Returns a Law of (1 + RESAMPLES,) arrays and two of (rows, 1 + RESAMPLES) perplexities, the second without
-    the draw of documents. First comes what was found; without a fourth point all others are nan.
+    the draw of documents. First comes what was found; without a fourth point all others are nan. Where there
+    is no law it is None, as `law` and its points are.
     """
     found = np.array([point.logs.mean() for point in points])
     expected = np.log([law.perplexity(point.tokens) for point in points])
-    within = [row.logs - row.logs.mean() for row in rows]
     random = np.random.default_rng(seed)
     documents = np.append(0, random.standard_normal(RESAMPLES))  # 0: as it was found
 
@@ -177,15 +179,20 @@ def resample(law: Law, points: list[Measured], rows: list[Measured], paper_fit=F
         return np.random.default_rng([seed, what, *which]).standard_normal(1 + RESAMPLES)
 
     freedom = len(points) - 3 if np.isfinite(expected).all() else 0
-    noise = off_the_law = deviation(((found - expected) ** 2).sum(), freedom)
-    if seeds := sum(len(logs) - 1 for logs in within):
-        noise = deviation(sum((logs**2).sum() for logs in within), seeds)
+    off_the_law = deviation(((found - expected) ** 2).sum(), freedom)
+    noise = [off_the_law, off_the_law]  # of monolingual runs, of mixed ones
+    for mixed in (False, True):
+        within = [row.logs - row.logs.mean() for row in rows if row.mixed == mixed]
+        if seeds := sum(len(logs) - 1 for logs in within):
+            noise[mixed] = deviation(sum((logs**2).sum() for logs in within), seeds)
 
-    moved_points = [off_the_law * chance(point, 0) + point.error * documents for point in points]
-    same = [row.logs.mean() + noise / math.sqrt(len(row.logs)) * chance(row, 1) for row in rows]
+    same = [row.logs.mean() + noise[row.mixed] / math.sqrt(len(row.logs)) * chance(row, 1) for row in rows]
     moved = [logs + row.error * documents for logs, row in zip(same, rows, strict=True)]
-    sets = np.vstack([found, (expected + np.transpose(moved_points))[1:]])
-    sets, moved, same = (np.exp(np.clip(logs, 0, LARGEST_LOG)) for logs in (sets, moved, same))
+    moved, same = (np.exp(np.clip(logs, 0, LARGEST_LOG)) for logs in (moved, same))
+    if law is None:
+        return None, moved, same
+    moved_points = [off_the_law * chance(point, 0) + point.error * documents for point in points]
+    sets = np.exp(np.clip(np.vstack([found, (expected + np.transpose(moved_points))[1:]]), 0, LARGEST_LOG))
     return fit_laws(np.array([point.tokens for point in points]), sets, paper_fit), moved, same
 
 
@@ -260,6 +267,17 @@ class Row(NamedTuple):
     def result(self) -> dict:
         """result.json of the first seed: the settings are those of all."""
         return self.results[0]
+
+    @property
+    def source(self) -> str:
+        """The text of the language: en."""
+        return self.result["sources"][self.position]
+
+    def with_bits(self, ppl: float) -> str:
+        """'12.34 (2.413)': a perplexity of the language, and the bits per byte that it means."""
+        entry = self.result["languages"][self.position]
+        bits = (entry.get("bits_per_byte") or math.nan) * math.log(ppl) / math.log(entry["ppl"])
+        return "-" if math.isnan(ppl) else f"{ppl:.2f} ({bits:.3f})"
 
     def worth(self, tokens) -> dict:
         """MLTE and what follows from it, if a monolingual model needs so many `tokens`."""
@@ -343,19 +361,20 @@ def row_of(group: list[dict], position: int) -> Row:
     tokens = sum(entry["tokens"] for entry in entries) / len(entries)
     perplexities = {result["seed"]: entry["ppl"] for result, entry in zip(group, entries, strict=True)}
     errors = [(entry.get("ppl_standard_error") or 0.0) / entry["ppl"] for entry in entries]
-    found, first = Measured(tokens, perplexities, sum(errors) / len(errors)), group[0]
+    first, share = group[0], tokens / group[0]["tokens"]
     run = first["run"] if len(group) == 1 else f"{first['name']} ({len(group)} seeds)"
-    alone, share = len(first["languages"]) == 1, tokens / first["tokens"]
+    alone = len(first["languages"]) == 1
+    found = Measured(tokens, perplexities, sum(errors) / len(errors), mixed=not alone)
     ppl, name = np.append(found.ppl, np.full(RESAMPLES, np.nan)), entries[0]["name"]
     return Row(run, name, group, position, alone, tokens, share, quantity(ppl), found, {"ppl": ppl})
 
 
-def with_law(row: Row, law: Law, laws: Law, perplexities: np.ndarray, same_documents: np.ndarray) -> Row:
+def with_law(row: Row, law: Law | None, laws, perplexities: np.ndarray, same_documents: np.ndarray) -> Row:
     """A row and what its law says of it; the last three are found and drawn, as of `resample`."""
     found = {"ppl": same_documents}
-    if row.seen:
+    if law and row.seen:
         found |= row.worth(laws.tokens(perplexities))
-    if law.covers(row.seen):
+    if law and law.covers(row.seen):
         found["mlpe"] = laws.perplexity(row.seen)
     return row._replace(law=law, drawn=found, **{name: quantity(values) for name, values in found.items()})
 
@@ -366,14 +385,16 @@ def best_of_each_length(points: list[Measured]) -> list[Measured]:
     return [point for point, ppls in zip(points, beside, strict=True) if point.ppl == min(ppls)]
 
 
-def fit(folders: list[Path], ladder: str = "best", paper_fit: bool = False) -> Fitted:
+def fit(
+    folders: list[Path], ladder: str = "best", paper_fit: bool = False, law_needed: bool = True
+) -> Fitted:
     """Read the folders, fit the laws, and work out every row."""
     groups = experiments(collect(folders))
     rows = [row_of(group, position) for group in groups for position in range(len(group[0]["languages"]))]
     by_law = defaultdict(list)
     for number, row in enumerate(rows):
-        recipe, source = settings_but(LADDERS[ladder][1], row.result), row.result["sources"][row.position]
-        by_law[LawKey(row.result["size"], recipe, source)].append(number)
+        recipe = settings_but(LADDERS[ladder][1], row.result)
+        by_law[LawKey(row.result["size"], recipe, row.source)].append(number)
 
     laws, exponents, points = {}, {}, {}
     for key, numbers in by_law.items():
@@ -387,12 +408,13 @@ def fit(folders: list[Path], ladder: str = "best", paper_fit: bool = False) -> F
             reason = f"no law for {key.size}, {key.source} from runs {LADDERS[ladder][0]}: {error}"
             if not own[-1].monolingual and key.source != "noise":  # the placebo, which nobody reads alone
                 print(reason)
-            continue
+            law, yardstick = None, []
         drawn, *perplexities = resample(law, yardstick, [row.found for row in own], paper_fit)
-        laws[key], exponents[key], points[key] = law, quantity(drawn.b), yardstick
+        if law:
+            laws[key], exponents[key], points[key] = law, quantity(drawn.b), yardstick
         for number, *of_row in zip(numbers, *perplexities, strict=True):
             rows[number] = with_law(rows[number], law, drawn, *of_row)
-    if not laws:
+    if law_needed and not laws:
         raise UserError(reason)
     return Fitted(laws, exponents, points, rows, ladder)
 
@@ -441,26 +463,6 @@ def table(fitted: Fitted) -> str:
     return text + EXPLANATION
 
 
-def recommend(rows: list[Row]) -> str:
-    """Of mixes with a rare language, that in which a token of it is worth most, and the cheapest as good."""
-    mixed = [row for row in rows if not row.monolingual and not math.isnan(row.token_efficiency.value)]
-    if not mixed:
-        raise UserError("--recommend needs mixes of languages, and three monolingual runs of the rarest one")
-    rarest = min(mixed, key=lambda row: (row.share, -row.position))
-    mixed = [row for row in mixed if (row.language, row.law) == (rarest.language, rarest.law)]
-    best = max(mixed, key=lambda row: row.token_efficiency.value)
-    if best.token_efficiency.value <= 1:
-        return f"No mix helps: {best.language} is better off alone.\n"
-    text = f"Best for {best.language}: {100 * best.share:.3g}% of it ({best.run}), "
-    text += f"TEff {best.text('token_efficiency')}.\n"
-    close = [row for row in mixed if not compare_rows(best, row, "token_efficiency").excludes(0)]
-    least = min(close, key=lambda row: row.result["tokens"])
-    if least is not best:
-        text += f"{100 * least.share:.3g}% ({least.run}) cannot be told from it by these runs, and takes "
-        text += f"{count(least.result['tokens'])} tokens instead of {count(best.result['tokens'])}.\n"
-    return text
-
-
 def draw(fitted: Fitted, path: Path) -> None:
     """Left: perplexity against tokens of the language, and the laws. Right: token efficiency."""
     mixed = [row for row in fitted.rows if not row.monolingual]
@@ -483,7 +485,8 @@ def draw(fitted: Fitted, path: Path) -> None:
     for axis in (left.xaxis, left.yaxis):
         text = FuncFormatter(lambda value, _: count(value))
         axis.set(minor_locator=LogLocator(subs=(2, 3, 5)), major_formatter=text, minor_formatter=text)
-    left.legend(frameon=False)
+    if fitted.laws:
+        left.legend(frameon=False)
 
     labels = [row.text("token_efficiency") for row in mixed]
     known = [label[0].isdigit() for label in labels]  # "> 5.00" has no bar
@@ -499,6 +502,134 @@ def draw(fitted: Fitted, path: Path) -> None:
     write(path, figure)
 
 
+# --- which mix serves the rarest language -----------------------------------------------------------
+
+SHOWN = ("alone", "as many steps", "as long", "noise", "in the mix")  # perplexities of a mix and its controls
+PAGE = """\
+## {tokens} tokens of {language}, GPT {size}, seeds: {seeds}
+
+{advice}
+{table}
+Perplexity of {language} (bits per byte). Alone: on as many tokens of it, in batches of the same size; as many
+steps: in smaller ones, down to one sequence; as long: on as many tokens as the mix ({text} differ, then they
+repeat). Noise: the mix, but with the first language's tokens shuffled. Noise - mix is what the others
+are responsible for. Alone - mix: the best run alone that is no longer and has no more text. Brackets are
+95% intervals; for those of the first line the best is picked anew in each draw. Larger models may differ.
+
+"""
+
+
+def near(rows: list[Row], tokens: float) -> list[Row]:
+    """Those that saw so many tokens, give or take a twentieth."""
+    return [row for row in rows if abs(row.seen / tokens - 1) < 0.05]
+
+
+def mixes_of_the_rarest(rows: list[Row]) -> list[list[Row]]:
+    """Its row in each mix, the cheapest first; those of one size with as many tokens of it together."""
+    mixed = [row for row in reversed(rows) if not row.monolingual and "noise" not in row.result["sources"]]
+    if not mixed:
+        raise UserError("--recommend needs mixes of languages, found none")
+    rarest, groups = min(mixed, key=lambda row: (row.share, -row.position)), []
+    left = [row for row in mixed if row.language == rarest.language]
+    while left:
+        size = left[0].result["size"]
+        groups.append([row for row in near(left, left[0].seen) if row.result["size"] == size])
+        left = [row for row in left if row not in groups[-1]]
+    return groups
+
+
+def controls(mix: Row, rows: list[Row], text: int) -> dict[str, list[Row]]:
+    """By SHOWN, and all opponents; `text`: how many tokens there are to train on in the mix's language."""
+    size, total, batch, steps = (mix.result[name] for name in ("size", "tokens", "batch", "steps"))
+    own = [row for row in rows if row.source == mix.source and row.result["size"] == size]
+    alone = [row for row in own if row.monolingual]
+    most = 1.05 * mix.seen  # different tokens
+    once = sorted(near(alone, mix.seen), key=lambda row: abs(math.log(row.result["steps"] / steps)))
+    noisy = [row for row in near(own, mix.seen) if "noise" in row.result["sources"]]
+    return {
+        "alone": [row for row in once if row.result["batch"] == batch],
+        "as many steps": once[:1],
+        "as long": [row for row in near(alone, total) if row.result["batch"] == batch],
+        "noise": [row for row in noisy if row.result["tokens"] == total],
+        "in the mix": [mix],
+        "opponents": [row for row in alone if row.seen < 1.05 * total and min(row.seen, text) < most],
+    }
+
+
+def of_the_best(ppl: np.ndarray, values: np.ndarray) -> Quantity:
+    """A value of the mix with the lowest perplexity, corrected for having picked it; both are (mixes, draws).
+
+    The lowest is so by luck, too. In each draw the pick is made anew; its value is as far off what was found
+    of that mix as that of the real pick may be. The median of this is taken off, its spread is the interval.
+    """
+    picked = ppl.argmin(0)
+    off = values[picked, np.arange(len(picked))] - values[picked, 0]
+    drawn = values[picked[0], 0] - off
+    drawn[0] -= np.nan_to_num(np.median(off[1:]))
+    return quantity(drawn)
+
+
+def advise(names: list[str], ppl: np.ndarray, gains: dict[str, np.ndarray]) -> str:
+    """Which mix to take, and what cannot be told from it, or why none: the cheapest first, (mixes, draws)."""
+    found = {name: of_the_best(ppl, gain) for name, gain in gains.items()}
+    best, least = int(ppl[:, 0].argmin()), ppl[:, 0].min()
+    lowest = ", ".join(f"{name} {by.text(2, -least, least)}" for name, by in found.items())
+    lowest = f"lowest: {names[best]}; {lowest}"
+    if doubts := [name for name, by in found.items() if not by.low > 0]:
+        return f"**No mix is recommended**: {' and '.join(doubts)} may be 0 or less ({lowest}).\n"
+    worse = [of_the_best(ppl, one - ppl) for one in ppl]
+    as_good = [i for i, by in enumerate(worse) if not by.low > 0]
+    told = [f"{names[i]} is worse by {by.text(2)}" for i, by in enumerate(worse) if i not in as_good]
+    told += [f"{names[i]} cannot be told from the best" for i in as_good]
+    helps = [i for i in as_good if all(quantity(gain[i]).low > 0 for gain in gains.values())] or [best]
+    return f"**{names[min(helps)]} is recommended** ({lowest}): {'; '.join(told)}.\n"
+
+
+def page(rows: list[Row], path: Path) -> str:
+    """How each mix serves the rarest language, and which to take, as Markdown; `path` gets the picture."""
+    groups, text = mixes_of_the_rarest(rows), ""
+    figure = Figure(figsize=(5.5 * len(groups), 4.2), layout="constrained")
+    for mixes, axes in zip(groups, figure.subplots(1, len(groups), squeeze=False)[0], strict=True):
+        first, lines, unknown = mixes[0], [], np.full(1 + RESAMPLES, np.nan)
+        meta = read_json(Path(first.result["data"]) / "meta.json")
+        available = meta["languages"][first.source]["train"]["tokens"]
+        beside = [controls(mix, rows, available) for mix in mixes]
+        ppl = {
+            name: np.array([
+                np.min([row.drawn["ppl"] for row in own[name]] or [unknown], axis=0) for own in beside
+            ])
+            for name in beside[0]
+        }  # fmt: skip
+        gains = {"noise - mix": ppl["noise"] - ppl["in the mix"]}
+        gains["alone - mix"] = ppl["opponents"] - ppl["in the mix"]
+        for i, mix in enumerate(mixes):
+            name = f"{mix.result['name']} ({100 * mix.share:.3g}%)"
+            cells = [mix.with_bits(ppl[name][i, 0]) for name in SHOWN]
+            cells += [quantity(gain[i]).text(2, -mix.ppl.value, mix.ppl.value) for gain in gains.values()]
+            others = [row for row in rows if row.result is mix.result and row is not mix]
+            others = [f"{row.language} {row.with_bits(row.ppl.value)}" for row in others]
+            lines.append((name, *cells, ", ".join(others)))
+        text += PAGE.format(
+            tokens=count(first.seen),
+            language=first.language,
+            size=first.result["size"],
+            seeds=len(first.found.perplexities),
+            text=count(available),
+            advice=advise([line[0] for line in lines], ppl["in the mix"], gains),
+            table=markdown(("mix", *SHOWN, *gains, "others"), lines),
+        )
+        shares = [100 * mix.share for mix in mixes]
+        for name in SHOWN:
+            value, low, high = np.array([quantity(drawn) for drawn in ppl[name]]).T
+            axes.errorbar(shares, value, [value - low, high - value], fmt="o:", capsize=3, label=name)
+        axes.set(xlabel=f"percent of {first.language} in the mix", ylabel="its test perplexity", xscale="log")
+        axes.set_xticks(shares, [f"{share:.3g}" for share in shares])
+        axes.minorticks_off()
+        axes.legend(frameon=False)
+    write(path, figure)
+    return text + f"![perplexity by share, with intervals]({path.name})\n\n"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Fit, print and draw what the runs below the given folders say."""
     parser = Parser(__doc__)
@@ -506,20 +637,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="where table, laws and figure go (the first folder)")
     parser.add_argument("--ladder", choices=LADDERS, default="best", help="monolingual runs to fit (best)")
     parser.add_argument("--paper-fit", action="store_true", help="least squares of 1 / PPL, not of its log")
-    parser.add_argument("--recommend", action="store_true", help="also say which mix helps the rarest most")
+    parser.add_argument("--recommend", action="store_true", help="also page.md: the mix for the rarest")
     args = parser.parse_args(arguments)
-    fitted, out = fit(args.folders, args.ladder, args.paper_fit), args.out or args.folders[0]
-    text = table(fitted) + (f"\n{recommend(fitted.rows)}" if args.recommend else "")
+    fitted = fit(args.folders, args.ladder, args.paper_fit, law_needed=not args.recommend)
+    text, out = table(fitted), args.out or args.folders[0]
+    if args.recommend:
+        text = page(fitted.rows, out / "page.png") + text
     laws = []
     for key, law in fitted.laws.items():
         points = [point._asdict() for point in fitted.points[key]]
         own = {"source": key.source, "b_95": fitted.exponents[key][1:], "points": points}
         laws.append(json.loads(key.recipe) | law._asdict() | own)
     how = {"law": "1 / PPL = c - a * (tokens / 1.2e9)^-b", "ladder": args.ladder, "paper_fit": args.paper_fit}
-    write(out / "table.md", text)
+    write(out / ("page.md" if args.recommend else "table.md"), text)
     write(out / "laws.json", how | {"laws": laws})
     draw(fitted, out / "figure.png")
-    print(f"{text}\ntable: {out / 'table.md'}\nfigure: {out / 'figure.png'}")
+    print(f"{text}\nwritten to {out}")
 
 
 if __name__ == "__main__":

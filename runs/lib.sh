@@ -126,8 +126,8 @@ train_and_evaluate() { # OUT COMMAND...
 
 if [ -n "$DRY" ]; then
     [ "$JOBS" = 1 ] || echo "# $JOBS runs side by side"
-elif [ "$(basename "$0")" != takeaways.sh ]; then # what is to come, by the speed of this machine
-    DRY=1 bash "$0" "$@" | python -m paper.plan | tail -n 2 || true
+else # what is to come, by the speed of this machine; of some nothing, or later
+    case $0 in *takeaways.sh | *mylanguages.sh) ;; *) DRY=1 bash "$0" "$@" | python -m paper.plan | tail -n 2 || true ;; esac
 fi
 
 trap 'kill ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true' EXIT # each saves what it has

@@ -1,31 +1,91 @@
 #!/usr/bin/env bash
-# Two folders of text in; out comes which ratio serves the rarer language best, and what a token of it is worth then.
+# Texts in two or more languages in; out comes which mix serves the rarest one best, and what the others do for it.
 #
-#   bash runs/mylanguages.sh en=FOLDER sw=FOLDER        # the rarer language last; .txt and .jsonl files, also .gz
-#   DRY=1 bash runs/mylanguages.sh en=FOLDER sw=FOLDER  # only print the commands
-# Every mix holds the same RARE tokens of the rarer language (1x) and ever more of the other one: 50%, 80%, 90%, 95%.
-# Whether it profits is measured against models that learn it alone, from a half of 1x to 4x. So its text should have
-# 4 * RARE tokens or more, and the other one's 19 * RARE; less is read several times, which is worth less than new text.
+#   bash runs/mylanguages.sh en=FOLDER sw=FOLDER                  # the rarest last; .txt and .jsonl files, also .gz
+#   bash runs/mylanguages.sh en=FOLDER de=FOLDER sw=FOLDER        # the others share the rest of each mix equally
+#   DRY=1 bash runs/mylanguages.sh en=FOLDER sw=FOLDER            # only print the commands
+#   RARE=5e5 WARMUP=24 bash runs/mylanguages.sh en=FOLDER sw=FOLDER    # fewer tokens of it in every mix, and warm-up
+#   MIXES="50 90" SEEDS="0 1" bash runs/mylanguages.sh en=FOLDER sw=FOLDER   # percent of the others; what is random
+#   SCALE=gpu JOBS=8 bash runs/mylanguages.sh en=FOLDER sw=FOLDER # GPT mini, eight runs side by side, a GPU each
+#   THOROUGH=1 bash runs/mylanguages.sh en=FOLDER sw=FOLDER       # two sizes, two RARE: does the best ratio move?
+#   VOCAB=disjoint bash runs/mylanguages.sh en=FOLDER en2=FOLDER  # no shared pieces; here: one text as two clones
 #
-#   RARE=1e6 SCALE=gpu bash runs/mylanguages.sh ...     # more tokens, a larger model; VOCAB=disjoint shares no pieces
-if [ $# != 2 ] || [ "${1#*=}" = "$1" ] || [ "${2#*=}" = "$2" ]; then
-    echo "error: expected two texts, COMMON=FOLDER RARER=FOLDER, as in en=texts/english sw=texts/swahili" >&2
-    exit 2
-fi
+# Every mix reads the same RARE tokens of the rarest language (1x) and ever more of the others. Each has its controls:
+# the same beside noise (the first language's tokens, shuffled), and the rarest alone, as long. Where its text has no
+# more than RARE tokens, that is more passes over it. And alone on 1x, as often as a mix reads it: in the same batch,
+# and in one so small that there are as many steps. HOLD_OUT=0.1 tests on more documents than one in fifty.
 source "$(dirname "$0")/lib.sh"
-COMMON=${1%%=*} RARER=${2%%=*} VOCAB=${VOCAB:-anchored}
-ONE=${RARE:-$(awk "BEGIN { print 0.25 * $ONE }")}
-DATA=data/$COMMON-$RARER
-also python data.py --name "$COMMON-$RARER" --text "$1" --text "$2" $PIECES
-into "mylanguages-$COMMON-$RARER"
-PAGE=${RESULTS:-$OUT}/$(basename "$FOLDER")
-for times in 0.5 1 1.5 2 4; do # the rarer language alone: the law
-    run mono-${times}x ${times}x --languages "$RARER" --ratio 1
-done
-#   mix            tokens
-run 50-50          2x  --languages "$COMMON" "$RARER" --vocab "$VOCAB" --ratio 0.5
-run 80-20          5x  --languages "$COMMON" "$RARER" --vocab "$VOCAB" --ratio 0.8
-run 90-10          10x --languages "$COMMON" "$RARER" --vocab "$VOCAB" --ratio 0.9
-run 95-5           20x --languages "$COMMON" "$RARER" --vocab "$VOCAB" --ratio 0.95
+refuse() { echo "error: $*" >&2 && exit 2; }
+case $SCALE in
+cpu) LENGTH=128 BATCH=${BATCH:-8} WARMUP=${WARMUP:-50} ;;
+gpu) LENGTH=512 BATCH=${BATCH:-32} WARMUP=${WARMUP:-100} ;;
+paper) LENGTH=512 BATCH=${BATCH:-128} WARMUP=${WARMUP:-500} ;;
+esac
+MIXES=${MIXES:-50 80 90 95} SEEDS=${SEEDS:-0 1 2} VOCAB=${VOCAB:-anchored} THOROUGH=${THOROUGH:-} HOLD_OUT=${HOLD_OUT:-}
+AMOUNTS=$([ -n "$THOROUGH" ] && echo "0.25 1" || echo 1) # of RARE
+least=$(awk "BEGIN { print 20 * $WARMUP * $BATCH * $LENGTH / ${AMOUNTS% *} }")
+RARE=${RARE:-$least}
 
-also python fit_scaling.py "$FOLDER" --recommend --out "$PAGE"
+[ $# -ge 2 ] || refuse "expected two texts or more, the rarest language last, as in en=texts/english sw=texts/swahili"
+languages=() texts=() bytes=""
+for text; do
+    [ "${text#*=}" != "$text" ] || refuse "expected NAME=FOLDER, as in en=texts/english, found $text"
+    languages+=("${text%%=*}") texts+=(--text "$text")
+    size=$({ find "${text#*=}" -type f \( -name '*.txt*' -o -name '*.jsonl*' \) -exec wc -c {} + 2>/dev/null || true; } |
+        awk '$2 != "total" { sum += $1 } END { printf "%.0f", sum }')
+    [ "$size" -gt 0 ] || refuse "$text: found no .txt or .jsonl files there"
+    bytes+=" $size"
+done
+for percent in $MIXES; do
+    [ "$percent" -gt 0 ] 2>/dev/null && [ "$percent" -lt 100 ] || refuse "MIXES: expected percents as 50 80, found $percent"
+done
+if awk "BEGIN { exit $RARE >= $least }"; then
+    steps=$(awk "BEGIN { printf \"%d\", ${AMOUNTS% *} * $RARE / $BATCH / $LENGTH }")
+    refuse "the shortest run would have $steps steps, not 20 times its $WARMUP of warm-up, which says little of" \
+        "longer ones: RARE=$least or more, or a WARMUP of $((steps / 20)), or a BATCH below $BATCH"
+fi
+
+mixes() { # NAME TIMES SHARES REST RARE: each mix, its length in units of 1x, and its shares; the last by temperature
+    awk -v mixes="$MIXES" -v bytes="$bytes" -v rare="$RARE" 'BEGIN {
+        n = split(bytes, size, " ")
+        for (many = split(mixes, percent, " "); ++i <= many;) {
+            shares = ""
+            for (j = 1; j < n; j++) shares = shares percent[i] / 100 / (n - 1) ","
+            p = 1 - percent[i] / 100
+            print percent[i] "-" 100 - percent[i], sprintf("%.3g", 1 / p), shares p, 1 - p, p
+        }
+        size[n] = size[n] < rare ? size[n] : rare
+        for (j = 1; j <= n; j++) sum += size[j] ^ 0.3 # what people use, between equal shares and those of the texts
+        for (j = 1; j < n; j++) temperature = temperature size[j] ^ 0.3 / sum ","
+        p = size[n] ^ 0.3 / sum
+        print "temperature", sprintf("%.3g", 1 / p), temperature p, 1 - p, p
+    }'
+}
+
+NAME=$(IFS=- && echo "${languages[*]}") DATA=data/$(IFS=- && echo "${languages[*]}")
+RAREST=${languages[$# - 1]} PAGE=${RESULTS:-$OUT}/mylanguages-$NAME
+[ -n "$DRY" ] || DRY=1 bash "$0" "$@" | python -m paper.plan
+also python data.py --name "$NAME" "${texts[@]}" $PIECES --placebo ${HOLD_OUT:+--test-fraction "$HOLD_OUT"}
+for SEED in $SEEDS; do
+    SUFFIX=$([ "$SEED" = 0 ] || echo "-seed$SEED")
+    for amount in $AMOUNTS; do
+        ONE=$(awk "BEGIN { print $amount * $RARE }")
+        into "mylanguages-$NAME$([ "$amount" = 1 ] || echo "-$amount")"
+        for model in $([ -n "$THOROUGH" ] && echo "$SIZES" || echo "$STANDARD_SIZE"); do
+            size "$model"
+            RECIPE+=" --length $LENGTH --batch $BATCH --warmup $WARMUP"
+            run alone-1x 1x --languages "$RAREST" --ratio 1
+            while read -r name times shares rest share; do
+                run "$name" "${times}x" --languages "${languages[@]}" --vocab "$VOCAB" --mix "$shares"
+                run "placebo-$name" "${times}x" --languages noise "$RAREST" --vocab "$VOCAB" --mix "$rest,$share"
+                run "alone-${times}x" "${times}x" --languages "$RAREST" --ratio 1
+                [ -z "$THOROUGH" ] || run "common-$name" "$(awk "BEGIN { print $times - 1 }")x" \
+                    --languages "${languages[0]}" --ratio 1 # what that one loses
+            done < <(mixes)
+            for batch in $(mixes | awk -v b="$BATCH" '{ own = int(b * $5 + 0.5); print own < 1 ? 1 : own }' | sort -un); do
+                RECIPE="$RECIPE --batch $batch" run "alone-1x-batch-$batch" 1x --languages "$RAREST" --ratio 1
+            done
+        done
+    done
+done
+also python fit_scaling.py "${FOLDERS[@]}" --recommend --out "$PAGE"

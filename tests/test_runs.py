@@ -24,6 +24,8 @@ FRACTIONS = {  # of the standard run, on which the paper fitted its laws of Engl
     "small": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.5, 2, 3),
     "medium": (0.1, 0.24, 0.5, 1, 1.2, 2.04, 2.16, 2.28, 2.4),
 }
+TEXT = ROOT / "requirements.txt"  # any text; dry runs only look at its size
+TWO = (f"en={TEXT}", f"sw={TEXT}")
 SCALES = {"cpu": "pico", "gpu": "mini", "paper": "small"}
 
 
@@ -38,7 +40,7 @@ def bash(script: Path, *arguments: str, **environment: str) -> subprocess.Comple
 @cache
 def commands(page: str, scale: str = "cpu", **environment: str) -> list[str]:
     """What a script would do."""
-    texts = ("en=here", "sw=there") if page == "mylanguages" else ()
+    texts = TWO if page == "mylanguages" else ()
     done = bash(ROOT / "runs" / f"{page}.sh", *texts, DRY="1", SCALE=scale, **environment)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
@@ -166,13 +168,51 @@ def test_seeds_gpus_and_sizes_reach_the_commands():
 
 @pytest.mark.parametrize(("script", "arguments", "environment", "sentence"), [
     ("table1.sh", (), {"SCALE": "huge"}, "error: SCALE=huge: expected cpu, gpu or paper"),
-    ("mylanguages.sh", ("en=somewhere",), {}, "error: expected two texts"),
-    ("mylanguages.sh", ("texts", "other"), {}, "error: expected two texts"),
+    ("mylanguages.sh", (f"en={TEXT}",), {}, "error: expected two texts or more, the rarest language last"),
+    ("mylanguages.sh", ("texts", "other"), {}, "error: expected NAME=FOLDER, as in en=texts/english, found"),
+    ("mylanguages.sh", (f"en={TEXT}", "sw=nowhere"), {}, "error: sw=nowhere: found no .txt or .jsonl files"),
+    ("mylanguages.sh", TWO, {"MIXES": "50 all"}, "error: MIXES: expected percents as 50 80, found all"),
+    ("mylanguages.sh", TWO, {"RARE": "5e5"}, "error: the shortest run would have 488 "
+     "steps, not 20 times its 50 of warm-up, which says little of longer ones: RARE=1024000 or more, or a "
+     "WARMUP of 24, or a BATCH below 8\n"),
 ])  # fmt: skip
 def test_what_cannot_be_run_is_refused(script, arguments, environment, sentence):
     done = bash(ROOT / "runs" / script, *arguments, **environment)
-    assert done.returncode == 2
+    assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
+
+
+EXAMPLE = re.compile(r"^#   (.*mylanguages\.sh .*?)(?: +#.*)?$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", EXAMPLE.findall((ROOT / "runs" / "mylanguages.sh").read_text()))
+def test_every_documented_example_gives_each_mix_its_controls(example, tmp_path):
+    (tmp_path / "large.txt").write_text("a" * 10**6)
+    (tmp_path / "small.txt").write_text("a" * 10**4)
+    line = example.replace("FOLDER", f"{tmp_path}/large.txt", example.count("FOLDER") - 1)
+    line = line.replace("FOLDER", f"{tmp_path}/small.txt").replace("runs/", f"{ROOT}/runs/")
+    dry = {"PATH": os.environ["PATH"], "DRY": "1"}
+    done = subprocess.run(["bash", "-c", line], env=dry, capture_output=True, text=True, check=True)
+    words = [shlex.split(line) for line in done.stdout.splitlines() if " train.py " in line]
+    runs = [parse_arguments(line[line.index("train.py") + 1 :]) for line in words]
+    assert len({args.out for args in runs}) == len(runs)
+    assert min(args.tokens / args.length / args.batch / args.warmup for args in runs) >= 20
+    mixes = [args for args in runs if args.mix and "noise" not in args.languages]
+    seeds = 2 if "SEEDS" in example else 3
+    groups = 4 if "THOROUGH" in example else 1  # of two sizes, two amounts
+    assert len(mixes) == seeds * groups * (3 if "MIXES" in example else 5)
+    for mix in mixes:
+        rarest, share = mix.languages[-1:], mix.mix[0][-1]
+        alike = (mix.out.parent, mix.size, mix.seed)
+        beside = [args for args in runs if (args.out.parent, args.size, args.seed) == alike]
+        alone = [args for args in beside if args.languages == rarest]
+        noisy = [
+            args for args in beside if args.languages == ["noise", *rarest] and args.tokens == mix.tokens
+        ]
+        assert [args.mix[0][1] for args in noisy] == [pytest.approx(share)]
+        assert len([args for args in alone if (args.tokens, args.batch) == (mix.tokens, mix.batch)]) == 1
+        once = {args.batch for args in alone if args.tokens == pytest.approx(share * mix.tokens, rel=0.01)}
+        assert once >= {mix.batch, max(1, round(mix.batch * share))}
 
 
 def test_scripts_keep_to_what_macos_has():
