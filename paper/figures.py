@@ -17,7 +17,7 @@ from scipy import stats
 
 import align
 from common import Parser, UserError, count, run_script, write
-from fit_scaling import Fitted, Law, Quantity, Row, fit, names_of
+from fit_scaling import NEAR, Fitted, Law, Quantity, Row, fit, names_of
 from model import SIZES
 from paper import values
 from paper.compare import CLONES, ORDER, REAL, Rows, family, standard_size
@@ -258,35 +258,39 @@ def over_seeds(numbers: list[float]) -> Quantity:
 
 
 def figure_pieces(figure, fitted: Fitted, size: str) -> None:
-    """Beyond the paper: two clones by the number of pieces of their tokeniser, on the same text.
+    """Beyond the paper: the second of two clones by the number of pieces of a language, on the same text.
 
-    TEff and gain per foreign token, how similar clones are inside, and how much of the model is embeddings.
+    Bits per byte less than alone on as many tokens, TEff, gain per foreign token, and how similar the clones
+    are inside. Below the number of pieces stands how much of the model's parameters its embeddings are.
     """
-    found: dict[tuple, Row] = {}
+    found: dict[tuple, dict[int, Row]] = {EVEN: {}, MAIN: {}}
     for row in sorted(fitted.rows, key=lambda row: -row.result["tokens"]):  # of several lengths the shortest
         result = row.result
-        if (result["vocab"], len(result["sources"]), result["anchors"], result["size"]) == (
-            "cloned",
-            2,
-            0,
-            size,
-        ):
-            found[result["vocabulary"] // 2, tuple(stage[0] for stage in result["stages"]), row.position] = (
-                row
-            )
-    if len({pieces for pieces, _, _ in found}) < 2:
+        shares = tuple(round(100 * stage[0]) for stage in result["stages"])
+        two_clones = result["vocab"] == "cloned" and len(result["sources"]) == 2 and not result["anchors"]
+        if two_clones and result["size"] == size and shares in found and row.position == 1:
+            found[shares][result["vocabulary"] // 2] = row
+    if len(found[EVEN]) < 2 or len(found[MAIN]) < 2:
         raise UserError("runs of clones with tokenisers of several numbers of pieces")
 
-    def line(
-        axes, shares: float, position: int, measure: Callable[[Row], Quantity], label: str, **style
-    ) -> None:
-        known = sorted(
-            (pieces, measure(row)) for (pieces, *own), row in found.items() if own == [(shares,), position]
-        )
-        x = [pieces for pieces, _ in known]
-        value, low, high = np.array([quantity for _, quantity in known]).T
-        bars = np.nan_to_num([value - low, high - value])
-        axes.errorbar(x, value, bars, capsize=3, elinewidth=1, label=label, **style)
+    def bits(row: Row) -> dict[int, float]:
+        entries = {result["seed"]: result["languages"][row.position] for result in row.results}
+        return {seed: entry.get("bits_per_byte") or math.nan for seed, entry in entries.items()}
+
+    def saved(row: Row) -> Quantity:
+        text = row.result["fingerprint"]
+        alone = [other for other in fitted.rows if other.monolingual and other.result["fingerprint"] == text]
+        alone = [other for other in alone if abs(other.seen / row.seen - 1) < 0.05]
+        best = bits(min(alone, key=lambda other: other.ppl.value)) if alone else {}
+        return over_seeds([best[seed] - own for seed, own in bits(row).items() if seed in best] or [math.nan])
+
+    def of_law(name: str) -> Callable[[Row], Quantity]:
+        def within(row: Row) -> Quantity:
+            law = row.law
+            known = law is not None and law.fewest / NEAR <= row.mlte.value <= law.most * NEAR
+            return getattr(row, name) if known else Quantity(math.nan)
+
+        return within
 
     def inside(part: str) -> Callable[[Row], Quantity]:
         def mean(result: dict) -> float:
@@ -299,30 +303,42 @@ def figure_pieces(figure, fitted: Fitted, size: str) -> None:
 
         return lambda row: over_seeds([mean(result) for result in row.results])
 
-    def embeddings(row: Row) -> Quantity:
-        vocabularies = 2 * row.result["vocabulary"] * SIZES[size].width
-        return Quantity(100 * vocabularies / (vocabularies + row.result["non_embedding_params"]))
-
-    (worth, gain), (similar, share) = figure.subplots(2, 2, sharex=True)
-    even, main = {"color": "C0", "marker": "s", "linestyle": "--"}, LANGUAGES[1]
-    for axes, measure in ((worth, "token_efficiency"), (gain, "gain")):
-        line(axes, 0.5, 1, lambda row, measure=measure: getattr(row, measure), "L2 at 50/50", **even)
-        line(axes, 0.9, 1, lambda row, measure=measure: getattr(row, measure), "L2 at 90/10", **main)
-    for part, filled in (("hidden", "full"), ("embeddings", "none")):
-        line(similar, 0.5, 0, inside(part), f"{part}, 50/50", fillstyle=filled, **even)
-        line(similar, 0.9, 0, inside(part), f"{part}, 90/10", fillstyle=filled, **main)
-    line(share, 0.9, 0, embeddings, "", color="0.3", marker="o")
-    names = ("TEff", "gain per foreign token", "cosine of clones, centred", "embeddings, % of parameters")
-    for axes, name, level in zip((worth, gain, similar, share), names, (1, 0, 0, 100), strict=True):
+    panels = figure.subplots(2, 2, sharex=True).ravel()
+    looks = {EVEN: {"color": "C0", "marker": "s", "linestyle": "--"}, MAIN: LANGUAGES[1]}
+    for axes, name, level, measures in (
+        (panels[0], "bits per byte less than alone", 0, {"": saved}),
+        (panels[1], MEASURES["token_efficiency"], 1, {"": of_law("token_efficiency")}),
+        (panels[2], "gain per foreign token", 0, {"": of_law("gain")}),
+        (
+            panels[3],
+            "cosine of clones, centred",
+            0,
+            {"hidden states, ": inside("hidden"), "embeddings, ": inside("embeddings")},
+        ),
+    ):
+        for (label, measure), filled in zip(measures.items(), ("full", "none"), strict=False):
+            for shares, look in looks.items():
+                rows = sorted(found[shares].items())
+                value, low, high = np.array([measure(row) for _, row in rows]).T
+                bars = np.nan_to_num([value - low, high - value])
+                label_ = f"{label}L2 at {shares[0]}/{100 - shares[0]}"
+                axes.errorbar(
+                    [x for x, _ in rows], value, bars, capsize=3, fillstyle=filled, label=label_, **look
+                )
         axes.axhline(level, color="0.5", linestyle=":", linewidth=1)
         axes.set(ylabel=name, xscale="log")
         axes.spines[["top", "right"]].set_visible(False)
-    ticks = sorted({pieces for pieces, _, _ in found})
-    for axes in (similar, share):
-        axes.set_xticks(ticks, map(str, ticks))
-        axes.set_xlabel("pieces of a language")
+
+    ticks = {}
+    for pieces, row in sorted(found[MAIN].items()):
+        vocabularies = 2 * row.result["vocabulary"] * SIZES[size].width
+        share = vocabularies / (vocabularies + row.result["non_embedding_params"])
+        ticks[pieces] = f"{pieces}\n({100 * share:.0f}%)"
+    for axes in panels[2:]:
+        axes.set_xticks([*ticks], [*ticks.values()])
+        axes.set_xlabel("pieces (embeddings, % of parameters)")
         axes.xaxis.set_minor_locator(LogLocator(subs=()))
-    similar.legend(frameon=False)
+    panels[3].legend(frameon=False)
 
 
 FIGURES = {  # function, further arguments, inches

@@ -388,21 +388,31 @@ def test_every_figure_is_drawn(fitted, number):
 def test_the_figure_of_pieces_has_means_over_seeds_and_the_share_of_the_embeddings(tmp_path):
     for pieces, seed in product((100, 500), range(3)):
         law, name = {"fingerprint": f"{pieces}", "size": "pico", "seed": seed}, f"{pieces}-{seed}"
-        for times, ppl in ((1, 40 - seed), (2, 30), (5, 20), (8, 15 + seed / 10)):
-            write_run(tmp_path, f"{name}-{times}", times * 1e5, [ppl], sources=("en",), **law)
+        for times, ppl in ((1, 64), (2, 32 - seed), (5, 16), (8, 12 + seed / 10)):
+            bits = {
+                "languages": [
+                    {"name": "EN", "tokens": times * 1e5, "ppl": ppl, "bits_per_byte": times + seed}
+                ]
+            }
+            write_run(tmp_path, f"{name}-{times}", times * 1e5, [ppl], sources=("en",), facts=bits, **law)
         cosines = {name: [{"mean": 0.1 * seed}] * 4 for name in ("positions", "positions, centred")}
         matrix = {"counterparts": {"mean": 0.5}, "all_pairs": 0.1}
         inside = {"hidden": {"EN1-EN2": cosines}, "embeddings": {"EN1-EN2": {"input": matrix}}}
         facts = {"vocabulary": 2 * pieces, "non_embedding_params": 64 * 4 * pieces, "alignment": inside}
-        for ratio in (0.5, 0.9):
-            write_run(tmp_path, f"{name}-{ratio}", 1e6, [20, 30], ratio=ratio, facts=facts, **law)
-    worth, _, similar, share = figures.draw("pieces", fit([tmp_path])).axes
-    ours = {bars.get_label(): bars for bars in similar.containers}
-    assert ours["hidden, 90/10"].lines[0].get_xydata() == pytest.approx(np.array([[100, 0.1], [500, 0.1]]))
-    (segment, _) = ours["hidden, 90/10"].lines[2][0].get_segments()
-    assert segment[:, 1] == pytest.approx(0.1 + 4.303 * 0.1 / 3**0.5 * np.array([-1, 1]), rel=1e-3)
-    assert ours["embeddings, 50/50"].lines[0].get_ydata() == pytest.approx([0.4, 0.4])
-    assert share.containers[0].lines[0].get_ydata() == pytest.approx([50, 50])
+        for ratio, tokens in ((0.5, 5e5), (0.9, 1e5)):
+            own = {"name": "EN2", "tokens": tokens, "ppl": 20, "bits_per_byte": 1 + 2 * seed}
+            facts["languages"] = [own | {"name": "EN1"}, own]
+            write_run(tmp_path, f"{name}-{ratio}", 1e6, [20, 20], ratio=ratio, facts=facts, **law)
+    saved, worth, _, similar = figures.draw("pieces", fit([tmp_path])).axes
+    less, inside = ({bars.get_label(): bars for bars in axes.containers} for axes in (saved, similar))
+    # Alone 1, 2, 3 bits, or 5, 6, 7, in the mix 1, 3, 5.
+    for label, mean in (("L2 at 90/10", -1), ("L2 at 50/50", 3)):
+        assert less[label].lines[0].get_xydata() == pytest.approx(np.array([[100, mean], [500, mean]]))
+        (segment, _) = less[label].lines[2][0].get_segments()
+        assert segment[:, 1] == pytest.approx(mean + 4.303 / 3**0.5 * np.array([-1, 1]), rel=1e-3)
+    assert inside["embeddings, L2 at 50/50"].lines[0].get_ydata() == pytest.approx([0.4, 0.4])
+    assert inside["hidden states, L2 at 90/10"].lines[0].get_ydata() == pytest.approx([0.1, 0.1])
+    assert [label.get_text() for label in similar.get_xticklabels()] == ["100\n(50%)", "500\n(50%)"]
     assert len(worth.containers) == 2
 
 
