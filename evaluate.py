@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from common import Parser, Progress, UserError, markdown, number, read_json, run_script, write
 from data import END_OF_DOCUMENT, Dataset, Language, build_languages, clean, documents, encode, token_bytes
 from kernels.cross_entropy import linear_cross_entropy
-from model import GPT, SIZES
-from train import Process, code_hash, default_precision, load_weights, mixed_precision, vocabulary_of
+from model import GPT
+from train import Process, build_model, code_hash, default_precision, load_weights, mixed_precision
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}  # that are scored at a time: what a CPU's cache holds
 
@@ -63,7 +63,7 @@ def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
         raise UserError(f"{out / file} is damaged or missing ({error})") from None
     languages = build_languages(dataset, config)
     try:
-        model = GPT(SIZES[config["size"]], vocabulary_of(languages), config["length"])
+        model = build_model(config, languages)
         model.load_state_dict(weights)
     except (KeyError, RuntimeError, TypeError):
         maker = "the run was made by other code" if config["code"] != code_hash() else "it is another run's"

@@ -477,7 +477,7 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
         return tokens, languages
 
     torch.manual_seed(config["seed"])
-    model = GPT(SIZES[config["size"]], vocabulary_of(mixture.languages), length).to(device)
+    model = build_model(config, mixture.languages).to(device)
     compiled = args.compile and compiler_works(process)
     if compiled:
         process.say("compiling the model, up to a minute the first time ...")
@@ -560,9 +560,10 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
     }
 
 
-def vocabulary_of(languages: list[Language]) -> int:
-    """Number of ids in the joint vocabulary."""
-    return 1 + max(int(language.table.max()) for language in languages)
+def build_model(config: dict, languages: list[Language]) -> GPT:
+    """The model that `config` describes, untrained; a joint vocabulary ends with the largest id of a table."""
+    vocabulary = 1 + max(int(language.table.max()) for language in languages)
+    return GPT(SIZES[config["size"]], vocabulary, config["length"])
 
 
 def main(arguments: list[str] | None = None) -> None:

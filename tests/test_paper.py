@@ -419,7 +419,7 @@ def run(tiny, tmp_path) -> Run:
     dataset = Dataset(args.data)
     config = train.settings(args, dataset, torch.device("cpu"))
     languages = build_languages(dataset, config)
-    model = GPT(SIZES["nano"], train.vocabulary_of(languages), config["length"])
+    model = train.build_model(config, languages)
     write(tmp_path / "run" / "result.json", config)
     return Run(tmp_path / "run", config, dataset, languages, model)
 
