@@ -293,7 +293,7 @@ def test_copied_clones_are_equal_everywhere(run, command):
     assert ["clones EN1-EN2, matching", "3", *["1.000 ± 0.000"] * 2] in rows
     assert ["clones EN1-EN2", "3", "1.000 ± 0.000", *["1.000"] * 2] in rows
     names = {path.name for path in out.glob("alignment-*")}
-    assert names == {f"alignment-{picture}.png" for picture in align.PICTURES}
+    assert names == {f"alignment-{picture}.{kind}" for picture in align.PICTURES for kind in ("png", "svg")}
 
 
 def test_parts_are_merged(run, command, monkeypatch):

@@ -17,7 +17,6 @@ from common import read_json, write
 from data import Dataset, build_languages, build_mixture
 from evaluate import Run
 from fit_scaling import RESAMPLES, Law, fit, fit_law
-from model import GPT, SIZES
 from paper import compare, figures, values, word2vec
 from paper.compare import CLAIMS, Less, Numbers, Setting, judge, takeaways, with_gains
 
