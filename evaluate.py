@@ -216,7 +216,7 @@ def spell(run: Run) -> list[str]:
 
 @torch.inference_mode()
 def write_text(model: GPT, ids: list[int], tokens: int, temperature: float, seed: int) -> tuple:
-    """Draw joint ids that follow `ids`: (tokens,) ids, and (tokens, vocabulary) probabilities before each draw.
+    """Draw joint ids that follow `ids`: (tokens,) ids, and (tokens, vocabulary) probabilities they had.
 
     Those are the model's own, of temperature 1. It sees as many tokens as a sequence of its training has.
     """

@@ -486,6 +486,15 @@ def test_losses_of_several_runs_stand_in_one_picture(runs, command, tmp_path, fi
     ]
 
 
+def test_the_same_picture_has_the_same_bytes(tmp_path, runs):
+    for name in ("one", "two"):
+        align.draw_training([runs["clones"]], tmp_path / name / "losses.png")
+    one, two = (tree(tmp_path / name) for name in ("one", "two"))
+    assert set(one) == {"losses.png", "losses.svg"}
+    assert one == two
+    assert b"<dc:date>" not in one["losses.svg"]
+
+
 @pytest.mark.parametrize(("name", "flags", "sentence"), [
     ("mono", [], "mono is monolingual, there is nothing to compare"),
     ("disjoint", [], "expected --parallel en=FILE xx=FILE"),
