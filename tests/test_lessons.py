@@ -37,7 +37,7 @@ def characters(tmp_path_factory, documents) -> Path:
     """A few help topics in characters, with a placebo, as data/pydocs is prepared."""
     folder = tmp_path_factory.mktemp("data")
     recipe = {"pieces": "char", "vocab_size": 512, "placebo": True, "test_fraction": 0.1, "seed": 0}
-    short = [(name, text[:1500]) for name, text in documents[:40]]
+    short = [(name, text[:700]) for name, text in documents[:40]]
     prepare(folder / "few", recipe, {"en": write_documents(folder / "en.jsonl", short)})
     return folder / "few"
 
