@@ -38,7 +38,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from common import Parser, Progress, UserError, markdown, number, read_json, run_script, write
+from common import Parser, Progress, UserError, count, markdown, number, read_json, run_script, write
 from data import PAD, Dataset, Language, named_path, surface_forms
 from evaluate import Run, load_run
 from model import GPT
@@ -522,7 +522,9 @@ def draw_training(runs: list[Path], path: Path, snapshots: list[dict] | None = N
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
         for name in dict.fromkeys(name for line in lines for name in line["loss"]):
             points = [(line["tokens"], line["loss"][name]) for line in lines if name in line["loss"]]
-            above.plot(*np.transpose(points), label=f"{out.name} {name}")
+            parts = np.array_split(points, min(60, len(points)))  # a batch more or less easy is no news
+            above.plot(*np.transpose([part.mean(0) for part in parts]), label=f"{out.name} {name}")
+    above.xaxis.set_major_formatter(lambda tokens, _: count(tokens))
     finish(above, xlabel="training tokens", ylabel="training loss in nats")
     for axis in below:  # none or one
         pairs = [list(snapshot["hidden"].values()) for snapshot in snapshots]

@@ -61,11 +61,10 @@ def run_script(main) -> None:
 
 
 def write(path: Path, content) -> None:
-    """Replace `path`, never by half, with bytes, a text, a figure as PNG, or an object as JSON."""
+    """Replace `path`, never by half, with bytes, a text, an object as JSON, or a figure as PNG and SVG."""
     if hasattr(content, "savefig"):
-        picture = io.BytesIO()
-        content.savefig(picture, format="png", dpi=150)
-        content = picture.getvalue()
+        write(path.with_suffix(".svg"), picture(content, "svg", metadata={"Date": None}))
+        content = picture(content, "png", dpi=150)
     if not isinstance(content, bytes | str):
         content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +74,16 @@ def write(path: Path, content) -> None:
         file.flush()
         os.fsync(file.fileno())  # on the disk before it replaces anything: a power cut loses the new one only
     os.replace(temporary, path)
+
+
+def picture(figure, kind: str, **options) -> bytes:
+    """A matplotlib figure as a file of that kind: the same figure gives the same bytes."""
+    from matplotlib import rc_context  # here, as most scripts draw nothing and it takes a second
+
+    file = io.BytesIO()
+    with rc_context({"svg.hashsalt": "nanobabel"}):
+        figure.savefig(file, format=kind, **options)
+    return file.getvalue()
 
 
 def read_json(path: Path) -> dict:

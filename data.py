@@ -635,7 +635,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"{folder} was prepared with {was}; choose another --name or remove it")
     names = [name for name in dataset.languages if name != "noise"]
     languages = f"--languages {' '.join(names)} " if len(names) > 1 else ""
-    print(f"{folder} is ready; next: torchrun --standalone train.py --data {folder} {languages}--ratio 0.9")
+    print(f"{folder} is ready; next: python train.py --data {folder} {languages}--ratio 0.9")
 
 
 if __name__ == "__main__":

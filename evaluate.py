@@ -3,6 +3,8 @@
     python evaluate.py out/NAME                                # perplexity on the held-out text
     python evaluate.py out/NAME --glue DIR --tasks SST-2 CoLA  # learned in L1, scored in all clones
     python evaluate.py out/NAME --text my.txt --as EN2         # of a text of your own, printed only
+    python evaluate.py out/NAME --sample "Return the" --as EN2                # text that the model writes
+    python evaluate.py out/NAME --sample "Return the" "mean of" --as EN1 EN2  # the prompt changes language
 
 Perplexity, into out/NAME/result.json: a window of one sequence length moves over the text by a quarter of its
 length (paper: 512 by 128), and only the last quarter of its predictions counts: every scored token has seen
@@ -17,6 +19,7 @@ ids. What a clone scores above the majority, it has from L1.
 import copy
 import json
 import math
+import string
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,12 +32,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common import Parser, Progress, UserError, markdown, number, read_json, run_script, write
-from data import END_OF_DOCUMENT, Dataset, Language, build_languages, clean, documents, encode, token_bytes
+from data import (
+    END_OF_DOCUMENT,
+    Dataset,
+    Language,
+    build_languages,
+    clean,
+    documents,
+    encode,
+    surface_forms,
+    token_bytes,
+)
 from kernels.cross_entropy import linear_cross_entropy
-from model import GPT, SIZES
-from train import Process, code_hash, default_precision, load_weights, mixed_precision, vocabulary_of
+from model import GPT
+from train import Process, build_model, code_hash, default_precision, load_weights, mixed_precision
 
-BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}  # that are scored at a time: what a CPU's cache holds
+BATCH_TOKENS = {"cpu": 1024, "cuda": 65536, "mps": 65536}  # scored at a time: what a CPU's cache holds
 
 
 class Run(NamedTuple):
@@ -63,7 +76,7 @@ def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
         raise UserError(f"{out / file} is damaged or missing ({error})") from None
     languages = build_languages(dataset, config)
     try:
-        model = GPT(SIZES[config["size"]], vocabulary_of(languages), config["length"])
+        model = build_model(config, languages)
         model.load_state_dict(weights)
     except (KeyError, RuntimeError, TypeError):
         maker = "the run was made by other code" if config["code"] != code_hash() else "it is another run's"
@@ -166,14 +179,70 @@ def evaluate_held_out_text(run: Run) -> None:
     write(run.out / "result.json", result)
 
 
-def evaluate_text(run: Run, path: Path, name: str) -> None:
-    """Perplexity of a text, cleaned and tokenised like a corpus, in one of the languages; printed only."""
+def language_called(run: Run, name: str) -> Language:
+    """The language of the run that --as names."""
     languages = {language.name: language for language in run.languages}
     if name not in languages:
         raise UserError(f"--as {name}: {run.out} has {', '.join(languages)}")
+    return languages[name]
+
+
+def evaluate_text(run: Run, path: Path, name: str) -> None:
+    """Perplexity of a text, cleaned and tokenised like a corpus, in one of the languages; printed only."""
+    language = language_called(run, name)
     texts = [text for _, document in documents(path) if (text := clean(document))]
-    ids = encode(run.dataset.tokenizer(languages[name].source), texts)
-    perplexity(run, languages[name], np.concatenate([np.empty(0, np.uint16), *ids]))
+    ids = encode(run.dataset.tokenizer(language.source), texts)
+    perplexity(run, language, np.concatenate([np.empty(0, np.uint16), *ids]))
+
+
+# --- text that the model writes -------------------------------------------------------------------
+
+LETTERS = string.ascii_uppercase + string.ascii_lowercase
+# EN1's are plain, EN2's bold, EN3's typewritten: alphabets of Unicode in which no letter is missing.
+BEGINNINGS = (0x1D5D4, 0x1D670, 0x1D56C, 0x1D468, 0x1D4D0, 0x1D63C, 0x1D5A0, 0x1D400, 0x1D608)
+ALPHABETS = [{}, *({ord(c): begin + i for i, c in enumerate(LETTERS)} for begin in BEGINNINGS)]
+
+
+def spell(run: Run) -> list[str]:
+    """How each joint id is printed: in its language's alphabet, or plain if several languages share it."""
+    spelling = [""] * run.model.vocabulary
+    for i, language in enumerate(run.languages):
+        alphabet = ALPHABETS[i % len(ALPHABETS)]  # which ten clones do not exhaust
+        forms = surface_forms(run.dataset.tokenizer(language.source))
+        for form, joint in zip(forms, language.table, strict=True):
+            spelling[joint] = form if spelling[joint] else form.translate(alphabet)
+    return [form.replace("\u2581", " ") for form in spelling]
+
+
+@torch.inference_mode()
+def write_text(model: GPT, ids: list[int], tokens: int, temperature: float, seed: int) -> tuple:
+    """Draw joint ids that follow `ids`: (tokens,) ids, and (tokens, vocabulary) probabilities they had.
+
+    Those are the model's own, of temperature 1. It sees as many tokens as a sequence of its training has.
+    """
+    generator, probabilities = torch.Generator().manual_seed(seed), []
+    for _ in range(tokens):
+        seen = torch.tensor([ids[-model.length :]], device=model.output.weight.device)
+        logits = F.linear(model.hidden(seen, last=1)[0, 0], model.output.weight).float().cpu()
+        probabilities.append(logits.softmax(0))
+        ids = [*ids, int(torch.multinomial((logits / temperature).softmax(0), 1, generator=generator))]
+    return ids[-tokens:], torch.stack(probabilities)
+
+
+def print_sample(run: Run, prompts: list[str], names: list[str], tokens: int, temperature, seed: int) -> None:
+    """Print prompts, each in its language, what the model writes after them, and who gets its probability."""
+    prompt = [int(language_called(run, names[0]).table[END_OF_DOCUMENT])]  # a new document begins
+    for text, name in zip(prompts, names, strict=True):
+        language = language_called(run, name)
+        prompt += language.table[run.dataset.tokenizer(language.source).encode(clean(text))].tolist()
+    ids, probabilities = write_text(run.model, prompt, tokens, temperature, seed)
+    spelling = spell(run)
+    before, after = ("".join(spelling[i] for i in part) for part in (prompt[1:], ids))
+    print(f"{run.out.name}, the prompt|and what the model writes:\n\n{before.strip()}|{after}\n")
+    for language, alphabet in zip(run.languages, ALPHABETS * len(run.languages), strict=False):
+        share = float(probabilities[:, np.unique(language.table)].sum(1).mean())
+        name = language.name.translate(alphabet)
+        print(f"{name}: {share:.1%} of the probability, mean of {tokens} steps, the draws at {temperature:g}")
 
 
 # --- GLUE: the tasks ------------------------------------------------------------------------------
@@ -382,15 +451,20 @@ def main(arguments: list[str] | None = None) -> None:
     """Evaluate each run that the command line names and merge what is found into its result.json."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
+    parser.add_argument("--device", choices=["cpu", "cuda", "mps"], help="(cuda where there is one)")
     parser.add_argument("--text", type=Path, help="another text: a .txt or .jsonl file, or a folder of them")
-    parser.add_argument("--as", dest="language", metavar="L", help="its language, as the run names it: EN2")
+    parser.add_argument("--as", nargs="+", dest="languages", metavar="L", help="its language in the run: EN2")
+    parser.add_argument("--sample", nargs="+", metavar="TEXT", help="to go on from; --as has its language")
+    parser.add_argument("--tokens", type=number(int, 1, 1e5), default=200, help="of the sample (200)")
+    parser.add_argument("--temperature", type=number(float, 0.01, 99), default=0.8, help="of its draws (0.8)")
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="of its draws (0)")
     parser.add_argument("--glue", type=Path, metavar="DIR", help="a folder with SST-2/train.tsv and the like")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, metavar="TASK", help="some of its tasks (all)")
     parser.add_argument("--seeds", type=number(int, 1, 100), default=1, help="fine-tune so often (1)")
     args = parser.parse_args(arguments)
-    if (args.text is None) != (args.language is None):
-        parser.error("--text FILE and --as LANGUAGE go together")
+    texts = args.sample or [args.text] * (args.text is not None)
+    if len(texts) != len(args.languages or []):
+        parser.error(f"--as: found {len(args.languages or [])} languages for {len(texts)} texts to read")
     tasks = args.tasks or [name for name in TASKS if args.glue and (args.glue / name).is_dir()]
     if args.glue and not tasks:
         parser.error(f"--glue {args.glue} holds no task, expected folders named {', '.join(TASKS)}")
@@ -401,7 +475,9 @@ def main(arguments: list[str] | None = None) -> None:
         if args.glue:
             evaluate_glue(run, args.glue, tasks, list(range(args.seeds)))
         elif args.text:
-            evaluate_text(run, args.text, args.language)
+            evaluate_text(run, args.text, args.languages[0])
+        elif args.sample:
+            print_sample(run, args.sample, args.languages, args.tokens, args.temperature, args.seed)
         else:
             evaluate_held_out_text(run)
 

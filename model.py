@@ -132,8 +132,8 @@ class GPT(nn.Module):
 
         Position embeddings count, being no part of any vocabulary: only with them does medium round to 303M.
         """
-        vocabularies = self.token_embedding.weight.numel() + self.output.weight.numel()
-        return sum(parameter.numel() for parameter in self.parameters()) - vocabularies
+        tables = {id(self.token_embedding.weight), id(self.output.weight)}  # one table if someone ties them
+        return sum(parameter.numel() for parameter in self.parameters() if id(parameter) not in tables)
 
 
 def flops_per_token(size: Size, vocabulary: int, length: int) -> float:

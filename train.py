@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common import Parser, Progress, UserError, count, exclusive, number, read_json, run_script, write
 from data import Dataset, Language, Mixture, build_mixture
-from kernels import attention
+from kernels import attention, cross_entropy
 from model import GPT, SIZES, flops_per_token
 
 DEFAULT_DATA = Path("data/pydocs")
@@ -49,15 +49,15 @@ HELP = """\
 Train a GPT on languages of unequal size. L1 and L2 are clones, the same English read through two
 vocabularies, unless --languages names real ones.
 
-  torchrun --standalone train.py --ratio 0.9            90% EN1, 10% EN2, on the text of data/pydocs
-  torchrun --standalone train.py --ratio 1              monolingual
-  torchrun --standalone train.py --ratio 0.9,0.1        90% EN1 in the first half, 10% in the second
-  torchrun --standalone train.py --clones 10 --ratio 0.5   a main language, nine others share the rest
-  torchrun --standalone train.py --data data/novels --languages en fr --vocab anchored --ratio 0.9
-  torchrun --standalone train.py --data data/novels --languages en fr de --mix 0.8,0.1,0.1/0.1,0.1,0.8
-  torchrun --standalone --nproc-per-node 8 train.py ... the same run on eight GPUs: same batches, same losses
+  python train.py --ratio 0.9                  90% EN1, 10% EN2, on the text of data/pydocs
+  python train.py --ratio 1                    monolingual
+  python train.py --ratio 0.9,0.9,0.1          90% EN1 in two of three equal stages, 10% in the last
+  python train.py --clones 10 --ratio 0.5      a main language, nine others share the rest
+  python train.py --data data/novels --languages en fr --vocab anchored --ratio 0.9
+  python train.py --data data/novels --languages en fr de --mix 0.8,0.1,0.1/0.1,0.1,0.8
+  torchrun --standalone --nproc-per-node 8 train.py ...    on eight GPUs: same batches, same losses
 
-On one process, python train.py does the same. Then: python evaluate.py out/NAME
+Then: python evaluate.py out/NAME
 """
 
 
@@ -99,7 +99,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     how.add_argument("--learning-rate", type=number(), help="at its peak; a cosine takes it to a hundredth")
     how.add_argument("--warmup", type=number(int, 1), help="steps of linear warm-up")
     machine = parser.add_argument_group("the machine; none of these changes what is computed, up to rounding")
-    machine.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
+    machine.add_argument("--device", choices=["cpu", "cuda", "mps"], help="(cuda where there is one)")
     machine.add_argument("--precision", choices=PRECISIONS, help="of matrix products (the fastest)")
     machine.add_argument("--no-compile", dest="compile", action="store_false", help="without torch.compile")
     machine.add_argument("--attention", choices=attention.IMPLEMENTATIONS, help="(the fastest)")
@@ -236,6 +236,11 @@ class Process(NamedTuple):
         rank, world, local, local_world = (int(os.environ.get(*default)) for default in defaults.items())
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda: PyTorch finds no CUDA device on this machine")
+        if device == "mps":
+            if not torch.backends.mps.is_available():
+                raise UserError("--device mps: PyTorch finds no GPU of Apple's on this machine")
+            cross_entropy.CHUNK_BYTES["mps"] = cross_entropy.CHUNK_BYTES["cuda"]
+            return cls(rank, world, torch.device("mps"))
         if device != "cpu" and torch.cuda.is_available():
             torch.cuda.set_device(local)
             return cls(rank, world, torch.device("cuda", local))
@@ -273,6 +278,8 @@ class Process(NamedTuple):
         """What the device calls itself, for result files."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
+        if self.device.type == "mps":
+            return f"{platform.machine()}, Metal"
         lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
         models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
@@ -425,14 +432,18 @@ class LanguageLosses:
 
     def __init__(self, names: list[str], process: Process):
         self.names, self.process = names, process
-        self.sums = torch.zeros(len(names), 2, dtype=torch.float64, device=process.device)  # nats and targets
+        self.wide = (
+            torch.float32 if process.device.type == "mps" else torch.float64
+        )  # which Apple's GPUs lack
+        self.sums = torch.zeros(len(names), 2, dtype=self.wide, device=process.device)  # nats and targets
 
     def add(self, languages: np.ndarray, losses: torch.Tensor) -> None:
         """Count the (n, length) losses of n sequences towards their (n,) languages."""
-        nats = losses.double().sum(1)
+        nats = losses.to(self.wide).sum(1)
         where = torch.from_numpy(languages.astype(np.int64))
         if losses.is_cuda:
-            where = where.pin_memory().to(losses.device, non_blocking=True)
+            where = where.pin_memory()
+        where = where.to(losses.device, non_blocking=losses.is_cuda)
         self.sums.index_add_(0, where, torch.stack([nats, torch.full_like(nats, losses.shape[1])], dim=1))
 
     def take(self, step: int) -> dict[str, float]:
@@ -473,12 +484,12 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
         tokens, languages = mixture.batch(np.arange(first, first + micro))
         tokens = torch.from_numpy(tokens)
         if device.type == "cuda":  # pinned memory is copied while kernels run
-            tokens = tokens.pin_memory().to(device, non_blocking=True)
-        return tokens, languages
+            tokens = tokens.pin_memory()
+        return tokens.to(device, non_blocking=device.type == "cuda"), languages
 
     torch.manual_seed(config["seed"])
-    model = GPT(SIZES[config["size"]], vocabulary_of(mixture.languages), length).to(device)
-    compiled = args.compile and compiler_works(process)
+    model = build_model(config, mixture.languages).to(device)
+    compiled = args.compile and device.type != "mps" and compiler_works(process)  # for Metal it is unfinished
     if compiled:
         process.say("compiling the model, up to a minute the first time ...")
     forward = spread(model, compiled, args.fsdp, precision, process, read(0, 0)[0])
@@ -560,9 +571,10 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
     }
 
 
-def vocabulary_of(languages: list[Language]) -> int:
-    """Number of ids in the joint vocabulary."""
-    return 1 + max(int(language.table.max()) for language in languages)
+def build_model(config: dict, languages: list[Language]) -> GPT:
+    """The model that `config` describes, untrained; its vocabulary ends with the largest joint id."""
+    vocabulary = 1 + max(int(language.table.max()) for language in languages)
+    return GPT(SIZES[config["size"]], vocabulary, config["length"])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -19,4 +19,14 @@ ladder # English alone, with the batch that does best at each length
 
 also python fit_scaling.py "$FOLDER" --out "$PAGE"
 also python align.py "$FOLDER/50-50" "$FOLDER/90-10" --only hidden --sequences 200 --out "$PAGE"
-[ -n "$DRY" ] || echo "look at $PAGE/figure.png; next: python train.py --ratio 0.7 --out $FOLDER/70-30, and README.md"
+[ -n "$DRY" ] || cat <<END
+
+look at $PAGE/figure.png (as .svg for slides); $PAGE/table.md explains its columns
+next, after source .venv/bin/activate, what the model writes in its rare language:
+  python evaluate.py $FOLDER/90-10 --sample "Return the" --as EN2
+and an experiment of your own, beside these runs in a table:
+  python train.py --ratio 0.7 --tokens $ONE --out $FOLDER/70-30
+  python evaluate.py $FOLDER/70-30
+  python fit_scaling.py $FOLDER --out $PAGE
+README.md goes on from there
+END

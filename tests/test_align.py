@@ -293,7 +293,7 @@ def test_copied_clones_are_equal_everywhere(run, command):
     assert ["clones EN1-EN2, matching", "3", *["1.000 ± 0.000"] * 2] in rows
     assert ["clones EN1-EN2", "3", "1.000 ± 0.000", *["1.000"] * 2] in rows
     names = {path.name for path in out.glob("alignment-*")}
-    assert names == {f"alignment-{picture}.png" for picture in align.PICTURES}
+    assert names == {f"alignment-{picture}.{kind}" for picture in align.PICTURES for kind in ("png", "svg")}
 
 
 def test_parts_are_merged(run, command, monkeypatch):
@@ -484,6 +484,15 @@ def test_losses_of_several_runs_stand_in_one_picture(runs, command, tmp_path, fi
     assert list(zip(*lines[2].get_data(), strict=True)) == [
         (entry["tokens"], entry["loss"]["EN1"]) for entry in logged
     ]
+
+
+def test_the_same_picture_has_the_same_bytes(tmp_path, runs):
+    for name in ("one", "two"):
+        align.draw_training([runs["clones"]], tmp_path / name / "losses.png")
+    one, two = (tree(tmp_path / name) for name in ("one", "two"))
+    assert set(one) == {"losses.png", "losses.svg"}
+    assert one == two
+    assert b"<dc:date>" not in one["losses.svg"]
 
 
 @pytest.mark.parametrize(("name", "flags", "sentence"), [

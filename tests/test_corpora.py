@@ -90,7 +90,7 @@ def test_a_corpus_is_prepared_by_its_name(tmp_path, monkeypatch, command, docume
     monkeypatch.setattr(pydocs, "fetch", fetch)
     code, out, _ = command(data.main, "--vocab-size", 512)
     assert code == 0
-    assert "data/pydocs is ready; next: torchrun --standalone train.py --data data/pydocs --ratio 0.9" in out
+    assert "data/pydocs is ready; next: python train.py --data data/pydocs --ratio 0.9" in out
     assert data.Dataset(tmp_path / "data" / "pydocs").meta["recipe"]["source"] == "pydocs"
     assert list(data.Dataset(tmp_path / "data" / "pydocs").languages) == ["en", "noise"]
 

@@ -2,6 +2,8 @@
 
 import math
 import shutil
+import string
+import unicodedata
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 import evaluate
 import train
 from common import Progress, read_json, write
-from data import END_OF_DOCUMENT, Dataset, token_bytes
+from data import END_OF_DOCUMENT, Dataset, cloned_languages, surface_forms, token_bytes
 from evaluate import score, sliding_windows, standard_error
 from model import GPT, Size
 
@@ -161,6 +163,58 @@ def test_a_text_of_ones_own_is_scored_like_the_held_out_one(trained, command, pr
     assert "EN1" not in out
 
 
+# --- text that the model writes -------------------------------------------------------------------
+
+
+def test_ten_clones_are_told_apart_by_their_letters_and_shared_pieces_are_plain(trained):
+    run = evaluate.load_run(trained, torch.device("cpu"))
+    languages = cloned_languages("en", 512, 10, anchors=0.3)
+    model = GPT(TINY, 5120, 16)
+    spelling = evaluate.spell(run._replace(languages=languages, model=model))
+    forms = [form.replace("\u2581", " ") for form in surface_forms(run.dataset.tokenizer("en"))]
+    seen = set()
+    for language in languages:
+        written = [spelling[i] for i in language.table]
+        assert [unicodedata.normalize("NFKC", text) for text in written[10:]] == forms[10:]
+        own = language.table >= 512 if seen else language.table < 0
+        assert all(text == form for text, form, mine in zip(written, forms, own, strict=True) if not mine)
+        letters = {c for text, mine in zip(written, own, strict=True) if mine for c in text if c.isalpha()}
+        assert not letters & seen
+        seen |= letters or set(string.ascii_letters)
+    assert len(seen) > 9 * 40
+
+
+def test_a_cold_model_writes_its_likeliest_token_and_sees_one_window(gpt):
+    ids = list(range(5, 16))  # what follows passes the sequence length of 16
+    written, probabilities = evaluate.write_text(gpt, ids, 12, 0.01, seed=0)
+    for i, token in enumerate(written):
+        seen = torch.tensor([(ids + written[:i])[-16:]])
+        expected = (gpt.hidden(seen)[0, -1] @ gpt.output.weight.T).softmax(0)
+        torch.testing.assert_close(probabilities[i], expected)
+        assert token == int(expected.argmax())
+
+
+def test_draws_follow_the_seed_and_the_probabilities(gpt):
+    first, second, other = (evaluate.write_text(gpt, [1], 30, 1.0, seed)[0] for seed in (3, 3, 4))
+    assert first == second != other
+    flat = evaluate.write_text(gpt, [1], 200, 99.0, 0)[0]
+    assert len(set(flat)) > 45  # of 60 ids, were all equally likely: 58
+
+
+def test_a_sample_says_who_gets_the_probability(trained, command, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
+    weights["output.weight"].zero_()
+    torch.save(weights, tmp_path / "run" / "model.pt")
+    flags = ["--sample", "import", "return", "--as", "EN1", "EN2", "--tokens", 7, "--device", "cpu"]
+    code, out, _ = command(evaluate.main, tmp_path / "run", *flags)
+    bold = evaluate.ALPHABETS[1]
+    assert code == 0
+    assert f"import {'return'.translate(bold)}|" in out
+    for name in ("EN1", "EN2".translate(bold)):
+        assert f"{name}: 50.0% of the probability, mean of 7 steps" in out
+
+
 # --- what cannot be used --------------------------------------------------------------------------
 
 
@@ -170,7 +224,10 @@ def test_a_text_of_ones_own_is_scored_like_the_held_out_one(trained, command, pr
         (["--text", "missing.txt", "--as", "EN1"], "missing.txt"),
         (["--text", "README.md", "--as", "EN1"], "README.md: expected text"),
         (["--text", "x.txt", "--as", "FR"], "--as FR: "),
-        (["--text", "x.txt"], "--text FILE and --as LANGUAGE go together"),
+        (["--text", "x.txt"], "--as: found 0 languages for 1 texts to read"),
+        (["--as", "EN1"], "--as: found 1 languages for 0 texts to read"),
+        (["--sample", "a", "b", "--as", "EN1"], "--as: found 1 languages for 2 texts to read"),
+        (["--sample", "a", "--as", "FR"], "--as FR: "),
         (["--seeds", 0], "--seeds: 0: expected a whole number from 1"),
         (["--glue", "nowhere"], "--glue nowhere holds no task, expected folders named CoLA, SST-2"),
         (["--glue", "nowhere", "--tasks", "STS-B"], "--tasks: invalid choice: 'STS-B'"),

@@ -294,6 +294,7 @@ def test_run_folders_become_a_table_and_a_figure(table1, command):
     assert "Fitted on 5 monolingual runs that are the best of their length, 59.9M to 3.59B tokens.\n" in out
     assert (table1 / "table.md").read_text() in out
     assert (table1 / "figure.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert b"<svg" in (table1 / "figure.svg").read_bytes()
     (law,) = json.loads((table1 / "laws.json").read_text())["laws"]
     assert (law["size"], law["source"], law["length"]) == ("small", "en", 512)
     assert law["b"] == pytest.approx(PAPERS.b, abs=1e-5)

@@ -18,7 +18,6 @@ from common import read_json, write
 from data import Dataset, build_languages, build_mixture
 from evaluate import Run
 from fit_scaling import RESAMPLES, Law, fit, fit_law
-from model import GPT, SIZES
 from paper import compare, figures, values, word2vec
 from paper.compare import CLAIMS, Less, Numbers, Setting, judge, takeaways, with_gains
 
@@ -471,7 +470,7 @@ def run(tiny, tmp_path) -> Run:
     dataset = Dataset(args.data)
     config = train.settings(args, dataset, torch.device("cpu"))
     languages = build_languages(dataset, config)
-    model = GPT(SIZES["nano"], train.vocabulary_of(languages), config["length"])
+    model = train.build_model(config, languages)
     write(tmp_path / "run" / "result.json", config)
     return Run(tmp_path / "run", config, dataset, languages, model)
 

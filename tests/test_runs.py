@@ -306,6 +306,10 @@ def test_runs_go_side_by_side_and_all_are_done_before_the_table(start, tmp_path)
     assert log[-2].startswith("fit_scaling.py")
     assert out.count("is done: ") == runs
     assert "look at out/demo/figure.png" in out
+    for line in re.findall(r"(?m)^  python (.*)", out):  # what to try next can be tried
+        script, *flags = shlex.split(line)
+        source = (ROOT / script).read_text()
+        assert all(f'"{flag}"' in source for flag in flags if flag.startswith("--")), line
 
 
 def test_takeaways_are_judged_by_the_runs_that_are_there(start, tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, same_weights, tree
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import train
 from common import UserError
@@ -148,8 +149,9 @@ def test_real_languages_have_no_monolingual_ratio(babel, tiny, command):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_an_error(tiny, command):
-    code, _, error = command(train.main, *tiny, "--device", "cuda")
-    assert (code, "no CUDA device" in error) == (2, True)
+    for device, sentence in (("cuda", "no CUDA device"), ("mps", "no GPU of Apple's")):
+        code, _, error = command(train.main, *tiny, "--device", device)
+        assert (code, sentence in error) == (2, True)
 
 
 # --- a run ----------------------------------------------------------------------------------------
@@ -442,6 +444,13 @@ def test_losses_are_means_over_steps_and_parts():
     found.add(np.array([1]), torch.tensor([[float("nan")]]))
     with pytest.raises(UserError, match="the loss of EN2 is nan at step 3"):
         found.take(3)
+
+
+def test_no_float64_reaches_an_apple_gpu_which_has_none():
+    with FakeTensorMode():  # knows the device by name and shapes alone
+        found = LanguageLosses(["EN1"], Process(0, 1, torch.device("mps")))
+        found.add(np.array([0]), torch.ones(1, 4, device="mps"))
+        assert (found.sums.dtype, found.sums.device.type) == (torch.float32, "mps")
 
 
 def test_every_line_is_also_logged_elsewhere(tmp_path, run, monkeypatch):

@@ -1,0 +1,173 @@
+"""Every edit of the README is applied to a copy of the code and trained; every cell of the notebook runs."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, write_documents
+
+import align
+import evaluate
+import fit_scaling
+import train
+from common import read_json, run_script
+from data import prepare
+
+EDITS = {path.stem: path for path in (ROOT / "lessons" / "edits").glob("*.patch")}
+MACHINE = ["--device", "cpu", "--precision", "fp32", "--no-compile", "--log-every", "1", "--warmup", "1"]
+SCRIPTS = {"train.py": train, "evaluate.py": evaluate, "fit_scaling.py": fit_scaling, "align.py": align}
+TRAIN_AND_OPEN = """
+import sys, torch, train, evaluate
+from pathlib import Path
+train.main(sys.argv[1:])
+evaluate.load_run(Path(sys.argv[-1]), torch.device("cpu"))
+"""
+
+
+@pytest.fixture(scope="module")
+def characters(tmp_path_factory, documents) -> Path:
+    """A few help topics in characters, with a placebo, as data/pydocs is prepared."""
+    folder = tmp_path_factory.mktemp("data")
+    recipe = {"pieces": "char", "vocab_size": 512, "placebo": True, "test_fraction": 0.1, "seed": 0}
+    short = [(name, text[:700]) for name, text in documents[:40]]
+    prepare(folder / "few", recipe, {"en": write_documents(folder / "en.jsonl", short)})
+    return folder / "few"
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory, characters) -> Path:
+    """A run of three steps by the code as it is."""
+    out = tmp_path_factory.mktemp("out") / "unchanged"
+    train.main(["--ratio", "0.9", "--tokens", "3072", "--data", str(characters), *MACHINE, "--out", str(out)])
+    return out
+
+
+def losses(run: Path) -> list[dict]:
+    """The loss of each language at each step."""
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_applies_trains_and_is_another_model(name, characters, unchanged, tmp_path):
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("kernels/*.py")]:
+        (tmp_path / path.relative_to(ROOT).parent).mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / path.relative_to(ROOT))
+    # Without a ceiling, git in a folder below a repository would look for the files at its top.
+    alone = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    subprocess.run(["git", "apply", EDITS[name]], cwd=tmp_path, env=alone, check=True)
+    flags = ["--ratio", "0.9", "--tokens", "3072", "--data", characters, *MACHINE, "--out", "edited"]
+    subprocess.run([sys.executable, "-c", TRAIN_AND_OPEN, *map(str, flags)], cwd=tmp_path, check=True)
+
+    found = losses(tmp_path / "edited")
+    assert len(found) == 3
+    assert all(0 < loss < 20 for line in found for loss in line.values())
+    assert found != losses(unchanged)
+    was, now = (read_json(run / "result.json") for run in (unchanged, tmp_path / "edited"))
+    assert was["code"] != now["code"]
+    size, joint = train.SIZES["pico"], was["vocabulary"]
+    fewer = {"rotary": size.length * size.width}
+    assert was["non_embedding_params"] - now["non_embedding_params"] == fewer.get(name, 0)
+    rows = {"shared-rows": joint // 2}
+    weights = torch.load(tmp_path / "edited" / "model.pt", weights_only=True)
+    assert len(weights["token_embedding.weight"]) == rows.get(name, joint)
+    tied = torch.equal(weights["token_embedding.weight"], weights["output.weight"])
+    assert tied == (name == "tied")
+
+
+def test_the_edit_of_no_lines_gives_the_stages_it_says(characters, tmp_path, capsys):
+    command = re.search(r"python train.py (--ratio 1,1\S+) ", (ROOT / "README.md").read_text())
+    flags = [*shlex.split(command[1]), "--tokens", "16384", "--data", str(characters), *MACHINE]
+    train.main([*flags, "--out", str(tmp_path / "run")])
+    config = read_json(tmp_path / "run" / "config.json")
+    assert sum(stage[1] for stage in config["stages"]) / len(config["stages"]) == pytest.approx(0.1)
+    found = losses(tmp_path / "run")
+    assert {name for line in found[:8] for name in line} == {"EN1"}
+    assert {name for line in found[8:] for name in line} == {"EN1", "EN2"}
+
+
+def test_the_readme_shows_the_edits_that_are_tested():
+    shown = re.findall(r"```diff\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = [
+        line
+        for diff in shown
+        for line in diff.splitlines()
+        if line[0] in "+-" and line[:3] not in {"+++", "---"}
+    ]
+    patches = "".join(path.read_text() for path in EDITS.values()).splitlines()
+    assert len(lines) > 8
+    assert [line for line in lines if line not in patches] == []
+    for name in EDITS:
+        assert f"lessons/edits/{name}.patch" in (ROOT / "README.md").read_text()
+
+
+# --- the notebook ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def displayed(monkeypatch) -> list:
+    """What cells show, as a notebook would; a picture has to be there."""
+    shown = []
+    fake = types.ModuleType("IPython.display")
+    fake.Markdown = str
+    fake.Image = lambda filename: Path(filename).read_bytes()
+    fake.display = shown.append
+    monkeypatch.setitem(sys.modules, "IPython.display", fake)
+    return shown
+
+
+def test_every_cell_of_the_notebook_runs(characters, displayed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PRACTICAL_TOKENS", "4096")
+    monkeypatch.setenv("PRACTICAL_FLAGS", shlex.join(["--data", str(characters), *MACHINE]))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lessons").symlink_to(ROOT / "lessons")
+    commands, patched = [], []
+
+    def shell(line: str) -> None:
+        """A line of the notebook that begins with an exclamation mark."""
+        words = shlex.split(line)
+        commands.append(line)
+        if words[0] == "python":
+            if words[1] not in SCRIPTS:  # data.py, which has nothing to prepare here
+                return
+            more = ["--device", "cpu"] if words[1] in {"evaluate.py", "align.py"} else []
+            run_script(lambda: SCRIPTS[words[1]].main([*words[2:], *more]))
+        else:
+            assert words[0] in {"git", "pip"}, line
+            patched.append(words)
+
+    cells = json.loads((ROOT / "lessons" / "practical.ipynb").read_text())["cells"]
+    namespace = {"shell": shell}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            source = re.sub(r"(?m)^( *)!(.*)$", r'\1shell(f"""\2""")', "".join(cell["source"]))
+            exec(compile(source, "cell", "exec"), namespace)
+            assert cell["outputs"] == []
+    assert {line.split()[1] for line in commands if line.startswith("python")} >= set(SCRIPTS)
+    assert sum(isinstance(thing, bytes) for thing in displayed) >= 3  # pictures
+    assert sum("| run " in str(thing) for thing in displayed) >= 2  # tables
+    applied = [words[-1] for words in patched if words[:2] == ["git", "apply"]]
+    assert applied
+    assert all((ROOT / path).exists() for path in applied)
+
+
+def test_the_practical_names_scripts_and_flags_that_exist():
+    """Every command of the sheet parses; runs that it reads are made by it or by the demo."""
+    text = (ROOT / "lessons" / "practical.md").read_text()
+    lines = re.findall(r"(?m)^python (\S+) ([^#\n]*)", text)
+    assert len(lines) > 10
+    sources = {name: (ROOT / name).read_text() for name in SCRIPTS}
+    for script, rest in lines:
+        for flag in re.findall(r"--[a-z-]+", rest):
+            assert f'"{flag}"' in sources[script], (script, flag)
+        if script == "train.py":
+            train.parse_arguments(shlex.split(rest))
+    for path in re.findall(r"lessons/edits/[a-z-]+\.patch", text):
+        assert (ROOT / path).exists()
