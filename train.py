@@ -41,8 +41,9 @@ STANDARD_TOKENS = 18_265 * 128 * 512  # the paper's standard run
 RECIPE = ("length", "batch", "learning_rate", "warmup")  # columns of SIZES that flags replace
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets, by what a device's name contains
-    "A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12, "H200": 989e12,
-    "B200": 2250e12, "L40S": 362e12, "A6000": 155e12, "RTX 3090": 71e12, "RTX 4090": 165e12, "V100": 125e12, "T4": 65e12,
+    "A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12,
+    "H200": 989e12, "B200": 2250e12, "L40S": 362e12, "A6000": 155e12, "RTX 3090": 71e12, "RTX 4090": 165e12,
+    "V100": 125e12, "T4": 65e12,
 }  # fmt: skip
 
 HELP = """\
@@ -241,9 +242,12 @@ class Process(NamedTuple):
             torch.cuda.set_device(local)
             return cls(rank, world, torch.device("cuda", local))
         if device != "cpu" and gpu_out_of_reach():
+            wheel, ways = (
+                f"CUDA {torch.version.cuda} of this PyTorch",
+                "--device cpu or CUDA_VISIBLE_DEVICES=",
+            )
             raise UserError(
-                f"PyTorch {torch.__version__} finds no CUDA device, but this machine has a GPU: its driver is too "
-                f"old for CUDA {torch.version.cuda}, or broken; --device cpu or CUDA_VISIBLE_DEVICES= does without"
+                f"the GPU's driver is missing or too old for the {wheel}; {ways} goes on without it"
             )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         runs = int(os.environ.get("JOBS", "1"))  # that the scripts in runs/ start side by side

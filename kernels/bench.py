@@ -1,7 +1,7 @@
 """How fast this project is on this machine, beside other ways to compute the same, and whether it is right.
 
     python -m kernels.bench                    # everything: about ten minutes on two cores
-    python -m kernels.bench attention loss     # some of: attention loss step evaluation matching
+    python -m kernels.bench attention loss     # some of: attention loss step evaluation matching tiles
 
 Every way takes turns with the others, so that a machine that slows down slows them all. Times of one machine
 say little about another; how many times as long as ours the others take carries over. Tables are printed, and
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from align import match, plain_match
-from common import Parser, Progress, markdown, run_script, write
+from common import Parser, Progress, UserError, markdown, run_script, write
 from evaluate import score, sliding_windows
-from kernels.attention import causal_attention, plain_attention, sdpa_attention
+from kernels import attention as attention_kernels
+from kernels import capability, triton_runs
+from kernels.attention import KERNELS, SETTINGS, causal_attention, plain_attention, sdpa_attention
 from kernels.cross_entropy import linear_cross_entropy, plain_linear_cross_entropy
 from model import GPT, SIZES, Size, flops_per_token
 from train import PRECISIONS, Process, default_precision, mixed_precision, spread
@@ -124,6 +127,17 @@ TOKENS, BATCH = 512, {"cpu": 1, "cuda": 128}  # of a sequence, the paper's, and 
 BACKENDS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION"}
 
 
+def deterministic(call: Callable) -> Callable:
+    """The call, with PyTorch kept to algorithms that give the same bits each time."""
+
+    def kept() -> None:
+        torch.use_deterministic_algorithms(True)
+        call()
+        torch.use_deterministic_algorithms(False)
+
+    return kept
+
+
 def attention(device: torch.device, precision: str) -> list[dict]:
     """Causal attention at the shapes of all sizes: as the model has it, plain, by PyTorch's backends."""
     ways = {"ours": causal_attention, "plain": plain_attention}
@@ -136,11 +150,13 @@ def attention(device: torch.device, precision: str) -> list[dict]:
         found = errors(ways, [qkv[:2]], grad[:2])
         forward = {name: torch.no_grad()(partial(way, qkv)) for name, way in ways.items()}
         both = {name: partial(with_gradients, way, [qkv], grad) for name, way in ways.items()}
-        product = batch * heads * TOKENS**2 * head_dim  # of a matrix product, half of which is masked
+        if device.type == "cuda":  # the backward pass that repeats its bits
+            both["sdpa flash, deterministic"] = deterministic(both["sdpa flash"])
+        one = batch * heads * TOKENS**2 * head_dim  # of one matrix product, half of which is masked
         for direction, calls, products in (("forward", forward, 2), ("and backward", both, 7)):
             shape = {"heads": f"{heads} x {head_dim}", "direction": direction}
-            for row in timed(calls, device, products * product, **shape):
-                rows.append(row | {"error": found[row["way"]]})
+            for row in timed(calls, device, products * one, **shape):
+                rows.append(row | {"error": found.get(row["way"])})
     return rows
 
 
@@ -181,12 +197,14 @@ class PlainBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = self.query_key_value(self.norms[0](x)).chunk(3, dim=-1)
         heads = [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts]
-        x = x + self.project(F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).flatten(2))
+        x = x + self.project(
+            F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).flatten(2)
+        )
         return x + self.mlp(self.norms[1](x))
 
 
 class PlainGPT(nn.Module):
-    """The same GPT of PyTorch's own operations, the strongest that is plain: fused attention, all logits held."""
+    """The same GPT of PyTorch's own operations: fused attention, all logits at once."""
 
     def __init__(self, size: Size, vocabulary: int, length: int):
         super().__init__()
@@ -199,7 +217,7 @@ class PlainGPT(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()), None
 
 
-STEPS = {  # size and ids: the demo's two languages of characters, and pieces; the paper's one, two and ten clones
+STEPS = {  # size and ids: the demo's of characters, and pieces; the paper's of one, two and ten clones
     "cpu": [(SIZES["pico"], 196), (Size(4, 256, 4, 64, 1024, length=256, batch=16), 8192)],
     "cuda": [(SIZES["small"], ids) for ids in (16_384, 32_768, 163_840)],
 }
@@ -208,7 +226,7 @@ STEPS = {  # size and ids: the demo's two languages of characters, and pieces; t
 def training(kind: type, size: Size, ids: int, deterministic: bool, device: torch.device, precision: str):
     """A function that takes a training step of a model of this kind as train.py does, its text made up."""
     parts = -(-size.batch // size.micro_batch)
-    # Words are not equally frequent, and those that repeat are what an embedding's gradient takes its time for.
+    # Words are not equally frequent, and those that repeat are what an embedding's gradient waits for.
     frequency = 1 / torch.arange(1, ids + 1, device=device)
     drawn = torch.multinomial(frequency, size.batch * (size.length + 1), replacement=True)
     batches = drawn.view(parts, -1, size.length + 1)
@@ -243,6 +261,10 @@ def step(device: torch.device, precision: str) -> list[dict]:
         for row in timed(calls, device, operations, **shape):
             row["tokens/s"] = row["ms"] and round(1000 * tokens / row["ms"])
             rows.append(row | ({"MFU": row["ms"] and 1e12 * row["TFLOP/s"] / peak} if peak else {}))
+        if device.type == "cuda":
+            with torch.profiler.profile() as parts:
+                calls["ours"]()
+            print(parts.key_averages().table(sort_by="self_cuda_time_total", row_limit=20))
     return rows
 
 
@@ -284,7 +306,34 @@ def matching(_device: torch.device, _precision: str) -> list[dict]:
     return rows
 
 
-SECTIONS = {section.__name__: section for section in (attention, loss, step, evaluation, matching)}
+def tiles(device: torch.device, _precision: str) -> list[dict]:
+    """The attention kernels at the paper's shape, with the tiles of SETTINGS and with others; GPUs only."""
+    if not triton_runs(device):
+        raise UserError(f"tiles: the attention kernels do not run on this {device.type} device")
+    qkv = torch.randn(BATCH[device.type], TOKENS, 3, 12, 64, device=device, dtype=torch.bfloat16)
+    grad_out = torch.randn_like(qkv[:, :, 0])
+    out, logsumexp = attention_kernels.attention_operator(qkv)
+    tensors = {"out": out, "logsumexp": logsumexp, "grad_out": grad_out, "grad_qkv": torch.empty_like(qkv)}
+    tensors["statistics"] = torch.zeros(*logsumexp.shape, 2, device=device)
+    key, rows = attention_kernels.setting(capability(device), qkv.dtype, 64), []
+    now = SETTINGS[key]
+
+    def launch(place: int, tile: tuple) -> None:
+        SETTINGS[key] = (*now[:place], tile, *now[place + 1 :])
+        taken = {name: tensor for name, tensor in tensors.items() if name in KERNELS[place].arg_names}
+        attention_kernels.run(KERNELS[place], qkv, **taken)
+
+    for place, kernel in enumerate(KERNELS):
+        calls = {"ours": partial(launch, place, now[place])}
+        for large, small, *rest in product((128, 64), (64, 32), (4, 8), (2, 3)):
+            sides = (small, large) if "key_value" in kernel.__name__ else (large, small)
+            calls[str((*sides, *rest))] = partial(launch, place, (*sides, *rest))
+        rows += timed(calls, device, kernel=kernel.__name__)
+    SETTINGS[key] = now
+    return rows
+
+
+SECTIONS = {section.__name__: section for section in (attention, loss, step, evaluation, matching, tiles)}
 
 
 def table(rows: list[dict]) -> str:
@@ -308,11 +357,12 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown := set(args.sections) - set(SECTIONS):
         parser.error(f"{' '.join(sorted(unknown))}: expected some of {' '.join(SECTIONS)}")
     process = Process.current(args.device)
+    attention_kernels.choose(None, process.device)
     precision = args.precision or default_precision(process.device)
     facts = {"device": process.device_name(), "torch": torch.__version__, "precision": precision}
     print(", ".join(facts.values()), flush=True)
-    for name in args.sections or SECTIONS:
-        # Where no way asks for determinism, PyTorch's are shown at their best; ours are deterministic anyway.
+    for name in args.sections or [name for name in SECTIONS if name != "tiles"]:
+        # PyTorch's ways are shown at their best, unless one asks for determinism; ours are deterministic.
         torch.use_deterministic_algorithms(False)
         rows = SECTIONS[name](process.device, precision)
         write(args.out / f"{name}.json", facts | {"rows": rows})

@@ -129,7 +129,7 @@ def chunk_tokens(tokens: int, vocabulary: int, like: Tensor) -> int:
 
 @cache
 def adds_to_float32(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether PyTorch adds products of 16-bit matrices to a float32 one: on CPUs not, on GPUs from 2.10 on."""
+    """Whether PyTorch adds products of 16-bit matrices to a float32 one: on GPUs, and from 2.10 on."""
     try:
         add_product(torch.zeros(16, 16, device=device), *torch.ones(2, 16, 16, device=device, dtype=dtype))
         return True
@@ -137,7 +137,9 @@ def adds_to_float32(device: torch.device, dtype: torch.dtype) -> bool:
         return False
 
 
-def add_product(total: Tensor, left: Tensor, right: Tensor, product: Tensor | None = None, begin=False) -> None:
+def add_product(
+    total: Tensor, left: Tensor, right: Tensor, product: Tensor | None = None, begin=False
+) -> None:
     """total += left @ right, or = if this is to `begin` it; by way of `product` if types ask for that."""
     if product is not None:
         torch.mm(left, right, out=product)
@@ -171,7 +173,9 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: 
             part.copy_(softmax if scale == 1 else softmax.mul_(scale))
     losses -= answers
     if wanted:
-        logits[torch.arange(len(logits), device=logits.device), targets] = (losses.neg().expm1() * scale).to(logits.dtype)
+        logits[torch.arange(len(logits), device=logits.device), targets] = (losses.neg().expm1() * scale).to(
+            logits.dtype
+        )
 
 
 # A program looks at DEPTH x LANES ids together; 8 lanes a thread are 16 bytes of bf16, the widest load.

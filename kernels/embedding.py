@@ -17,7 +17,7 @@ def embedding(ids: Tensor, weight: Tensor) -> Tensor:
 
 @torch.library.custom_op("nanobabel::embedding", mutates_args=())
 def embedding_operator(ids: Tensor, weight: Tensor) -> Tensor:
-    """What `embedding` says."""
+    """`embedding`, a node to torch.compile."""
     return F.embedding(ids, weight)
 
 
