@@ -357,14 +357,14 @@ def compiler_works(process: Process) -> bool:
 def spread(model: GPT, compiled: bool, fsdp: bool, precision: str, process: Process, tokens: torch.Tensor):
     """The model compiled, and replicated (DDP) or split (FSDP) among processes; `tokens` are any batch."""
     if fsdp:
-        options = {"mesh": dist.init_device_mesh(process.device.type, (process.world,))}
-        # Weights of blocks travel in the type that they are multiplied in; the stream between blocks and sums
-        # of gradients stay float32. CPUs have no LayerNorm of both types.
-        short = process.device.type == "cuda" and precision == "bf16"
-        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        mesh, policy = dist.init_device_mesh(process.device.type, (process.world,)), MixedPrecisionPolicy()
+        if process.device.type == "cuda" and precision == "bf16":
+            # Weights of blocks travel in the type that they are multiplied in; the stream between blocks and
+            # sums of gradients stay float32. On CPUs LayerNorm takes no two types.
+            policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         for block in model.blocks:
-            fully_shard(block, **options, **({"mp_policy": policy} if short else {}))
-        fully_shard(model, **options)
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh)
     if process.world == 1:
         return torch.compile(model, dynamic=False) if compiled else model
     # A whole compiled model hands out its gradients at its end, too late for their exchange to overlap.

@@ -124,7 +124,7 @@ def extra_megabytes(call: Callable, device: torch.device) -> float:
 # --- the sections, each the rows of a table -----------------------------------------------------------------
 
 TOKENS, BATCH = 512, {"cpu": 1, "cuda": 128}  # of a sequence, the paper's, and sequences
-BACKENDS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION"}
+BACKENDS = {"cpu": ["flash"], "cuda": ["flash", "efficient", "cudnn"]}
 
 
 def deterministic(call: Callable) -> Callable:
@@ -141,8 +141,8 @@ def deterministic(call: Callable) -> Callable:
 def attention(device: torch.device, precision: str) -> list[dict]:
     """Causal attention at the shapes of all sizes: as the model has it, plain, by PyTorch's backends."""
     ways = {"ours": causal_attention, "plain": plain_attention}
-    for name, backend in BACKENDS.items():
-        ways[f"sdpa {name}"] = sdpa_kernel(getattr(SDPBackend, backend))(sdpa_attention)
+    for name in BACKENDS[device.type]:
+        ways[f"sdpa {name}"] = sdpa_kernel(SDPBackend[f"{name.upper()}_ATTENTION"])(sdpa_attention)
     batch, rows = BATCH[device.type], []
     for heads, head_dim in dict.fromkeys((size.heads, size.head_dim) for size in SIZES.values()):
         qkv = torch.randn(batch, TOKENS, 3, heads, head_dim, device=device).to(PRECISIONS[precision])
