@@ -45,14 +45,10 @@ RUNS = {
     "cuda": "--size nano --tokens 1.2e6 --save-every 20",
     "cpu": "--size nano --length 16 --batch 2 --warmup 2 --tokens 640 --save-every 2 --no-compile",
 }
-COMPILER = "a newer ptxas (TRITON_PTXAS_PATH) or, where that does not help,"
-ADVICE = {
-    "attention": f"{COMPILER} other warps in SETTINGS or train.py --attention sdpa",
-    "loss": f"{COMPILER} another version of Triton",
-    "step": "train.py --no-compile, or --attention sdpa",
-    "split": "train.py without --fsdp",
-    "training": "train.py --no-compile, or --attention sdpa",
-}
+ADVICE = (
+    "a newer ptxas (TRITON_PTXAS_PATH) for wrong kernels, and to see what is to blame "
+    "train.py --no-compile, then --attention sdpa"
+)
 
 
 def relative(one: Tensor, exact: Tensor, least: float = 1e-30) -> float:

@@ -21,22 +21,10 @@ def embedding_operator(ids: Tensor, weight: Tensor) -> Tensor:
     return F.embedding(ids, weight)
 
 
-@embedding_operator.register_fake
-def fake_embedding(ids: Tensor, weight: Tensor) -> Tensor:
-    """The output of the operator, not filled in."""
-    return weight.new_empty(*ids.shape, weight.shape[1])
-
-
 @torch.library.custom_op("nanobabel::embedding_backward", mutates_args=())
 def embedding_backward_operator(grad: Tensor, ids: Tensor, vocabulary: int) -> Tensor:
     """The gradient of the embeddings, (vocabulary, width)."""
     return torch.ops.aten.embedding_dense_backward(grad, ids, vocabulary, -1, False)
-
-
-@embedding_backward_operator.register_fake
-def fake_embedding_backward(grad: Tensor, ids: Tensor, vocabulary: int) -> Tensor:
-    """The output of the operator, not filled in."""
-    return grad.new_empty(vocabulary, grad.shape[-1])
 
 
 def keep_for_backward(ctx, inputs: tuple, output: Tensor) -> None:
@@ -52,3 +40,5 @@ def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:
 
 
 embedding_operator.register_autograd(backward, setup_context=keep_for_backward)
+embedding_operator.register_fake(lambda ids, weight: weight.new_empty(*ids.shape, weight.shape[1]))
+embedding_backward_operator.register_fake(lambda grad, _, ids: grad.new_empty(ids, grad.shape[-1]))
