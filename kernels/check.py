@@ -43,7 +43,7 @@ LOSSES = {"cuda": ((2000, 29_317), (3500, 163_840)), "cpu": ((20, 300),)}  # tok
 MODELS = {"cuda": (SIZES["tiny"], 4096), "cpu": (Size(1, 32, 1, 32, 64, length=16), 64)}
 RUNS = {
     "cuda": "--size nano --tokens 1.2e6 --save-every 20",
-    "cpu": "--size nano --length 16 --batch 2 --warmup 2 --tokens 640 --save-every 2 --no-compile",
+    "cpu": "--size pico --length 16 --batch 2 --warmup 2 --tokens 320 --save-every 2 --no-compile",
 }
 ADVICE = (
     "a newer ptxas (TRITON_PTXAS_PATH) for wrong kernels, and to see what is to blame "
@@ -177,7 +177,7 @@ def training(device: torch.device, data: Path) -> Found:
         for where in (device, torch.device("cpu")):
             run = load_run(whole, where)
             stream = run.dataset.stream(run.languages[0].source, "test")
-            text = run.languages[0].table[stream.read(0, min(len(stream), 50 * run.model.length))]
+            text = run.languages[0].table[stream.read(0, min(len(stream), 20 * run.model.length))]
             nats.append(score(run.model, text, Progress("", len(text), "", quiet=True)).mean())
         yield "logarithm of the PPL here and on a CPU", abs(nats[0] - nats[1]), 5e-4
 
