@@ -211,9 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
         for what, difference, most in CHECKS[name](process.device, args.data):
             print(f"{name}: {what}: {difference:.2g}, at most {most:g}", flush=True)
             if not difference <= most:
-                raise UserError(
-                    f"{name} is wrong: {what}: {difference:.2g}, not {most:g}; try {ADVICE[name]}"
-                )
+                raise UserError(f"{name} is wrong: {what}: {difference:.2g}, not {most:g}; try {ADVICE}")
             found[what] = difference
         passed[name] = found
         write(path, facts | {"passed": passed})
