@@ -140,7 +140,7 @@ def attention(device: torch.device, precision: str) -> list[dict]:
     """Causal attention at the shapes of all sizes: as the model has it, plain, by PyTorch's backends."""
     ways = {"ours": causal_attention, "plain": plain_attention}
     for name in BACKENDS[device.type]:
-        ways[f"sdpa {name}"] = sdpa_kernel(SDPBackend[f"{name.upper()}_ATTENTION"])(sdpa_attention)
+        ways[f"sdpa {name}"] = sdpa_kernel(getattr(SDPBackend, f"{name.upper()}_ATTENTION"))(sdpa_attention)
     batch, rows = BATCH[device.type], []
     for heads, head_dim in dict.fromkeys((size.heads, size.head_dim) for size in SIZES.values()):
         qkv = torch.randn(batch, TOKENS, 3, heads, head_dim, device=device).to(PRECISIONS[precision])
