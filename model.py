@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kernels.attention import causal_attention
 from kernels.cross_entropy import linear_cross_entropy
+from kernels.embedding import embedding
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ class GPT(nn.Module):
         """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time or `last`, width)."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         # Without this factor embeddings of size 0.02 would start as small as the positions added to them.
-        x = self.token_embedding(tokens) * math.sqrt(self.size.width) + self.position_embedding(positions)
+        x = embedding(tokens, self.token_embedding.weight) * math.sqrt(self.size.width)
+        x = x + self.position_embedding(positions)
         for block in self.blocks[:-1]:
             x = block(x)
         return self.final_norm(self.blocks[-1](x, last))

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from common import Parser, Progress, UserError, count, exclusive, number, read_json, run_script, write
@@ -41,8 +41,9 @@ STANDARD_TOKENS = 18_265 * 128 * 512  # the paper's standard run
 RECIPE = ("length", "batch", "learning_rate", "warmup")  # columns of SIZES that flags replace
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets, by what a device's name contains
-    "A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "L40S": 362e12,
-    "A6000": 155e12, "RTX 3090": 71e12, "RTX 4090": 165e12, "V100": 125e12, "T4": 65e12,
+    "A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12,
+    "H200": 989e12, "B200": 2250e12, "L40S": 362e12, "A6000": 155e12, "RTX 3090": 71e12, "RTX 4090": 165e12,
+    "V100": 125e12, "T4": 65e12,
 }  # fmt: skip
 
 HELP = """\
@@ -140,7 +141,8 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
 def code_hash() -> str:
     """Of the files that decide what a run computes: whoever edits one of them trains something else."""
     folder = Path(__file__).parent
-    files = ("model.py", "data.py", "train.py", "kernels/attention.py", "kernels/cross_entropy.py")
+    files = ["model.py", "data.py", "train.py"]
+    files += [f"kernels/{name}.py" for name in ("attention", "cross_entropy", "embedding")]
     return hashlib.sha256(b"".join((folder / file).read_bytes() for file in files)).hexdigest()[:12]
 
 
@@ -244,6 +246,14 @@ class Process(NamedTuple):
         if device != "cpu" and torch.cuda.is_available():
             torch.cuda.set_device(local)
             return cls(rank, world, torch.device("cuda", local))
+        if device != "cpu" and gpu_out_of_reach():
+            wheel, ways = (
+                f"CUDA {torch.version.cuda} of this PyTorch",
+                "--device cpu or CUDA_VISIBLE_DEVICES=",
+            )
+            raise UserError(
+                f"the GPU's driver is missing or too old for the {wheel}; {ways} goes on without it"
+            )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         runs = int(os.environ.get("JOBS", "1"))  # that the scripts in runs/ start side by side
         torch.set_num_threads(max(1, cores // local_world // runs))  # torchrun's own default is one thread
@@ -255,12 +265,18 @@ class Process(NamedTuple):
         if self.rank == 0:
             print(text, flush=True)
 
+    def join(self, **options) -> None:
+        """Enter the group in which processes exchange tensors; who waits 30 minutes for another gives up."""
+        backend, mine = "gloo", None
+        if self.device.type == "cuda":  # NCCL is told its device: otherwise it may guess it from the rank
+            backend, mine = "cpu:gloo,cuda:nccl", self.device
+        dist.init_process_group(backend, timeout=timedelta(minutes=30), device_id=mine, **options)
+
     @contextlib.contextmanager
     def group(self):
-        """Within it, processes can exchange tensors; one that waits 30 minutes for another gives up."""
+        """Within it, processes can exchange tensors."""
         if self.world > 1:
-            backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(minutes=30))
+            self.join()
         try:
             yield
             self.total(torch.zeros(1))  # gloo can abort a process that leaves while another still talks to it
@@ -273,6 +289,10 @@ class Process(NamedTuple):
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def peak_flops(self) -> float | None:
+        """Operations a second of a device in PEAKS."""
+        return next((flops for name, flops in PEAKS.items() if name in self.device_name()), None)
 
     def device_name(self) -> str:
         """What the device calls itself, for result files."""
@@ -311,6 +331,12 @@ def keep_freed_memory() -> None:
             ctypes.CDLL(None).mallopt(setting, value)
 
 
+def gpu_out_of_reach() -> bool:
+    """Whether a GPU is there and wanted that this PyTorch was built for and does not find."""
+    wanted = torch.version.cuda and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
+    return bool(wanted) and any(Path("/dev").glob("nvidia[0-9]*")) and not torch.cuda.is_available()
+
+
 def default_precision(device: torch.device) -> str:
     """The type of matrix products that is fastest on the device and still trains."""
     if device.type == "cuda":
@@ -338,9 +364,14 @@ def compiler_works(process: Process) -> bool:
 def spread(model: GPT, compiled: bool, fsdp: bool, precision: str, process: Process, tokens: torch.Tensor):
     """The model compiled, and replicated (DDP) or split (FSDP) among processes; `tokens` are any batch."""
     if fsdp:
-        mesh = dist.init_device_mesh(process.device.type, (process.world,))
-        for part in [*model.blocks, model]:
-            fully_shard(part, mesh=mesh)
+        mesh, policy = dist.init_device_mesh(process.device.type, (process.world,)), MixedPrecisionPolicy()
+        if process.device.type == "cuda" and precision == "bf16":
+            # Weights of blocks travel in the type that they are multiplied in; the stream between blocks and
+            # sums of gradients stay float32. On CPUs LayerNorm takes no two types.
+            policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh)
     if process.world == 1:
         return torch.compile(model, dynamic=False) if compiled else model
     # A whole compiled model hands out its gradients at its end, too late for their exchange to overlap.
@@ -505,7 +536,7 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
 
     losses = LanguageLosses([language.name for language in mixture.languages], process)
     progress = Progress("training", config["tokens"], "tokens", begin * per_step, quiet=process.rank > 0)
-    peak = next((flops for name, flops in PEAKS.items() if name in process.device_name()), None)
+    peak = process.peak_flops()
     needed = flops_per_token(model.size, model.vocabulary, length)
     save_every, note, line = args.save_every or max(1, steps // 20), "", {}
     log = None

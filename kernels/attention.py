@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common import UserError
-from kernels import DEVICES, tl, triton
+from kernels import capability, tl, triton, triton_runs
 
 # --- as one writes it ---------------------------------------------------------------------------------------
 
@@ -55,8 +55,8 @@ def sdpa_attention(qkv: Tensor) -> Tensor:
 # the backward's blocks would save two of its seven products, but then programs would add to the same dQ.
 #
 # The tensors, all contiguous: `qkv` and `grad_qkv` (batch, time, 3, heads, head_dim); `out` and `grad_out`,
-# O and dO, (batch, time, heads, head_dim); `logsumexp`, in base 2 like the hardware's exponential, and
-# `delta`, (batch, heads, time) in float32.
+# O and dO, (batch, time, heads, head_dim); `logsumexp`, in base 2 like the hardware's exponential, (batch,
+# heads, time) in float32; `statistics`, logsumexp and delta side by side, (batch, heads, time, 2).
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -69,11 +69,12 @@ def locate(pair, heads, time, PARTS: tl.constexpr, HEAD_DIM: tl.constexpr):
 
 
 @triton.jit
-def places(first, row, time, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr):
-    """Offsets of ROWS rows, `row` elements apart, from row `first` on, and which of their elements exist."""
+def places(base, first, row, time, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr):
+    """Pointers to ROWS rows, `row` elements apart, from row `first` on, and which of their elements exist."""
     rows, columns = tl.arange(0, ROWS)[:, None], tl.arange(0, PADDED)[None, :]
     exists = (first + rows < time) & (columns < HEAD_DIM)
-    return tl.cast(first, tl.int64) * row + (rows * row + columns), exists
+    # One sum of 64 bits for the tile; within it, 32 bits are enough.
+    return base + tl.cast(first, tl.int64) * row + (rows * row + columns), exists
 
 
 @triton.jit
@@ -82,20 +83,20 @@ def read(
     ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, CHECKED: tl.constexpr,
 ):  # fmt: skip
     """Load a (ROWS, PADDED) tile, zeros where nothing exists. Without CHECKED, all its rows must exist."""
-    offsets, exists = places(first, row, time, ROWS, HEAD_DIM, PADDED)
+    pointers, exists = places(base, first, row, time, ROWS, HEAD_DIM, PADDED)
     if CHECKED:
-        return tl.load(base + offsets, mask=exists, other=0.0)
+        return tl.load(pointers, mask=exists, other=0.0)
     elif HEAD_DIM < PADDED:
-        return tl.load(base + offsets, mask=tl.arange(0, PADDED)[None, :] < HEAD_DIM, other=0.0)
+        return tl.load(pointers, mask=tl.arange(0, PADDED)[None, :] < HEAD_DIM, other=0.0)
     else:
-        return tl.load(base + offsets)
+        return tl.load(pointers)
 
 
 @triton.jit
 def write(base, values, first, row, time, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr):
     """Store what exists of a (ROWS, PADDED) tile in the type of the tensor."""
-    offsets, exists = places(first, row, time, ROWS, HEAD_DIM, PADDED)
-    tl.store(base + offsets, values.to(base.dtype.element_ty), mask=exists)
+    pointers, exists = places(base, first, row, time, ROWS, HEAD_DIM, PADDED)
+    tl.store(pointers, values.to(base.dtype.element_ty), mask=exists)
 
 
 @triton.jit(do_not_specialize=["heads", "time"])
@@ -142,11 +143,11 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["heads", "time"])
 def grad_query_kernel(
-    qkv, out, logsumexp, grad_out, grad_qkv, delta, heads, time,
+    qkv, out, logsumexp, grad_out, grad_qkv, statistics, heads, time,
     HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     EVEN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The part of `grad_qkv` that belongs to QUERIES queries, and their `delta`. KEYS divides QUERIES."""
+    """The part of `grad_qkv` of QUERIES queries, and their `statistics`. KEYS divides QUERIES."""
     blocks = tl.cdiv(time, QUERIES)
     pair = tl.program_id(0) // blocks
     first = (blocks - 1 - tl.program_id(0) % blocks) * QUERIES
@@ -159,10 +160,9 @@ def grad_query_kernel(
     query = read(qkv + here, first, row, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
     grad = read(grad_out + there, first, width, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
     output = read(out + there, first, width, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
-    statistics = pair.to(tl.int64) * time + rows
+    norm = tl.load(logsumexp + pair.to(tl.int64) * time + rows, mask=rows < time, other=0.0)
     mean = tl.sum(grad.to(tl.float32) * output.to(tl.float32), 1)
-    tl.store(delta + statistics, mean, mask=rows < time)
-    norm = tl.load(logsumexp + statistics, mask=rows < time, other=0.0)
+    write(statistics + pair.to(tl.int64) * time * 2, tl.join(norm, mean), first, 2, time, QUERIES, 2, 2)
     result = tl.zeros((QUERIES, PADDED), tl.float32)
     for diagonal in tl.static_range(2):
         begin = first if diagonal else 0
@@ -183,7 +183,7 @@ def grad_query_kernel(
 
 @triton.jit(do_not_specialize=["heads", "time"])
 def grad_key_value_kernel(
-    qkv, logsumexp, grad_out, grad_qkv, delta, heads, time,
+    qkv, grad_out, grad_qkv, statistics, heads, time,
     HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     EVEN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -196,6 +196,7 @@ def grad_key_value_kernel(
     here, there = locate(pair, heads, time, 3, HEAD_DIM), locate(pair, heads, time, 1, HEAD_DIM)
     rows, columns = first + tl.arange(0, KEYS), tl.arange(0, QUERIES)
     scale = LOG2_E / HEAD_DIM**0.5
+    statistics += pair.to(tl.int64) * time * 2
 
     key = read(qkv + here + width, first, row, time, KEYS, HEAD_DIM, PADDED, not EVEN)
     value = read(qkv + here + 2 * width, first, row, time, KEYS, HEAD_DIM, PADDED, not EVEN)
@@ -207,9 +208,7 @@ def grad_key_value_kernel(
         for start in tl.range(begin, end, QUERIES):
             query = read(qkv + here, start, row, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
             grad = read(grad_out + there, start, width, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
-            statistics, exists = pair.to(tl.int64) * time + start + columns, start + columns < time
-            norm = tl.load(logsumexp + statistics, mask=exists, other=0.0)
-            mean = tl.load(delta + statistics, mask=exists, other=0.0)
+            norm, mean = tl.split(read(statistics, start, 2, time, QUERIES, 2, 2, not EVEN))
             scores = tl.dot(key, tl.trans(query), input_precision=PRECISION)
             grad_weights = tl.dot(value, tl.trans(grad), input_precision=PRECISION)
             if not past:
@@ -235,37 +234,43 @@ class Tile(NamedTuple):
     stages: int
 
 
-# By arithmetic and head dimension, a tile of each of KERNELS: as large, so that memory is read less, as
-# registers allow. tests/test_machine_code.py compiles every row and finds no spill.
+# By arithmetic and head dimension, a tile of each of KERNELS: so large that memory is read seldom, so small
+# that a multiprocessor has room for eight warps, mostly as two programs or more, one of which computes while
+# another waits for its loads. tests/test_machine_code.py compiles every row, counts programs, finds no spill.
 SETTINGS = {
-    ("hopper", 32): (Tile(128, 64, 4, 3), Tile(128, 64, 8, 2), Tile(32, 128, 8, 2)),
-    ("hopper", 64): (Tile(128, 64, 4, 3), Tile(128, 64, 8, 2), Tile(32, 128, 8, 2)),
-    ("hopper", 128): (Tile(128, 64, 8, 3), Tile(128, 32, 8, 2), Tile(32, 128, 8, 2)),
-    ("ampere", 32): (Tile(128, 64, 4, 3), Tile(128, 64, 8, 2), Tile(32, 128, 8, 2)),
-    ("ampere", 64): (Tile(128, 32, 4, 3), Tile(128, 64, 8, 2), Tile(32, 64, 4, 2)),
-    ("ampere", 128): (Tile(128, 32, 8, 2), Tile(64, 32, 4, 2), Tile(32, 64, 8, 2)),
+    ("hopper", 32): (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
+    ("hopper", 64): (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
+    ("hopper", 128): (Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(32, 128, 8, 2)),
+    ("ampere", 32): (Tile(128, 64, 8, 2), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
+    ("ampere", 64): (Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(32, 64, 4, 2)),
+    ("ampere", 128): (Tile(64, 32, 4, 2), Tile(32, 32, 4, 2), Tile(32, 64, 8, 2)),
     ("float32", 32): (Tile(64, 32, 4, 2), Tile(64, 16, 4, 2), Tile(16, 32, 4, 2)),
-    ("float32", 64): (Tile(32, 32, 8, 2), Tile(32, 16, 4, 2), Tile(32, 32, 8, 2)),
-    ("float32", 128): (Tile(16, 16, 4, 2), Tile(16, 16, 8, 2), Tile(16, 16, 8, 2)),
+    ("float32", 64): (Tile(32, 32, 4, 2), Tile(32, 16, 4, 2), Tile(16, 32, 4, 2)),
+    ("float32", 128): (Tile(16, 16, 4, 2), Tile(16, 16, 4, 2), Tile(16, 16, 8, 2)),
 }
 KERNELS = forward_kernel, grad_query_kernel, grad_key_value_kernel
 
 
-def launch(kernel, capability: int, qkv: Tensor, **tensors: Tensor) -> tuple[int, dict]:
-    """Programs and arguments of one of KERNELS on a chip of that compute capability (90 for 9.0)."""
-    batch, time, _, heads, head_dim = qkv.shape
+def setting(chip: int, dtype: torch.dtype, head_dim: int) -> tuple[str, int]:
+    """The key of SETTINGS on a chip of that compute capability (90 for 9.0)."""
     # The consumer chips after Hopper, 12.x, have the shared memory and the instructions of Ampere.
-    chip = "hopper" if 90 <= capability < 120 else "ampere"
+    name = "hopper" if 90 <= chip < 120 else "ampere"
     padded = max(32, triton.next_power_of_2(head_dim))  # the 96 of the `large` size are computed as 128
-    arithmetic = "float32" if qkv.dtype == torch.float32 else chip
-    queries, keys, warps, stages = SETTINGS[arithmetic, padded][KERNELS.index(kernel)]
+    return "float32" if dtype == torch.float32 else name, padded
+
+
+def launch(kernel, chip: int, qkv: Tensor, **tensors: Tensor) -> tuple[int, dict]:
+    """Programs and arguments of one of KERNELS on a chip of that compute capability."""
+    batch, time, _, heads, head_dim = qkv.shape
+    key = setting(chip, qkv.dtype, head_dim)
+    queries, keys, warps, stages = SETTINGS[key][KERNELS.index(kernel)]
     block = keys if kernel is grad_key_value_kernel else queries
     return batch * heads * triton.cdiv(time, block), tensors | {
         "qkv": qkv,
         "heads": heads,
         "time": time,
         "HEAD_DIM": head_dim,
-        "PADDED": padded,
+        "PADDED": key[1],
         "QUERIES": queries,
         "KEYS": keys,
         "EVEN": time % max(queries, keys) == 0,
@@ -278,8 +283,7 @@ def launch(kernel, capability: int, qkv: Tensor, **tensors: Tensor) -> tuple[int
 
 def run(kernel, qkv: Tensor, **tensors: Tensor) -> None:
     """Launch one of KERNELS on the device of its tensors, which need not be the current one."""
-    major, minor = torch.cuda.get_device_capability(qkv.device) if qkv.is_cuda else (8, 0)
-    programs, arguments = launch(kernel, 10 * major + minor, qkv, **tensors)
+    programs, arguments = launch(kernel, capability(qkv.device), qkv, **tensors)
     if programs:
         with torch.cuda.device_of(qkv):
             kernel[programs,](**arguments)
@@ -309,9 +313,9 @@ def fake_attention(qkv: Tensor) -> tuple[Tensor, Tensor]:
 def attention_backward_operator(grad_out: Tensor, qkv: Tensor, out: Tensor, logsumexp: Tensor) -> Tensor:
     """The gradient of `qkv`, in one tensor of its shape."""
     qkv, grad_out, grad_qkv = qkv.contiguous(), grad_out.contiguous(), qkv.new_empty(qkv.shape)
-    delta = torch.empty_like(logsumexp)  # the first kernel leaves it for the second
-    shared = {"logsumexp": logsumexp, "grad_out": grad_out, "grad_qkv": grad_qkv, "delta": delta}
-    run(grad_query_kernel, qkv, out=out, **shared)
+    statistics = logsumexp.new_empty(*logsumexp.shape, 2)  # the first kernel leaves them for the second
+    shared = {"grad_out": grad_out, "grad_qkv": grad_qkv, "statistics": statistics}
+    run(grad_query_kernel, qkv, out=out, logsumexp=logsumexp, **shared)
     run(grad_key_value_kernel, qkv, **shared)
     return grad_qkv
 
@@ -351,14 +355,20 @@ def triton_attention(qkv: Tensor) -> Tensor:
 # --- which one runs -----------------------------------------------------------------------------------------
 
 IMPLEMENTATIONS = {"plain": plain_attention, "sdpa": sdpa_attention, "triton": triton_attention}
-PLAIN_UP_TO = 256  # tokens; on a CPU, where SDPA's backward is slow, these train faster with the scores held
+# On a CPU SDPA is fastest, but training with 16-bit types and up to so many tokens is faster with the scores
+# held: 30 ms a step of GPT pico against 46 on two cores with bf16; in float32, 37 against SDPA's 33.
+PLAIN_UP_TO = 256
+# On a GPU, a row for each of SETTINGS: what `python -m kernels.bench attention` finds there belongs here.
+NOT_MEASURED = "triton"  # its gradients are the same bits each time; those of SDPA's fastest backends are not
+FASTEST = dict.fromkeys(SETTINGS, NOT_MEASURED)
 chosen: str | None = None
 
 
 def choose(name: str | None, device: torch.device) -> None:
     """Compute attention by one of IMPLEMENTATIONS from now on, or by the fastest for each input (None)."""
     global chosen  # noqa: PLW0603
-    if name == "triton" and not triton_runs(device.type, device.index):
+    runs = triton_runs(device)  # tried now, and not while torch.compile looks at the model
+    if name == "triton" and not runs:
         raise UserError(
             f"--attention triton: its kernels do not run on this {device.type} device, "
             "expected a GPU of compute capability 8.0 or later"
@@ -367,20 +377,19 @@ def choose(name: str | None, device: torch.device) -> None:
 
 
 def causal_attention(qkv: Tensor) -> Tensor:
-    """Attention by the implementation chosen, or else the fastest for this device and length."""
+    """Attention by the implementation chosen, or else the fastest for this device, type and shape."""
     return IMPLEMENTATIONS[chosen or fastest(qkv)](qkv)
 
 
 def fastest(qkv: Tensor) -> str:
     """The name in IMPLEMENTATIONS of what computes attention of `qkv` fastest."""
     if qkv.device.type == "cpu":
-        return "plain" if qkv.shape[1] <= PLAIN_UP_TO and torch.is_grad_enabled() else "sdpa"
-    return "triton" if triton_runs(qkv.device.type, qkv.device.index) and takes(qkv) else "sdpa"
+        short = qkv.dtype.itemsize == 2 and qkv.shape[1] <= PLAIN_UP_TO
+        return "plain" if short and torch.is_grad_enabled() else "sdpa"
+    return fastest_on_gpu(qkv.device, qkv.dtype, qkv.shape[-1]) if takes(qkv) else "sdpa"
 
 
 @torch.compiler.assume_constant_result  # a question to the driver, which torch.compile cannot trace
-def triton_runs(device_type: str, device_index: int | None) -> bool:
-    """Whether the kernels run there: a GPU with bf16 and TF32 arithmetic, or a CPU that interprets them."""
-    if device_type == "cuda" and torch.cuda.get_device_capability(device_index) < (8, 0):
-        return False
-    return device_type in DEVICES
+def fastest_on_gpu(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """The row of FASTEST, where Triton runs."""
+    return FASTEST[setting(capability(device), dtype, head_dim)] if triton_runs(device) else "sdpa"

@@ -1,11 +1,11 @@
 """How fast this project is on this machine, beside other ways to compute the same, and whether it is right.
 
     python -m kernels.bench                    # everything: about ten minutes on two cores
-    python -m kernels.bench attention loss     # some of: attention loss step evaluation matching
+    python -m kernels.bench attention loss     # some of: attention loss step evaluation matching tiles
 
 Every way takes turns with the others, so that a machine that slows down slows them all. Times of one machine
 say little about another; how many times as long as ours the others take carries over. Tables are printed, and
-written to results/bench/NAME.json.
+written to results/bench/NAME.json. What does not run here, for want of memory say, is a line without figures.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from align import match, plain_match
-from common import Parser, Progress, markdown, run_script, write
+from common import Parser, Progress, UserError, markdown, run_script, write
 from evaluate import score, sliding_windows
-from kernels.attention import causal_attention, plain_attention, sdpa_attention
+from kernels import attention as attention_kernels
+from kernels import capability, triton_runs
+from kernels.attention import KERNELS, SETTINGS, causal_attention, plain_attention, sdpa_attention
 from kernels.cross_entropy import linear_cross_entropy, plain_linear_cross_entropy
 from model import GPT, SIZES, Size, flops_per_token
 from train import PRECISIONS, Process, default_precision, mixed_precision, spread
@@ -57,16 +60,23 @@ def one_turn(call: Callable, calls: int, device: torch.device) -> float:
 
 def timed(ways: dict[str, Callable], device: torch.device, operations: float = 0, **shape) -> list[dict]:
     """A row for each way, one of them "ours": its median time over ROUNDS turns, and its speed."""
-    calls, turns = {}, {name: [] for name in ways}
+    calls, turns, rows = {}, {name: [] for name in ways}, []
     for name, way in ways.items():  # the first calls compile, load libraries and fill caches
-        each = min(one_turn(way, 1, device) for _ in range(2))
-        calls[name] = max(1, min(MOST_CALLS[device.type], round(1000 * SECONDS / max(each, 1e-3))))
+        try:
+            each = min(one_turn(way, 1, device) for _ in range(2))
+            calls[name] = max(1, min(MOST_CALLS[device.type], round(1000 * SECONDS / max(each, 1e-3))))
+        except Exception as error:
+            if name == "ours":
+                raise
+            print(f"{name} does not run: {str(error).strip().splitlines()[0][:160]}", file=sys.stderr)
     for _ in range(ROUNDS):
-        for name, way in ways.items():
-            turns[name].append(one_turn(way, calls[name], device) / calls[name])
-    times = {name: statistics.median(turn) for name, turn in turns.items()}
-    rows = [shape | {"way": name, "ms": ms, "times ours": ms / times["ours"]} for name, ms in times.items()]
-    return [row | {"TFLOP/s": operations / row["ms"] / 1e9} for row in rows] if operations else rows
+        for name, number in calls.items():
+            turns[name].append(one_turn(ways[name], number, device) / number)
+    for name, found in turns.items():
+        ms = statistics.median(found) if found else None
+        row = shape | {"way": name, "ms": ms, "times ours": ms and ms / statistics.median(turns["ours"])}
+        rows.append(row | {"TFLOP/s": ms and operations / ms / 1e9} if operations else row)
+    return rows
 
 
 def with_gradients(way: Callable, inputs: list[Tensor], grad: Tensor | None = None) -> list[Tensor]:
@@ -77,12 +87,13 @@ def with_gradients(way: Callable, inputs: list[Tensor], grad: Tensor | None = No
     return [out.detach(), *torch.autograd.grad(out, [x for x in leaves if x.requires_grad], grad)]
 
 
-def errors(ways: dict[str, Callable], inputs: list[Tensor], grad: Tensor | None = None) -> dict[str, float]:
-    """Largest relative error of output and gradients, of each way that runs here; plain float64 is exact."""
+def errors(ways: dict[str, Callable], inputs: list[Tensor], grad: Tensor | None = None) -> dict:
+    """Largest relative error of output and gradients, of ways that run here; plain float64 is exact."""
     wide = [x.double() if x.is_floating_point() else x for x in inputs]
-    exact, found = with_gradients(ways["plain"], wide, None if grad is None else grad.double()), {}
+    exact = with_gradients(ways["plain"], wide, None if grad is None else grad.double())
+    found = dict.fromkeys(ways)
     for name, way in ways.items():
-        with suppress(RuntimeError):  # it does not take this type, shape or chip
+        with suppress(() if name == "ours" else Exception):  # it does not run here, as `timed` will say
             pairs = zip(with_gradients(way, inputs, grad), exact, strict=True)
             found[name] = max(((one.double() - other).norm() / other.norm()).item() for one, other in pairs)
     return found
@@ -111,26 +122,39 @@ def extra_megabytes(call: Callable, device: torch.device) -> float:
 # --- the sections, each the rows of a table -----------------------------------------------------------------
 
 TOKENS, BATCH = 512, {"cpu": 1, "cuda": 128}  # of a sequence, the paper's, and sequences
-BACKENDS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION"}
+BACKENDS = {"cpu": ["flash"], "cuda": ["flash", "efficient", "cudnn"]}
+
+
+def deterministic(call: Callable) -> Callable:
+    """The call, with PyTorch kept to algorithms that give the same bits each time."""
+
+    def kept() -> None:
+        torch.use_deterministic_algorithms(True)
+        call()
+        torch.use_deterministic_algorithms(False)
+
+    return kept
 
 
 def attention(device: torch.device, precision: str) -> list[dict]:
     """Causal attention at the shapes of all sizes: as the model has it, plain, by PyTorch's backends."""
     ways = {"ours": causal_attention, "plain": plain_attention}
-    for name, backend in BACKENDS.items():
-        ways[f"sdpa {name}"] = sdpa_kernel(getattr(SDPBackend, backend))(sdpa_attention)
+    for name in BACKENDS[device.type]:
+        ways[f"sdpa {name}"] = sdpa_kernel(getattr(SDPBackend, f"{name.upper()}_ATTENTION"))(sdpa_attention)
     batch, rows = BATCH[device.type], []
     for heads, head_dim in dict.fromkeys((size.heads, size.head_dim) for size in SIZES.values()):
         qkv = torch.randn(batch, TOKENS, 3, heads, head_dim, device=device).to(PRECISIONS[precision])
         grad = torch.randn_like(qkv[:, :, 0])
         found = errors(ways, [qkv[:2]], grad[:2])
-        forward = {name: torch.no_grad()(partial(ways[name], qkv)) for name in found}
-        both = {name: partial(with_gradients, ways[name], [qkv], grad) for name in found}
-        product = batch * heads * TOKENS**2 * head_dim  # of a matrix product, half of which is masked
+        forward = {name: torch.no_grad()(partial(way, qkv)) for name, way in ways.items()}
+        both = {name: partial(with_gradients, way, [qkv], grad) for name, way in ways.items()}
+        if device.type == "cuda":  # the backward pass that repeats its bits
+            both["sdpa flash, deterministic"] = deterministic(both["sdpa flash"])
+        one = batch * heads * TOKENS**2 * head_dim  # of one matrix product, half of which is masked
         for direction, calls, products in (("forward", forward, 2), ("and backward", both, 7)):
             shape = {"heads": f"{heads} x {head_dim}", "direction": direction}
-            for row in timed(calls, device, products * product, **shape):
-                rows.append(row | {"error": found[row["way"]]})
+            for row in timed(calls, device, products * one, **shape):
+                rows.append(row | {"error": found.get(row["way"])})
     return rows
 
 
@@ -144,73 +168,101 @@ def loss(device: torch.device, precision: str) -> list[dict]:
     """Output layer and cross-entropy, forward and backward: chunks of tokens, and all logits at once."""
     plain, rows = plain_linear_cross_entropy, []
     for tokens, ids, width in LOSSES[device.type]:
-        ways = {"ours": linear_cross_entropy, "plain": plain, "plain compiled": torch.compile(plain)}
+        compiled = torch.compile(plain, dynamic=False)
+        ways = {"ours": linear_cross_entropy, "plain": plain, "plain compiled": compiled}
         hidden = torch.randn(tokens, width, device=device)
         weight = torch.randn(ids, width, device=device) / width**0.5
         targets = torch.randint(ids, (tokens,), device=device)
         with mixed_precision(precision, device):
             found = errors(ways, [hidden[:512], weight, targets[:512]])
-            calls, extra = {}, {}
-            for name in found:
-                call = partial(with_gradients, ways[name], [hidden, weight, targets])
-                with suppress(torch.OutOfMemoryError):  # all logits at once do not fit into every GPU
-                    call()  # compiles, and that needs memory as well
-                    calls[name], extra[name] = call, extra_megabytes(call, device)
+            calls = {n: partial(with_gradients, way, [hidden, weight, targets]) for n, way in ways.items()}
             for row in timed(calls, device, 6 * tokens * ids * width, tokens=tokens, ids=ids):
-                rows.append(row | {"extra MB": extra[row["way"]], "error": found[row["way"]]})
+                extra = row["ms"] and extra_megabytes(calls[row["way"]], device)
+                rows.append(row | {"extra MB": extra, "error": found[row["way"]]})
     return rows
 
 
+class PlainBlock(nn.Module):
+    """A block as one would write it by hand."""
+
+    def __init__(self, size: Size):
+        super().__init__()
+        width, self.heads, inner = size.width, size.heads, size.heads * size.head_dim
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.query_key_value, self.project = nn.Linear(width, 3 * inner), nn.Linear(inner, width)
+        self.mlp = nn.Sequential(nn.Linear(width, size.mlp), nn.GELU("tanh"), nn.Linear(size.mlp, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.query_key_value(self.norms[0](x)).chunk(3, dim=-1)
+        heads = [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts]
+        x = x + self.project(
+            F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).flatten(2)
+        )
+        return x + self.mlp(self.norms[1](x))
+
+
 class PlainGPT(nn.Module):
-    """The same GPT as one would build it from PyTorch's own layers: fused attention, all logits at once."""
+    """The same GPT of PyTorch's own operations: fused attention, all logits at once."""
 
     def __init__(self, size: Size, vocabulary: int, length: int):
         super().__init__()
-        layer = nn.TransformerEncoderLayer(
-            size.width, size.heads, size.mlp, 0.0, nn.GELU("tanh"), batch_first=True, norm_first=True
-        )
-        norm = nn.LayerNorm(size.width)
-        self.blocks = nn.TransformerEncoder(layer, size.layers, norm, enable_nested_tensor=False)
         self.tokens, self.positions = nn.Embedding(vocabulary, size.width), nn.Embedding(length, size.width)
+        self.blocks = nn.Sequential(*(PlainBlock(size) for _ in range(size.layers)), nn.LayerNorm(size.width))
         self.output = nn.Linear(size.width, vocabulary, bias=False)
-        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(length))
 
     def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, None]:
-        x = self.tokens(tokens) + self.positions.weight
-        logits = self.output(self.blocks(x, mask=self.mask, is_causal=True))
+        logits = self.output(self.blocks(self.tokens(tokens) + self.positions.weight))
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()), None
 
 
-STEPS = {  # size, ids of a language, tokens of a sequence, sequences: the paper's, but on a CPU four layers
-    "cpu": (Size(layers=4, width=256, heads=4, head_dim=64, mlp=1024), 4096, 256, 16),
-    "cuda": (SIZES["small"], 16_384, 512, 32),
+STEPS = {  # size and ids: the demo's of characters, and pieces; the paper's of one, two and ten clones
+    "cpu": [(SIZES["pico"], 196), (Size(4, 256, 4, 64, 1024, length=256, batch=16), 8192)],
+    "cuda": [(SIZES["small"], ids) for ids in (16_384, 32_768, 163_840)],
 }
 
 
-def step(device: torch.device, precision: str) -> list[dict]:
-    """A training step as train.py takes it, of two and of ten clones, beside a plain GPT; both compiled."""
-    size, pieces, length, batch = STEPS[device.type]
+def training(kind: type, size: Size, ids: int, deterministic: bool, device: torch.device, precision: str):
+    """A function that takes a training step of a model of this kind as train.py does, its text made up."""
+    parts = -(-size.batch // size.micro_batch)
+    # Words are not equally frequent, and those that repeat are what an embedding's gradient waits for.
+    frequency = 1 / torch.arange(1, ids + 1, device=device)
+    drawn = torch.multinomial(frequency, size.batch * (size.length + 1), replacement=True)
+    batches = drawn.view(parts, -1, size.length + 1)
+    model = kind(size, ids, size.length).to(device)
+    forward = spread(model, True, False, precision, Process(0, 1, device), batches[0])
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
 
-    def training(model: nn.Module, ids: int) -> Callable:
-        tokens = torch.randint(ids, (batch, length + 1), device=device)
-        forward = spread(model.to(device), True, False, precision, Process(0, 1, device), tokens)
-        optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
-
-        def call() -> None:
+    def call() -> None:
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        for tokens in batches:
             with mixed_precision(precision, device):
                 mean, _ = forward(tokens[:, :-1], tokens[:, 1:])
-            mean.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            (mean / parts).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
-        return call
+    return call
 
-    rows = []
-    for ids in (2 * pieces, 10 * pieces):
-        models = {"ours": GPT(size, ids, length), "plain": PlainGPT(size, ids, length)}
-        calls = {name: training(model, ids) for name, model in models.items()}
-        for row in timed(calls, device, batch * length * flops_per_token(size, ids, length), ids=ids):
-            rows.append(row | {"tokens/s": round(1000 * batch * length / row["ms"])})
+
+def step(device: torch.device, precision: str) -> list[dict]:
+    """A training step, on GPUs with and without determinism, beside a plain GPT; all of them compiled."""
+    rows, peak = [], Process(0, 1, device).peak_flops()
+    for size, ids in STEPS[device.type]:
+        calls = {}
+        for name, kind in (("ours", GPT), ("plain", PlainGPT)):
+            calls[name] = training(kind, size, ids, True, device, precision)
+            if device.type == "cuda":
+                calls[f"{name}, not deterministic"] = training(kind, size, ids, False, device, precision)
+        tokens = size.batch * size.length
+        operations = tokens * flops_per_token(size, ids, size.length)
+        shape = {"model": f"{size.layers} x {size.width}", "tokens": tokens, "ids": ids}
+        for row in timed(calls, device, operations, **shape):
+            row["tokens/s"] = row["ms"] and round(1000 * tokens / row["ms"])
+            rows.append(row | ({"MFU": row["ms"] and 1e12 * row["TFLOP/s"] / peak} if peak else {}))
+        if device.type == "cuda":
+            with torch.profiler.profile() as parts:
+                calls["ours"]()
+            print(parts.key_averages().table(sort_by="self_cuda_time_total", row_limit=20))
     return rows
 
 
@@ -229,14 +281,15 @@ def score_one_at_a_time(model: GPT, text: np.ndarray) -> np.ndarray:
 
 
 def evaluation(device: torch.device, _precision: str) -> list[dict]:
-    """Sliding-window scores of a text in float32: as evaluate.py does it, and a window at a time."""
+    """Sliding-window scores of a text: as evaluate.py does it, and a window at a time in float32."""
     rows = []
     for ids, length, tokens in TEXTS:
         model = GPT(SIZES["nano"], ids, length).to(device)
         text = np.random.default_rng(0).integers(0, ids, tokens)
         ours = partial(score, model, text, Progress("", tokens, "tokens", quiet=True))
         ways = {"ours": ours, "one at a time": partial(score_one_at_a_time, model, text)}
-        np.testing.assert_allclose(*(way() for way in ways.values()), rtol=1e-5, atol=1e-5)
+        close = 1e-5 if device.type == "cpu" else 0.05  # of a token's nats; on GPUs ours has 16-bit products
+        np.testing.assert_allclose(*(way() for way in ways.values()), rtol=close, atol=close)
         rows += timed(ways, device, ids=ids, window=length)
     return rows
 
@@ -251,12 +304,43 @@ def matching(_device: torch.device, _precision: str) -> list[dict]:
     return rows
 
 
-SECTIONS = {section.__name__: section for section in (attention, loss, step, evaluation, matching)}
+def tiles(device: torch.device, _precision: str) -> list[dict]:
+    """The attention kernels at the paper's shape, with the tiles of SETTINGS and with others; GPUs only."""
+    if not triton_runs(device):
+        raise UserError(f"tiles: the attention kernels do not run on this {device.type} device")
+    qkv = torch.randn(BATCH[device.type], TOKENS, 3, 12, 64, device=device, dtype=torch.bfloat16)
+    grad_out = torch.randn_like(qkv[:, :, 0])
+    out, logsumexp = attention_kernels.attention_operator(qkv)
+    tensors = {"out": out, "logsumexp": logsumexp, "grad_out": grad_out, "grad_qkv": torch.empty_like(qkv)}
+    tensors["statistics"] = torch.zeros(*logsumexp.shape, 2, device=device)
+    key, rows = attention_kernels.setting(capability(device), qkv.dtype, 64), []
+    now = SETTINGS[key]
+
+    def launch(place: int, tile: tuple) -> None:
+        SETTINGS[key] = (*now[:place], tile, *now[place + 1 :])
+        taken = {name: tensor for name, tensor in tensors.items() if name in KERNELS[place].arg_names}
+        attention_kernels.run(KERNELS[place], qkv, **taken)
+
+    for place, kernel in enumerate(KERNELS):
+        calls = {"ours": partial(launch, place, now[place])}
+        for large, small, *rest in product((128, 64), (64, 32), (4, 8), (2, 3)):
+            sides = (small, large) if "key_value" in kernel.__name__ else (large, small)
+            calls[str((*sides, *rest))] = partial(launch, place, (*sides, *rest))
+        rows += timed(calls, device, kernel=kernel.__name__)
+    SETTINGS[key] = now
+    return rows
+
+
+SECTIONS = {section.__name__: section for section in (attention, loss, step, evaluation, matching, tiles)}
 
 
 def table(rows: list[dict]) -> str:
     """Rows as Markdown."""
-    cells = [[f"{x:.4g}" if isinstance(x, float) else str(x) for x in row.values()] for row in rows]
+
+    def cell(x) -> str:
+        return "-" if x is None else f"{x:.4g}" if isinstance(x, float) else str(x)
+
+    cells = [list(map(cell, row.values())) for row in rows]
     return markdown(list(rows[0]), cells)
 
 
@@ -266,18 +350,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{' '.join(SECTIONS)} (all)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="(cuda where there is one)")
     parser.add_argument("--precision", choices=PRECISIONS, help="of matrix products (the fastest)")
+    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="(%(default)s)")
     args = parser.parse_args(arguments)
     if unknown := set(args.sections) - set(SECTIONS):
         parser.error(f"{' '.join(sorted(unknown))}: expected some of {' '.join(SECTIONS)}")
     process = Process.current(args.device)
+    attention_kernels.choose(None, process.device)
     precision = args.precision or default_precision(process.device)
     facts = {"device": process.device_name(), "torch": torch.__version__, "precision": precision}
     print(", ".join(facts.values()), flush=True)
-    for name in args.sections or SECTIONS:
-        # Training is deterministic; PyTorch's backward passes are faster without, and shown at their best.
-        torch.use_deterministic_algorithms(name == "step", warn_only=True)
+    for name in args.sections or [name for name in SECTIONS if name != "tiles"]:
+        # PyTorch's ways are shown at their best, unless one asks for determinism; ours are deterministic.
+        torch.use_deterministic_algorithms(False)
         rows = SECTIONS[name](process.device, precision)
-        write(Path(f"results/bench/{name}.json"), facts | {"rows": rows})
+        write(args.out / f"{name}.json", facts | {"rows": rows})
         print(f"\n{name}: {SECTIONS[name].__doc__}\n\n{table(rows)}", flush=True)
 
 

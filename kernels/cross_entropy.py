@@ -10,19 +10,22 @@ after which the chunk is forgotten: the forward pass does all the work, the back
 Every id of every language receives its gradient, however small, for those are what the paper is about.
 
 `plain_linear_cross_entropy` says what is computed. A chunk's softmax is on GPUs the Triton kernel at the end
-of the file, on CPUs PyTorch, a few rows at a time that stay in a processor's cache.
+of the file; elsewhere it is PyTorch's, on CPUs a few rows at a time that stay in a processor's cache.
 """
+
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import DEVICES, tl, triton
+from kernels import tl, triton, triton_runs
 
 # Bytes of logits at a time: what a CPU's cache holds and what a GPU can spare; but for fewer tokens than
 # CHUNK_TOKENS, reading W and adding to dW would take too much of the time.
 CHUNK_BYTES, CHUNK_TOKENS = {"cpu": 2**23, "cuda": 2**30}, 1024
-CACHE_BYTES = 2**20  # of float32 logits whose softmax a CPU takes at a time
+CHUNK_ROWS = {"cpu": 1, "cuda": 256}  # what a chunk is a multiple of: products of ragged matrices waste a GPU
+CACHE_BYTES = {"cpu": 2**20, "cuda": 2**28}  # of float32 logits whose softmax PyTorch takes at a time
 # What G is multiplied by while it is fp16, which knows nothing between 0 and 6e-8. A loss scale, applied in
 # the backward pass, comes too late: ids of another language, of probability 1e-8, would learn nothing.
 FP16_SCALE = 2.0**10
@@ -71,9 +74,10 @@ def loss_operator(
     scale = FP16_SCALE if dtype == torch.float16 else 1.0
     size = chunk_tokens(len(hidden), len(weight), hidden)
     # The kernel reads faster where rows begin at multiples of 16, whatever the size of the vocabulary.
-    stride = -(-len(weight) // 16) * 16 if hidden.device.type in DEVICES else len(weight)
+    stride = -(-len(weight) // 16) * 16 if triton_runs(hidden.device) else len(weight)
     buffer = hidden.new_empty(size, stride)[:, : len(weight)]
-    product = weight.new_empty(weight.shape if wanted else 0)
+    in_place = dtype == d_weight.dtype or adds_to_float32(hidden.device, dtype)
+    product = weight.new_empty(weight.shape if wanted and not in_place else 0)
     for first in range(0, len(hidden), size):
         chunk = slice(first, first + size)
         rows = hidden[chunk]
@@ -81,7 +85,7 @@ def loss_operator(
         losses_and_gradient(logits, targets[chunk], losses[chunk], scale, wanted)
         if wanted:
             d_hidden[chunk] = logits @ weight
-            add_product(d_weight, logits.T, rows, product, first == 0)
+            add_product(d_weight, logits.T, rows, None if in_place else product, first == 0)
     if scale != 1:
         d_hidden /= scale
         d_weight /= scale
@@ -119,19 +123,31 @@ loss_operator.register_autograd(scale_gradients, setup_context=keep_gradients)
 def chunk_tokens(tokens: int, vocabulary: int, like: Tensor) -> int:
     """Tokens whose logits, of type and device of `like`, are held at a time: chunks of equal size."""
     most = max(CHUNK_TOKENS, CHUNK_BYTES[like.device.type] // (vocabulary * like.element_size()))
-    chunks = max(1, -(-tokens // most))
-    return -(-tokens // chunks)
+    chunks, multiple = max(1, -(-tokens // most)), CHUNK_ROWS[like.device.type]
+    return min(tokens, -(-tokens // chunks // multiple) * multiple)
 
 
-def add_product(total: Tensor, left: Tensor, right: Tensor, product: Tensor, begin: bool) -> None:
-    """total += left @ right, where `total` may be float32 and the others shorter."""
-    if total.dtype == right.dtype:
-        total.addmm_(left, right, beta=0 if begin else 1)
-    elif total.is_cuda:
-        torch.addmm(total, left, right, out_dtype=total.dtype, out=total, beta=0 if begin else 1)
-    else:
+@cache
+def adds_to_float32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether PyTorch adds products of 16-bit matrices to a float32 one: on GPUs, and from 2.10 on."""
+    try:
+        add_product(torch.zeros(16, 16, device=device), *torch.ones(2, 16, 16, device=device, dtype=dtype))
+        return True
+    except (RuntimeError, TypeError):
+        return False
+
+
+def add_product(
+    total: Tensor, left: Tensor, right: Tensor, product: Tensor | None = None, begin=False
+) -> None:
+    """total += left @ right, or = if this is to `begin` it; by way of `product` if types ask for that."""
+    if product is not None:
         torch.mm(left, right, out=product)
         total.copy_(product) if begin else total.add_(product)
+    elif total.dtype == right.dtype:
+        total.addmm_(left, right, beta=0 if begin else 1)
+    else:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total, beta=0 if begin else 1)
 
 
 # --- what happens to a chunk --------------------------------------------------------------------------------
@@ -139,11 +155,11 @@ def add_product(total: Tensor, left: Tensor, right: Tensor, product: Tensor, beg
 
 def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: float, wanted: bool) -> None:
     """(n, vocabulary) logits, (n,) targets -> `losses`, (n,); logits become scale * G if that is `wanted`."""
-    if logits.device.type in DEVICES and losses.dtype == torch.float32:
+    if triton_runs(logits.device) and losses.dtype == torch.float32:
         with torch.cuda.device_of(logits):
             losses_and_gradient_kernel[len(logits),](**launch(logits, targets, losses, scale, wanted))
         return
-    rows = max(torch.get_num_threads(), CACHE_BYTES // (4 * logits.shape[1]))
+    rows = max(torch.get_num_threads(), CACHE_BYTES[logits.device.type] // (4 * logits.shape[1]))
     softmax = losses.new_empty(min(rows, len(logits)), logits.shape[1])
     answers = logits.gather(1, targets[:, None])[:, 0]
     for first in range(0, len(logits), rows):
@@ -157,7 +173,9 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: 
             part.copy_(softmax if scale == 1 else softmax.mul_(scale))
     losses -= answers
     if wanted:
-        logits[torch.arange(len(logits)), targets] = (losses.neg().expm1() * scale).to(logits.dtype)
+        logits[torch.arange(len(logits), device=logits.device), targets] = (losses.neg().expm1() * scale).to(
+            logits.dtype
+        )
 
 
 # A program looks at DEPTH x LANES ids together; 8 lanes a thread are 16 bytes of bf16, the widest load.

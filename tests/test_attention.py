@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import kernels
 import train
 from kernels import attention
 
@@ -61,7 +62,7 @@ import sys; sys.modules["triton"] = None
 import torch, kernels.attention, kernels.cross_entropy, model
 gpt = model.GPT(model.Size(1, 32, 1, 32, 64), 50, 8)
 gpt(*torch.zeros(2, 1, 8, dtype=torch.long))[0].backward()
-assert not kernels.attention.triton_runs("cpu", None) and not kernels.DEVICES
+assert not kernels.triton_runs(torch.device("cpu")) and not kernels.DEVICES
 """
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
 
@@ -81,6 +82,24 @@ def test_types_without_kernels_are_refused():
             attention.triton_attention(qkv)
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU as far as `fastest` looks: call `gpu(capability)`, and with what its kernels do."""
+    kernels.triton_runs.cache_clear()
+
+    def pretend(capability, launch=lambda: None):
+        class Kernel:
+            def __getitem__(self, programs):
+                return lambda cell: (cell.fill_(1), launch())
+
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(torch, "zeros", lambda *shape, device: torch.ones(*shape))
+        monkeypatch.setattr(kernels, "trial_kernel", Kernel())
+
+    yield pretend
+    kernels.triton_runs.cache_clear()
+
+
 @LINUX
 @pytest.mark.parametrize(
     ("capability", "dtype", "head_dim", "expected"),
@@ -92,27 +111,47 @@ def test_types_without_kernels_are_refused():
         ((9, 0), torch.bfloat16, 256, "sdpa"),
     ],
 )
-def test_gpus_run_the_kernels_where_there_are_some(monkeypatch, capability, dtype, head_dim, expected):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+def test_gpus_run_the_kernels_where_there_are_some(gpu, capability, dtype, head_dim, expected):
+    gpu(capability)
     qkv = SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype, shape=(2, 512, 3, 4, head_dim))
     assert attention.fastest(qkv) == expected
 
 
 @LINUX
-def test_asking_the_driver_does_not_break_a_graph(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", torch.compiler.disable(lambda index: (9, 0)))
-    ask = torch.compile(
-        lambda x: x + 1 if attention.triton_runs("cuda", 0) else x, fullgraph=True, backend="eager"
-    )
-    assert ask(torch.zeros(1)) == 1
+def test_gpus_follow_the_table_of_what_is_fastest(gpu, monkeypatch):
+    gpu((9, 0))
+    monkeypatch.setitem(attention.FASTEST, ("hopper", 64), "sdpa")
+    device = torch.device("cuda", 0)
+    assert attention.fastest_on_gpu(device, torch.bfloat16, 64) == "sdpa"
+    assert attention.fastest_on_gpu(device, torch.float32, 64) == "triton"
+
+
+@LINUX
+def test_a_gpu_without_a_compiler_goes_on_with_sdpa_and_says_so_once(gpu, capsys):
+    def launch():
+        raise RuntimeError("Failed to find C compiler.\nmore")
+
+    gpu((9, 0), launch)
+    device = torch.device("cuda", 0)
+    assert [attention.fastest_on_gpu(device, torch.bfloat16, 64) for _ in range(2)] == ["sdpa"] * 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "going on with PyTorch's own kernels (Failed to find C compiler.)" in error
 
 
 @pytest.mark.parametrize(
-    ("time", "grad", "expected"), [(256, True, "plain"), (257, True, "sdpa"), (16, False, "sdpa")]
+    ("time", "dtype", "grad", "expected"),
+    [
+        (256, torch.bfloat16, True, "plain"),
+        (256, torch.float16, True, "plain"),
+        (257, torch.bfloat16, True, "sdpa"),
+        (16, torch.bfloat16, False, "sdpa"),
+        (16, torch.float32, True, "sdpa"),
+    ],
 )
-def test_cpus_hold_the_scores_of_short_sequences_in_training_only(time, grad, expected):
+def test_cpus_hold_short_scores_of_16_bits_in_training_only(time, dtype, grad, expected):
     with torch.set_grad_enabled(grad):
-        assert attention.fastest(torch.empty(1, time, 3, 1, 32)) == expected
+        assert attention.fastest(torch.empty(1, time, 3, 1, 32, dtype=dtype)) == expected
 
 
 def test_without_a_gpu_the_kernels_are_refused_in_one_sentence(command, tiny):
@@ -129,4 +168,4 @@ def test_what_was_chosen_is_what_computes(monkeypatch):
     monkeypatch.setattr(attention, "chosen", None)
     for name, computes in (("sdpa", "sdpa"), (None, "plain")):
         attention.choose(name, torch.device("cpu"))
-        assert attention.causal_attention(torch.empty(1, 8, 3, 1, 32)) == computes
+        assert attention.causal_attention(torch.empty(1, 8, 3, 1, 32).bfloat16()) == computes

@@ -60,7 +60,7 @@ def small_chunks(monkeypatch):
     """Chunks of 16 tokens and blocks of few rows, so that small inputs take several; returns their rows."""
     monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", {"cpu": 1})
     monkeypatch.setattr(cross_entropy, "CHUNK_TOKENS", 16)
-    monkeypatch.setattr(cross_entropy, "CACHE_BYTES", 20_000)
+    monkeypatch.setattr(cross_entropy, "CACHE_BYTES", {"cpu": 20_000})
     rows, original = [], cross_entropy.losses_and_gradient
     monkeypatch.setattr(
         cross_entropy, "losses_and_gradient", lambda *a: rows.append(len(a[0])) or original(*a)
@@ -168,11 +168,34 @@ def test_the_operator_keeps_its_promises_to_pytorch(wanted):
 def test_chunks_are_even_and_as_large_as_memory_allows(tokens, vocabulary, limit):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cross_entropy, "CHUNK_BYTES", {"meta": limit})
+        patch.setattr(cross_entropy, "CHUNK_ROWS", {"meta": 1})
         size = chunk_tokens(tokens, vocabulary, torch.empty(0, dtype=BF16, device="meta"))
     most = max(cross_entropy.CHUNK_TOKENS, limit // (vocabulary * 2))
     assert 1 <= size <= min(tokens, most)
     chunks = -(-tokens // size)
     assert tokens > (chunks - 1) * most  # no more chunks than needed
+
+
+@pytest.mark.parametrize(("tokens", "vocabulary"), [(65_536, 163_840), (65_536, 29_317), (1000, 500), (0, 9)])
+def test_chunks_on_gpus_are_multiples_of_256(monkeypatch, tokens, vocabulary):
+    monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", {"meta": 2**30})
+    monkeypatch.setattr(cross_entropy, "CHUNK_ROWS", {"meta": 256})
+    size = chunk_tokens(tokens, vocabulary, torch.empty(0, dtype=BF16, device="meta"))
+    assert size == tokens or size % 256 == 0
+    assert size <= tokens
+    assert size < max(1024, 2**30 // (2 * vocabulary)) + 256
+
+
+def test_sums_are_the_same_by_way_of_a_product_of_16_bits_where_pytorch_has_nothing_better():
+    """As on CPUs, and on GPUs before PyTorch 2.10."""
+    assert not cross_entropy.adds_to_float32(torch.device("cpu"), BF16)
+    left, right, product = torch.randn(3, 5), torch.randn(5, 4), torch.empty(3, 4)
+    wide, short = torch.full((3, 4), torch.nan), torch.full((3, 4), torch.nan)
+    for begin in (True, False):
+        cross_entropy.add_product(wide, left, right, None, begin)
+        cross_entropy.add_product(short, left.bfloat16(), right.bfloat16(), product.bfloat16(), begin)
+    torch.testing.assert_close(wide, 2 * left @ right)
+    torch.testing.assert_close(short, wide, rtol=0.05, atol=0.05)
 
 
 class PlainGPT(GPT):

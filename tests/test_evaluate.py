@@ -1,5 +1,6 @@
 """Perplexity: the sliding window against one window at a time in float64, and identities that must hold."""
 
+import copy
 import math
 import shutil
 import string
@@ -73,6 +74,22 @@ def one_at_a_time(model: GPT, tokens: np.ndarray) -> list[float]:
         nats += each[-(4 if scored is None else end - scored) :]
         scored = end
     return nats
+
+
+def test_products_of_16_bits_where_a_gpu_has_them_and_float32_where_they_overflow(gpt, monkeypatch):
+    text = np.random.default_rng(0).integers(0, 60, 100)
+    exact = score(gpt, text, QUIET)
+    monkeypatch.setitem(evaluate.ARITHMETIC, "cpu", evaluate.ARITHMETIC["cuda"])
+    found = score(gpt, text, QUIET)
+    assert found == pytest.approx(exact, rel=5e-3)
+    assert not np.array_equal(found, exact)
+    large = copy.deepcopy(gpt)
+    with torch.no_grad():
+        large.blocks[0].mlp_output.weight.mul_(1e6)
+    overflowing = score(large, text, QUIET)
+    monkeypatch.setitem(evaluate.ARITHMETIC, "cpu", ["fp32"])
+    assert np.isfinite(overflowing).all()
+    assert np.array_equal(overflowing, score(large, text, QUIET))
 
 
 @pytest.mark.parametrize("length", [2, 3, 5, 6, 16, 17, 18, 21, 37, 101])

@@ -21,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}  # bytes of a block of threads
+WARPS_LIMIT = {80: 64, 86: 48, 90: 64}  # of a multiprocessor
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 TYPE_NAMES = {FP32: "fp32", FP16: "fp16", BF16: "bf16", torch.int64: "i64"}
 
@@ -32,6 +33,14 @@ class Facts(NamedTuple):
     spills: int  # bytes of each thread in local memory, because registers ran out
     shared: int  # bytes of each block of threads
     instructions: Counter  # by full name, "HGMMA.64x64x16.F32.BF16" for example
+
+    def programs(self, capability: int, warps: int) -> int:
+        """How many programs of so many warps fit on a multiprocessor at a time."""
+        registers = -(-self.registers // 8) * 8 * 32 * warps  # a warp gets them by 256
+        shared = (SHARED_LIMIT[capability] + 1024) // (
+            self.shared + 1024
+        )  # 1 KB of each block is the system's
+        return min(65_536 // registers, shared, WARPS_LIMIT[capability] // warps)
 
     def count(self, *prefixes: str) -> int:
         """Instructions whose names begin so."""
@@ -82,7 +91,7 @@ def attention_arguments(kernel, capability: int, dtype: torch.dtype, head_dim: i
     """What one of the attention kernels is launched with; 500 tokens are no multiple of any block."""
     qkv = torch.empty(2, time, 3, 4, head_dim, dtype=dtype, device="meta")
     out, logsumexp = attention.fake_attention(qkv)
-    tensors = {"out": out, "logsumexp": logsumexp, "grad_out": out, "grad_qkv": qkv, "delta": logsumexp}
+    tensors = {"out": out, "logsumexp": logsumexp, "grad_out": out, "grad_qkv": qkv, "statistics": logsumexp}
     taken = {name: tensor for name, tensor in tensors.items() if name in kernel.arg_names}
     return attention.launch(kernel, capability, qkv, **taken)[1]
 
@@ -94,11 +103,9 @@ def loss_arguments(dtype: torch.dtype, vocabulary: int, stride: int) -> dict:
     return cross_entropy.launch(logits, targets, torch.empty(64, device="meta"), 1.0, True)
 
 
-# Capability, type, head dimension: every row of SETTINGS once; heads of 96 are padded to 128.
-ATTENTION = [
-    (90, BF16, 32), (90, BF16, 64), (90, BF16, 96), (80, BF16, 32), (86, FP16, 64), (86, BF16, 128),
-    (80, FP32, 32), (80, FP32, 64), (86, FP32, 128),
-]  # fmt: skip
+# Capability, type, head dimension: every row of SETTINGS on every chip; heads of 96 are padded to 128.
+ATTENTION = [(chip, BF16, dim) for chip in SHARED_LIMIT for dim in (32, 64, 96 if chip == 90 else 128)]
+ATTENTION += [(chip, FP32, dim) for chip in SHARED_LIMIT for dim in (32, 64, 128)]
 # Capability, type, ids, elements from one row to the next.
 LOSS = [
     (90, BF16, 163_840, 163_840), (90, BF16, 29_317, 29_328), (90, FP32, 4096, 4096), (80, BF16, 300, 304),
@@ -125,26 +132,45 @@ def facts():
     return {key: future.result() for key, future in futures.items()}
 
 
-def test_every_row_of_the_settings_is_compiled():
-    kinds = [
-        "float32" if dtype == FP32 else {90: "hopper"}.get(chip, "ampere") for chip, dtype, _ in ATTENTION
-    ]
-    widths = [{96: 128}.get(head_dim, head_dim) for _, _, head_dim in ATTENTION]
-    assert sorted(zip(kinds, widths, strict=True)) == sorted(attention.SETTINGS)
+def test_every_row_of_the_settings_is_compiled_and_says_what_is_fastest():
+    assert {attention.setting(*case) for case in ATTENTION} == attention.SETTINGS.keys()
+    assert attention.FASTEST.keys() == attention.SETTINGS.keys()
+    assert set(attention.FASTEST.values()) <= {"triton", "sdpa"}
 
 
 @pytest.mark.parametrize("kernel", attention.KERNELS, ids=lambda kernel: kernel.__name__)
 @pytest.mark.parametrize("case", ATTENTION, ids=str)
 def test_attention_fits_the_chip(facts, kernel, case):
-    found, (capability, dtype, _) = facts[kernel, case], case
+    found, (capability, dtype, head_dim) = facts[kernel, case], case
+    warps = attention_arguments(kernel, *case)["num_warps"]
     assert found.spills == 0
     assert found.shared <= SHARED_LIMIT[capability]
+    programs = found.programs(capability, warps)
+    assert programs * warps >= 8
+    assert programs >= 2 or head_dim > 64, "nothing computes while a program waits for its loads"
     assert found.count("HMMA", "HGMMA") > 0, "no tensor cores"
     assert found.count("LDGSTS") > 0, "nothing is loaded ahead"
     assert found.count("ATOM", "RED.", "REDG") == 0, "gradients would depend on the order of programs"
     if capability == 90 and dtype != FP32:
         # The compiler makes products wait for one another if registers are in the way: a wait for each.
         assert found.count("HGMMA") >= 2 * found.count("WARPGROUP.DEPBAR.LE")
+
+
+def test_programs_are_counted_as_the_chip_does():
+    def programs(registers, shared, capability, warps):
+        return Facts(registers, 0, shared, Counter()).programs(capability, warps)
+
+    assert programs(168, 0, 90, 4) == 3  # 65,536 registers
+    assert programs(169, 0, 90, 4) == 2
+    assert programs(32, 75 * 1024, 90, 4) == 3  # 228 KB
+    assert programs(32, 50 * 1024, 86, 4) == 1  # 100 KB
+    assert programs(32, 0, 86, 8) == 6  # 48 warps
+
+
+def test_statistics_are_loaded_once(facts):
+    """By 4 bytes a thread in each of two passes, before them and in them; the tiles by 16."""
+    found = facts[attention.grad_key_value_kernel, (90, BF16, 64)]
+    assert found.count("LDGSTS.E") - found.count("LDGSTS.E.BYPASS.128") <= 4
 
 
 def test_whole_blocks_are_loaded_without_asking_which_rows_exist(facts):

@@ -154,6 +154,23 @@ def test_a_gpu_that_is_not_there_is_an_error(tiny, command):
         assert (code, sentence in error) == (2, True)
 
 
+def test_a_driver_too_old_for_pytorch_is_an_error_and_no_run_on_a_cpu(tiny, command, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(train.Path, "glob", lambda folder, name: iter([folder / "nvidia0"]))
+    with pytest.raises(
+        UserError, match=r"driver is missing or too old for the CUDA 13\.0 of this PyTorch; --device"
+    ):
+        Process.current()
+    assert Process.current("cpu").device.type == "cpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not train.gpu_out_of_reach()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.version, "cuda", None)  # the build for CPUs
+    assert not train.gpu_out_of_reach()
+
+
 # --- a run ----------------------------------------------------------------------------------------
 
 
@@ -451,6 +468,25 @@ def test_no_float64_reaches_an_apple_gpu_which_has_none():
         found = LanguageLosses(["EN1"], Process(0, 1, torch.device("mps")))
         found.add(np.array([0]), torch.ones(1, 4, device="mps"))
         assert (found.sums.dtype, found.sums.device.type) == (torch.float32, "mps")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_split_weights_of_blocks_travel_as_bf16_and_sums_of_gradients_as_float32(monkeypatch, device):
+    policies = []
+    monkeypatch.setattr(train.dist, "init_device_mesh", lambda *_: None)
+    monkeypatch.setattr(
+        train, "fully_shard", lambda part, **options: policies.append(options.get("mp_policy"))
+    )
+    model = train.GPT(train.SIZES["pico"], 9, 8)
+    for precision in ("bf16", "fp32"):
+        train.spread(model, False, True, precision, Process(0, 2, torch.device(device)), None)
+    short, whole = policies[:4], policies[5:9]
+    assert (policies[4], policies[9]) == (None, None)  # embeddings and output layer
+    for policy in short if device == "cuda" else ():
+        assert (policy.param_dtype, policy.reduce_dtype) == (torch.bfloat16, torch.float32)
+        assert not policy.cast_forward_inputs
+    for policy in whole if device == "cuda" else short + whole:
+        assert policy.param_dtype is None
 
 
 def test_every_line_is_also_logged_elsewhere(tmp_path, run, monkeypatch):
