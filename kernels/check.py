@@ -196,6 +196,8 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown := set(args.checks) - set(CHECKS):
         parser.error(f"{' '.join(sorted(unknown))}: expected some of {' '.join(CHECKS)}")
     process = Process.current(args.device)
+    if "cpu" in kernels.DEVICES:
+        torch.set_num_threads(1)  # Triton's interpreter is not made for several
     path = (args.out or Path("results/gpu") / process.device_name().replace(" ", "-")) / "check.json"
     facts = {"device": process.device_name(), "torch": torch.__version__, "code": code_hash()}
     facts["triton"] = getattr(sys.modules.get("triton"), "__version__", "none")

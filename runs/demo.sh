@@ -8,7 +8,6 @@ source "$(dirname "$0")/lib.sh"
 corpus clones
 into demo
 PAGE=$FOLDER
-echo "# nine runs, two at a time; about 8 minutes on two cores with AVX-512 and bf16, longer without"
 
 run 90-10      1x   --ratio 0.9
 run 50-50      1x   --ratio 0.5

@@ -124,11 +124,10 @@ train_and_evaluate() { # OUT COMMAND...
         grep -h 'PPL' "$out.log" | sed 's/.*scoring //' | cut -d'|' -f1-2 | tr '\n' ' ')"
 }
 
-if [ -n "$DRY" ]; then
-    [ "$JOBS" = 1 ] || echo "# $JOBS runs side by side"
-else # what is to come, by the speed of this machine; of some nothing, or later
-    case $0 in *takeaways.sh | *mylanguages.sh) ;; *) DRY=1 bash "$0" "$@" | python -m paper.plan | tail -n 2 || true ;; esac
-fi
+[ -z "$DRY" ] || [ "$JOBS" = 1 ] || echo "# $JOBS runs side by side"
+case $DRY$(basename "$0") in # what is to come, by the speed of this machine
+table* | figure* | demo* | pieces*) DRY=1 bash "$0" "$@" | python -m paper.plan | tail -n 2 || true ;;
+esac
 
 trap 'kill ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true' EXIT # each saves what it has
 

@@ -629,4 +629,4 @@ def test_intervals_are_drawn_and_one_without_end_squeezes_nothing(table1, tmp_pa
     assert begins == pytest.approx(np.ones(5))
     assert (ends > right.get_xlim()[1]).all()
     assert right.get_xlim()[1] < 4
-    assert not drawn[1].axes[1].patches
+    assert not drawn[-1].axes[1].patches
