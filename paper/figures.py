@@ -379,7 +379,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
     parser.add_argument("--out", type=Path, help="where figureN.png goes (the first folder)")
     args = parser.parse_args(arguments)
-    path = (args.out or args.folders[0]) / f"figure{args.figure.removeprefix('pieces')}.png"
+    name = "pieces" if args.figure == "pieces" else f"figure{args.figure}"
+    path = (args.out or args.folders[0]) / f"{name}.png"
     write(path, draw(number[args.figure], fit(args.folders)))
     print(f"figure: {path}")
 
