@@ -17,7 +17,7 @@ from scipy import stats
 
 import align
 from common import Parser, UserError, count, run_script, write
-from fit_scaling import NEAR, Fitted, Law, Quantity, Row, fit, names_of
+from fit_scaling import NEAR, Fitted, Law, Quantity, Row, fit, names_of, quantity
 from model import SIZES
 from paper import values
 from paper.compare import CLONES, ORDER, REAL, Rows, family, standard_size
@@ -273,16 +273,15 @@ def figure_pieces(figure, fitted: Fitted, size: str) -> None:
     if len(found[EVEN]) < 2 or len(found[MAIN]) < 2:
         raise UserError("runs of clones with tokenisers of several numbers of pieces")
 
-    def bits(row: Row) -> dict[int, float]:
-        entries = {result["seed"]: result["languages"][row.position] for result in row.results}
-        return {seed: entry.get("bits_per_byte") or math.nan for seed, entry in entries.items()}
-
     def saved(row: Row) -> Quantity:
-        text = row.result["fingerprint"]
+        text, entry = row.result["fingerprint"], row.result["languages"][1]
         alone = [other for other in fitted.rows if other.monolingual and other.result["fingerprint"] == text]
         alone = [other for other in alone if abs(other.seen / row.seen - 1) < 0.05]
-        best = bits(min(alone, key=lambda other: other.ppl.value)) if alone else {}
-        return over_seeds([best[seed] - own for seed, own in bits(row).items() if seed in best] or [math.nan])
+        if not alone or not entry.get("bits_per_byte"):
+            return Quantity(math.nan)
+        best = min(alone, key=lambda other: other.ppl.value).drawn["ppl"]
+        bits_per_nat = entry["bits_per_byte"] / math.log(entry["ppl"])
+        return quantity(bits_per_nat * (np.log(best) - np.log(row.drawn["ppl"])))
 
     def of_law(name: str) -> Callable[[Row], Quantity]:
         def within(row: Row) -> Quantity:
@@ -305,26 +304,24 @@ def figure_pieces(figure, fitted: Fitted, size: str) -> None:
 
     panels = figure.subplots(2, 2, sharex=True).ravel()
     looks = {EVEN: {"color": "C0", "marker": "s", "linestyle": "--"}, MAIN: LANGUAGES[1]}
+    similar = {"hidden states, ": inside("hidden"), "embeddings, ": inside("embeddings")}
     for axes, name, level, measures in (
         (panels[0], "bits per byte less than alone", 0, {"": saved}),
         (panels[1], MEASURES["token_efficiency"], 1, {"": of_law("token_efficiency")}),
         (panels[2], "gain per foreign token", 0, {"": of_law("gain")}),
-        (
-            panels[3],
-            "cosine of clones, centred",
-            0,
-            {"hidden states, ": inside("hidden"), "embeddings, ": inside("embeddings")},
-        ),
+        (panels[3], "cosine of clones, centred", 0, similar),
     ):
-        for (label, measure), filled in zip(measures.items(), ("full", "none"), strict=False):
+        shown = []
+        for (what, measure), filled in zip(measures.items(), ("full", "none"), strict=False):
             for shares, look in looks.items():
-                rows = sorted(found[shares].items())
-                value, low, high = np.array([measure(row) for _, row in rows]).T
-                bars = np.nan_to_num([value - low, high - value])
-                label_ = f"{label}L2 at {shares[0]}/{100 - shares[0]}"
-                axes.errorbar(
-                    [x for x, _ in rows], value, bars, capsize=3, fillstyle=filled, label=label_, **look
-                )
+                pieces, rows = zip(*sorted(found[shares].items()), strict=True)
+                value, low, high = np.array([measure(row) for row in rows]).T
+                style = look | {"label": f"{what}L2 at {shares[0]}/{100 - shares[0]}", "fillstyle": filled}
+                axes.errorbar(pieces, value, np.nan_to_num([value - low, high - value]), capsize=3, **style)
+                shown += [*value, *(np.append(low, high) if shares == MAIN else ())]
+        # Bars of 50/50 may leave the axes: where sharing costs little, its worth in tokens is hardly known.
+        reach = 1.2 * np.nanmax(np.abs(np.array(shown) - level))
+        axes.set_ylim(max(level - reach, 0) if level else level - reach, level + reach)
         axes.axhline(level, color="0.5", linestyle=":", linewidth=1)
         axes.set(ylabel=name, xscale="log")
         axes.spines[["top", "right"]].set_visible(False)
@@ -337,8 +334,9 @@ def figure_pieces(figure, fitted: Fitted, size: str) -> None:
     for axes in panels[2:]:
         axes.set_xticks([*ticks], [*ticks.values()])
         axes.set_xlabel("pieces (embeddings, % of parameters)")
-        axes.xaxis.set_minor_locator(LogLocator(subs=()))
-    panels[3].legend(frameon=False)
+        axes.set_xlim(min(ticks) / 1.5, max(ticks) * 1.5)
+        axes.minorticks_off()
+    panels[3].legend(frameon=False, fontsize=8)
 
 
 FIGURES = {  # function, further arguments, inches

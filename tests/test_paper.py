@@ -402,13 +402,13 @@ def test_the_figure_of_pieces_has_means_over_seeds_and_the_share_of_the_embeddin
             own = {"name": "EN2", "tokens": tokens, "ppl": 20, "bits_per_byte": 1 + 2 * seed}
             facts["languages"] = [own | {"name": "EN1"}, own]
             write_run(tmp_path, f"{name}-{ratio}", 1e6, [20, 20], ratio=ratio, facts=facts, **law)
+    bits = 1 / math.log(20) * math.log(64 / 20)
     saved, worth, _, similar = figures.draw("pieces", fit([tmp_path])).axes
     less, inside = ({bars.get_label(): bars for bars in axes.containers} for axes in (saved, similar))
-    # Alone 1, 2, 3 bits, or 5, 6, 7, in the mix 1, 3, 5.
-    for label, mean in (("L2 at 90/10", -1), ("L2 at 50/50", 3)):
-        assert less[label].lines[0].get_xydata() == pytest.approx(np.array([[100, mean], [500, mean]]))
-        (segment, _) = less[label].lines[2][0].get_segments()
-        assert segment[:, 1] == pytest.approx(mean + 4.303 / 3**0.5 * np.array([-1, 1]), rel=1e-3)
+    # At 90/10 alone has 64, in the mix 20, which is 1 bit a byte.
+    assert less["L2 at 90/10"].lines[0].get_xydata() == pytest.approx(np.array([[100, bits], [500, bits]]))
+    ((low, high), *_) = (segment[:, 1] for segment in less["L2 at 90/10"].lines[2][0].get_segments())
+    assert low < bits < high
     assert inside["embeddings, L2 at 50/50"].lines[0].get_ydata() == pytest.approx([0.4, 0.4])
     assert inside["hidden states, L2 at 90/10"].lines[0].get_ydata() == pytest.approx([0.1, 0.1])
     assert [label.get_text() for label in similar.get_xticklabels()] == ["100\n(50%)", "500\n(50%)"]
