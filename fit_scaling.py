@@ -556,6 +556,11 @@ def controls(mix: Row, rows: list[Row], text: int) -> dict[str, list[Row]]:
     }
 
 
+def lowest(rows: list[Row]) -> np.ndarray:
+    """The lowest perplexity of these rows in each draw, nan where there are none."""
+    return np.min([row.drawn["ppl"] for row in rows] or [np.full(1 + RESAMPLES, np.nan)], axis=0)
+
+
 def of_the_best(ppl: np.ndarray, values: np.ndarray) -> Quantity:
     """A value of the mix with the lowest perplexity, corrected for having picked it; both are (mixes, draws).
 
@@ -590,16 +595,11 @@ def page(rows: list[Row], path: Path) -> str:
     groups, text = mixes_of_the_rarest(rows), ""
     figure = Figure(figsize=(5.5 * len(groups), 4.2), layout="constrained")
     for mixes, axes in zip(groups, figure.subplots(1, len(groups), squeeze=False)[0], strict=True):
-        first, lines, unknown = mixes[0], [], np.full(1 + RESAMPLES, np.nan)
+        first, lines = mixes[0], []
         meta = read_json(Path(first.result["data"]) / "meta.json")
         available = meta["languages"][first.source]["train"]["tokens"]
         beside = [controls(mix, rows, available) for mix in mixes]
-        ppl = {
-            name: np.array([
-                np.min([row.drawn["ppl"] for row in own[name]] or [unknown], axis=0) for own in beside
-            ])
-            for name in beside[0]
-        }  # fmt: skip
+        ppl = {name: np.array([lowest(own[name]) for own in beside]) for name in beside[0]}
         gains = {"noise - mix": ppl["noise"] - ppl["in the mix"]}
         gains["alone - mix"] = ppl["opponents"] - ppl["in the mix"]
         for i, mix in enumerate(mixes):

@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common import Parser, Progress, UserError, count, exclusive, number, read_json, run_script, write
 from data import Dataset, Language, Mixture, build_mixture
-from kernels import attention, cross_entropy
+from kernels import attention
 from model import GPT, SIZES, flops_per_token
 
 DEFAULT_DATA = Path("data/pydocs")
@@ -241,19 +241,13 @@ class Process(NamedTuple):
         if device == "mps":
             if not torch.backends.mps.is_available():
                 raise UserError("--device mps: PyTorch finds no GPU of Apple's on this machine")
-            cross_entropy.CHUNK_BYTES["mps"] = cross_entropy.CHUNK_BYTES["cuda"]
             return cls(rank, world, torch.device("mps"))
         if device != "cpu" and torch.cuda.is_available():
             torch.cuda.set_device(local)
             return cls(rank, world, torch.device("cuda", local))
         if device != "cpu" and gpu_out_of_reach():
-            wheel, ways = (
-                f"CUDA {torch.version.cuda} of this PyTorch",
-                "--device cpu or CUDA_VISIBLE_DEVICES=",
-            )
-            raise UserError(
-                f"the GPU's driver is missing or too old for the {wheel}; {ways} goes on without it"
-            )
+            problem = f"missing or too old for the CUDA {torch.version.cuda} of this PyTorch"
+            raise UserError(f"the GPU's driver is {problem}; --device cpu goes on without it")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         runs = int(os.environ.get("JOBS", "1"))  # that the scripts in runs/ start side by side
         torch.set_num_threads(max(1, cores // local_world // runs))  # torchrun's own default is one thread
@@ -463,9 +457,8 @@ class LanguageLosses:
 
     def __init__(self, names: list[str], process: Process):
         self.names, self.process = names, process
-        self.wide = (
-            torch.float32 if process.device.type == "mps" else torch.float64
-        )  # which Apple's GPUs lack
+        # Apple's GPUs have no float64.
+        self.wide = torch.float32 if process.device.type == "mps" else torch.float64
         self.sums = torch.zeros(len(names), 2, dtype=self.wide, device=process.device)  # nats and targets
 
     def add(self, languages: np.ndarray, losses: torch.Tensor) -> None:

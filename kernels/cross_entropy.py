@@ -23,9 +23,11 @@ from kernels import tl, triton, triton_runs
 
 # Bytes of logits at a time: what a CPU's cache holds and what a GPU can spare; but for fewer tokens than
 # CHUNK_TOKENS, reading W and adding to dW would take too much of the time.
-CHUNK_BYTES, CHUNK_TOKENS = {"cpu": 2**23, "cuda": 2**30}, 1024
-CHUNK_ROWS = {"cpu": 1, "cuda": 256}  # what a chunk is a multiple of: products of ragged matrices waste a GPU
-CACHE_BYTES = {"cpu": 2**20, "cuda": 2**28}  # of float32 logits whose softmax PyTorch takes at a time
+CHUNK_BYTES, CHUNK_TOKENS = {"cpu": 2**23, "cuda": 2**30, "mps": 2**30}, 1024
+# What a chunk is a multiple of: products of ragged matrices waste a GPU.
+CHUNK_ROWS = {"cpu": 1, "cuda": 256, "mps": 256}
+# Bytes of float32 logits whose softmax PyTorch takes at a time.
+CACHE_BYTES = {"cpu": 2**20, "cuda": 2**28, "mps": 2**28}
 # What G is multiplied by while it is fp16, which knows nothing between 0 and 6e-8. A loss scale, applied in
 # the backward pass, comes too late: ids of another language, of probability 1e-8, would learn nothing.
 FP16_SCALE = 2.0**10
@@ -173,9 +175,8 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: 
             part.copy_(softmax if scale == 1 else softmax.mul_(scale))
     losses -= answers
     if wanted:
-        logits[torch.arange(len(logits), device=logits.device), targets] = (losses.neg().expm1() * scale).to(
-            logits.dtype
-        )
+        each = torch.arange(len(logits), device=logits.device)
+        logits[each, targets] = (losses.neg().expm1() * scale).to(logits.dtype)
 
 
 # A program looks at DEPTH x LANES ids together; 8 lanes a thread are 16 bytes of bf16, the widest load.

@@ -124,10 +124,11 @@ train_and_evaluate() { # OUT COMMAND...
         grep -h 'PPL' "$out.log" | sed 's/.*scoring //' | cut -d'|' -f1-2 | tr '\n' ' ')"
 }
 
+announce() { # ARGUMENTS of the script: how long it will take, by the speed of this machine
+    [ -n "$DRY" ] || DRY=1 bash "$0" "$@" | python -m paper.plan | tail -n 2 || true
+}
 [ -z "$DRY" ] || [ "$JOBS" = 1 ] || echo "# $JOBS runs side by side"
-case $DRY$(basename "$0") in # what is to come, by the speed of this machine
-table* | figure* | demo* | pieces*) DRY=1 bash "$0" "$@" | python -m paper.plan | tail -n 2 || true ;;
-esac
+case $(basename "$0") in table* | figure* | demo* | pieces*) announce "$@" ;; esac
 
 trap 'kill ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true' EXIT # each saves what it has
 

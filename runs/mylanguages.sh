@@ -64,7 +64,7 @@ mixes() { # NAME TIMES SHARES REST RARE: each mix, its length in units of 1x, an
 
 NAME=$(IFS=- && echo "${languages[*]}") DATA=data/$(IFS=- && echo "${languages[*]}")
 RAREST=${languages[$# - 1]} PAGE=${RESULTS:-$OUT}/mylanguages-$NAME
-[ -n "$DRY" ] || DRY=1 bash "$0" "$@" | python -m paper.plan
+announce "$@"
 also python data.py --name "$NAME" "${texts[@]}" $PIECES --placebo ${HOLD_OUT:+--test-fraction "$HOLD_OUT"}
 for SEED in $SEEDS; do
     SUFFIX=$([ "$SEED" = 0 ] || echo "-seed$SEED")

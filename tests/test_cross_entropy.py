@@ -5,7 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+import evaluate
 from kernels import cross_entropy
 from kernels.cross_entropy import (
     FP16_SCALE,
@@ -196,6 +198,15 @@ def test_sums_are_the_same_by_way_of_a_product_of_16_bits_where_pytorch_has_noth
         cross_entropy.add_product(short, left.bfloat16(), right.bfloat16(), product.bfloat16(), begin)
     torch.testing.assert_close(wide, 2 * left @ right)
     torch.testing.assert_close(short, wide, rtol=0.05, atol=0.05)
+
+
+def test_every_device_that_a_run_may_name_has_its_row_in_each_table():
+    tables = (cross_entropy.CHUNK_BYTES, cross_entropy.CHUNK_ROWS, cross_entropy.CACHE_BYTES)
+    for table in (*tables, evaluate.BATCH_TOKENS, evaluate.ARITHMETIC):
+        assert set(table) == {"cpu", "cuda", "mps"}
+    with FakeTensorMode():  # knows devices by name
+        like = torch.empty(1, device="mps")
+        assert cross_entropy.chunk_tokens(50_000, 163_840, like) % 256 == 0
 
 
 class PlainGPT(GPT):
