@@ -128,6 +128,7 @@ def split_documents(path: Path, recipe: dict) -> Iterator[tuple[str, str, str]]:
             place = int.from_bytes(hashlib.sha256(f"{recipe['seed']}/{name}".encode()).digest()[:8], "big")
             fate = "test" if place < recipe["test_fraction"] * 2**64 else "train"
             seen.add(digest)
+            cleaned = cleaned[: recipe.get("test_characters")] if fate == "test" else cleaned
         yield fate, name, cleaned
 
 
@@ -599,6 +600,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--vocab-size", type=number(int, 512, 65536), help="pieces at most (16384)")
     parser.add_argument("--placebo", action="store_true", help="add a language `noise` (pydocs: always)")
     parser.add_argument("--test-fraction", type=number(float, 0, 1), help="held out (0.02; pydocs: 0.01)")
+    parser.add_argument("--test-characters", type=number(int, 64), help="at most, of each of those (all)")
     parser.add_argument("--seed", type=number(int, 0), default=0, help="of what is held out (%(default)s)")
     parser.add_argument("--describe", type=Path, metavar="DIR", help="say what a prepared folder holds")
     parser.add_argument("--verify", type=Path, metavar="DIR", help="check a prepared folder's hashes")
@@ -618,6 +620,7 @@ def main(arguments: list[str] | None = None) -> None:
         "vocab_size": args.vocab_size or 16384,
         "placebo": args.placebo or pydocs,
         "test_fraction": args.test_fraction or (0.01 if pydocs else 0.02),
+        "test_characters": args.test_characters,
         "seed": args.seed,
         "max_tokens": args.max_tokens if args.corpus == "books" else None,
     }

@@ -21,11 +21,13 @@ SCALE=${SCALE:-cpu} SEED=${SEED:-0} GPUS=${GPUS:-1} DRY=${DRY:-} NOVELS=${NOVELS
 
 # What a scale is. LADDER: monolingual runs for the law, in units of 1x; SIZES: models of the figures by size.
 NOVEL_DATA=$([ -n "$NOVELS" ] && echo novels || echo eltec)
+NOVELS_TEST="" # of the novels, one in fifty by default
 case $SCALE in
 cpu) # 4x is 20 of the 20.4 million characters of pydocs: no row of Table 1 reads a text twice
     STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_RECIPE=${RECIPE:-} BEST_BATCH=4
     OTHER_RECIPE="--batch 8 --learning-rate 1e-3 --warmup 100" # as pico's, but for the rate
     LADDER="1 0.5 0.4 0.3 0.2 0.1" REAL_LADDER=$LADDER OTHER_LADDER=$LADDER
+    NOVELS_TEST="--test-fraction 0.1 --test-characters 20000" # of more novels, so much that it takes seconds
     CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-char PIECES="--pieces char" OUT=${OUT:-out} JOBS_BY_DEFAULT=2
     ;;
 gpu) # 1x is one and a half passes over the English novels, 3x four and a half, more than which teaches little
@@ -58,8 +60,8 @@ corpus() { # clones|real: the text of what follows, prepared if it is not there
     case $name in
     pydocs) also python data.py ;;
     books) also python data.py --corpus books --max-tokens 5e9 ;;
-    eltec*) also python data.py --corpus eltec --name "$name" $PIECES ;;
-    novels*) also python data.py --name "$name" --text "en=$NOVELS/en" --text "fr=$NOVELS/fr" $PIECES ;;
+    eltec*) also python data.py --corpus eltec --name "$name" $PIECES $NOVELS_TEST ;;
+    novels*) also python data.py --name "$name" --text "en=$NOVELS/en" --text "fr=$NOVELS/fr" $PIECES $NOVELS_TEST ;;
     esac
 }
 

@@ -133,6 +133,16 @@ def test_a_document_stays_on_its_side_when_others_are_added(tmp_path, documents)
     assert (many["stub"], many["again"]) == ("too short", "copy of another")
 
 
+def test_of_a_held_out_document_only_the_beginning_may_be_kept(tmp_path, documents):
+    path = write_documents(tmp_path / "all.jsonl", documents)
+    whole = list(data.split_documents(path, RECIPE))
+    for (fate, name, text), short in zip(
+        whole, data.split_documents(path, RECIPE | {"test_characters": 100}), strict=True
+    ):
+        assert short == (fate, name, text[:100] if fate == "test" else text)
+    assert any(fate == "test" and len(text) > 100 for fate, _, text in whole)
+
+
 # --- tokeniser ------------------------------------------------------------------------------------
 
 
