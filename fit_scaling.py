@@ -11,7 +11,9 @@ inverted, how many tokens it needs for a perplexity (MLTE). Token efficiency, TE
 language seen, is what one token was worth: above 1, other languages helped. Were all languages one it would
 be 1 / share, and the gain per foreign token, (MLTE - tokens) / tokens of the others, 1 whatever the share.
 
-At the paper's scale b is positive, and 1 / c a perplexity that no text improves on. On little text b < 0.
+At the paper's scale b is positive, and 1 / c a perplexity that no text improves on. Small models on little
+text first learn nothing for a while, then fast: no power law, and b would be negative. There both are read
+off straight lines of log PPL over log tokens, from each monolingual run to the next.
 """
 
 import json
@@ -40,6 +42,7 @@ LADDERS = {  # which monolingual runs are the yardstick, and in what else they m
     "steps": ("of as many steps, whatever their batch", NOT_OF_THE_LAW - {"steps"} | {"batch"}),
     "best": ("that are the best of their length", NOT_OF_THE_LAW | {"batch", "learning_rate", "warmup"}),
 }
+YARDSTICKS = ("law", "paper", "lines")  # by errors of log PPL, or, as the paper does, of 1 / PPL
 NEAR = 1.5  # further outside the fitted range than by this factor the law says no number
 
 
@@ -69,6 +72,43 @@ class Law(NamedTuple):
     def covers(self, tokens: float) -> bool:
         """Whether `tokens` lies within the fitted range, give or take a twentieth."""
         return self.fewest / 1.05 <= tokens <= self.most * 1.05
+
+
+class Lines(NamedTuple):
+    """Straight lines of log PPL over log tokens, from one run to the next; the outer ones go on."""
+
+    log_tokens: np.ndarray  # (points,), rising
+    logs: np.ndarray  # (points,) or (sets, points), falling
+    fewest: float
+    most: float
+
+    @classmethod
+    def through(cls, tokens: np.ndarray, logs: np.ndarray) -> "Lines":
+        """Lines through (points,) tokens and (..., points) logs of PPL; more text never makes one worse."""
+        order = np.argsort(tokens)
+        falling = np.minimum.accumulate(logs[..., order], -1) - 1e-9 * np.arange(len(order))
+        return cls(np.log(tokens[order]), falling, float(min(tokens)), float(max(tokens)))
+
+    def perplexity(self, tokens):
+        """MLPE, as of the law."""
+        return np.exp(along(np.log(tokens), self.log_tokens, self.logs))
+
+    def tokens(self, perplexity):
+        """MLTE, as of the law."""
+        with np.errstate(over="ignore"):  # beyond a flat end
+            return np.exp(along(-np.log(perplexity), -self.logs, self.log_tokens))
+
+    covers = Law.covers
+
+
+def along(x, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+    """The lines through (..., points) xs, rising, and ys, at each x (...)."""
+    x = np.asarray(x, float)[..., None]
+    segment = (x >= xs[..., 1:-1]).sum(-1, keepdims=True)
+    shape = (*np.broadcast_shapes(segment.shape[:-1], ys.shape[:-1]), xs.shape[-1])
+    segment, xs, ys = (np.broadcast_to(part, (*shape[:-1], part.shape[-1])) for part in (segment, xs, ys))
+    x0, x1, y0, y1 = (np.take_along_axis(part, segment + i, -1) for part in (xs, ys) for i in (0, 1))
+    return (y0 + (x - x0) * (y1 - y0) / (x1 - x0))[..., 0]
 
 
 def bend(b: np.ndarray, log_x: np.ndarray) -> np.ndarray:
@@ -115,13 +155,16 @@ def fit_laws(tokens: np.ndarray, perplexities: np.ndarray, paper_fit: bool = Fal
     return Law(slope / b * np.exp(b * middle), b, level + slope / b, float(min(tokens)), float(max(tokens)))
 
 
-def fit_law(tokens, perplexities, paper_fit: bool = False) -> Law:
-    """The law of one set of runs."""
+def fit_law(tokens, perplexities, yardstick: str | None = None) -> Law | Lines:
+    """One of YARDSTICKS for one set of runs; by default lines where the law would have b < 0."""
+    tokens, perplexities = np.array(tokens), np.array(perplexities)
     if (lengths := len(set(tokens))) < 3:
         raise UserError(f"found {lengths} lengths of monolingual runs (train.py --ratio 1), expected three")
-    law = fit_laws(np.array(tokens), np.array(perplexities)[None], paper_fit)
+    law = fit_laws(tokens, perplexities[None], yardstick == "paper")
     if not np.isfinite(law.a[0]):
         raise UserError("perplexities of the monolingual runs do not fall as their tokens grow")
+    if (yardstick or ("law" if law.b[0] > 0 else "lines")) == "lines":
+        return Lines.through(tokens, np.log(perplexities))
     return law._replace(a=float(law.a[0]), b=float(law.b[0]), c=float(law.c[0]))
 
 
@@ -134,7 +177,7 @@ class Measured(NamedTuple):
     tokens: float
     perplexities: dict[int, float]  # by seed
     error: float = 0.0  # relative standard error over the test documents
-    mixed: bool = False  # of a run of several languages, which differs more from seed to seed
+    kind: int = 0  # 1 in a mix, 2 with less than 40% of one: these differ ever more from seed to seed
 
     @property
     def logs(self) -> np.ndarray:
@@ -147,25 +190,29 @@ class Measured(NamedTuple):
         return math.exp(self.logs.mean())
 
 
-def resample(law: Law | None, points: list[Measured], rows: list[Measured], paper_fit=False, seed=0):
+def resample(law: Law | Lines | None, points: list[Measured], rows: list[Measured], paper_fit=False, seed=0):
     """How the law and the rows might have come out, had the same experiments been done again.
 
     log PPL = log law(tokens) + misfit of the number of tokens + noise of the run, both normal:
 
     * Noise is a run's own and averages out over seeds: its variance is that within rows of several seeds, by
-      itself for mixed ones.
+      itself for each kind.
     * Misfit, the law being but a formula, is the same for all seeds. How far n points lie off the law, with
       n - 3 degrees of freedom, is both; where nothing has a second seed, rows are as far off as points.
+      Lines meet their points. How far those lie off the line of their two neighbours, n - 2 degrees, is noise
+      and the curve's bend; between two points a bend is off its chord by a quarter of that.
     * Degrees of freedom are few, so variances are uncertain and drawn, too (chi-squared, as in a t test).
     * Documents: one draw moves each perplexity by its own standard error, as if all runs found the same ones
       hard. What is hard for all cancels in TEff.
 
-    Returns a Law of (1 + RESAMPLES,) arrays and two of (rows, 1 + RESAMPLES) perplexities, the second without
+    Returns a law of (1 + RESAMPLES,) sets and two of (rows, 1 + RESAMPLES) perplexities, the second without
     the draw of documents. First comes what was found; without a fourth point all others are nan. Where there
     is no law it is None, as `law` and its points are.
     """
+    bent = isinstance(law, Lines)
+    points = sorted(points, key=lambda point: point.tokens)
+    tokens = np.array([point.tokens for point in points])
     found = np.array([point.logs.mean() for point in points])
-    expected = np.log([law.perplexity(point.tokens) for point in points])
     random = np.random.default_rng(seed)
     documents = np.append(0, random.standard_normal(RESAMPLES))  # 0: as it was found
 
@@ -178,22 +225,33 @@ def resample(law: Law | None, points: list[Measured], rows: list[Measured], pape
         which = np.array([run.tokens, *run.perplexities.values()]).view(np.uint32)
         return np.random.default_rng([seed, what, *which]).standard_normal(1 + RESAMPLES)
 
-    freedom = len(points) - 3 if np.isfinite(expected).all() else 0
-    off_the_law = deviation(((found - expected) ** 2).sum(), freedom)
-    noise = [off_the_law, off_the_law]  # of monolingual runs, of mixed ones
-    for mixed in (False, True):
-        within = [row.logs - row.logs.mean() for row in rows if row.mixed == mixed]
+    if bent:
+        inner = [Lines.through(np.delete(tokens, i), np.delete(found, i)) for i in range(1, len(points) - 1)]
+        off = found[1:-1] - np.log(
+            [lines.perplexity(n) for lines, n in zip(inner, tokens[1:-1], strict=True)]
+        )
+        expected, freedom = found, len(off)
+    else:
+        expected = np.log([law.perplexity(n) for n in tokens])
+        off, freedom = found - expected, len(points) - 3 if np.isfinite(expected).all() else 0
+    off_the_law = deviation((off**2).sum(), freedom)
+    noise = [off_the_law] * 3  # of each kind
+    for kind in range(3):
+        within = [row.logs - row.logs.mean() for row in rows if row.kind == kind]
         if seeds := sum(len(logs) - 1 for logs in within):
-            noise[mixed] = deviation(sum((logs**2).sum() for logs in within), seeds)
+            noise[kind] = deviation(sum((logs**2).sum() for logs in within), seeds)
 
-    same = [row.logs.mean() + noise[row.mixed] / math.sqrt(len(row.logs)) * chance(row, 1) for row in rows]
+    same = [row.logs.mean() + noise[row.kind] / math.sqrt(len(row.logs)) * chance(row, 1) for row in rows]
     moved = [logs + row.error * documents for logs, row in zip(same, rows, strict=True)]
     moved, same = (np.exp(np.clip(logs, 0, LARGEST_LOG)) for logs in (moved, same))
     if law is None:
         return None, moved, same
-    moved_points = [off_the_law * chance(point, 0) + point.error * documents for point in points]
-    sets = np.exp(np.clip(np.vstack([found, (expected + np.transpose(moved_points))[1:]]), 0, LARGEST_LOG))
-    return fit_laws(np.array([point.tokens for point in points]), sets, paper_fit), moved, same
+    moved_points = []
+    for point in points:
+        own = np.hypot(off_the_law / 4, noise[0] / math.sqrt(len(point.logs))) if bent else off_the_law
+        moved_points.append(own * chance(point, 0) + point.error * documents)
+    sets = np.clip(np.vstack([found, (expected + np.transpose(moved_points))[1:]]), 0, LARGEST_LOG)
+    return Lines.through(tokens, sets) if bent else fit_laws(tokens, np.exp(sets), paper_fit), moved, same
 
 
 class Quantity(NamedTuple):
@@ -257,7 +315,7 @@ class Row(NamedTuple):
     ppl: Quantity  # the interval is for a comparison with other runs on the same test text
     found: Measured  # by seed
     drawn: dict[str, np.ndarray]  # as ppl and the following: what was found, then what might have been
-    law: Law | None = None
+    law: Law | Lines | None = None
     mlpe: Quantity = Quantity(math.nan)  # only where the law is not extrapolated
     mlte: Quantity = Quantity(math.nan)
     token_efficiency: Quantity = Quantity(math.nan)  # MLTE / tokens seen
@@ -306,8 +364,8 @@ def compare_rows(one: Row, other: Row, measure: str) -> Quantity:
 class Fitted(NamedTuple):
     """All that is known of some folders of runs."""
 
-    laws: dict[LawKey, Law]
-    exponents: dict[LawKey, Quantity]  # b
+    laws: dict[LawKey, Law | Lines]
+    exponents: dict[LawKey, Quantity]  # b, of those that are a Law
     points: dict[LawKey, list[Measured]]
     rows: list[Row]
     ladder: str  # of LADDERS
@@ -364,12 +422,14 @@ def row_of(group: list[dict], position: int) -> Row:
     first, share = group[0], tokens / group[0]["tokens"]
     run = first["run"] if len(group) == 1 else f"{first['name']} ({len(group)} seeds)"
     alone = len(first["languages"]) == 1
-    found = Measured(tokens, perplexities, sum(errors) / len(errors), mixed=not alone)
+    found = Measured(tokens, perplexities, sum(errors) / len(errors), 0 if alone else 1 + (share < 0.4))
     ppl, name = np.append(found.ppl, np.full(RESAMPLES, np.nan)), entries[0]["name"]
     return Row(run, name, group, position, alone, tokens, share, quantity(ppl), found, {"ppl": ppl})
 
 
-def with_law(row: Row, law: Law | None, laws, perplexities: np.ndarray, same_documents: np.ndarray) -> Row:
+def with_law(
+    row: Row, law: Law | Lines | None, laws, perplexities: np.ndarray, same_documents: np.ndarray
+) -> Row:
     """A row and what its law says of it; the last three are found and drawn, as of `resample`."""
     found = {"ppl": same_documents}
     if law and row.seen:
@@ -386,7 +446,7 @@ def best_of_each_length(points: list[Measured]) -> list[Measured]:
 
 
 def fit(
-    folders: list[Path], ladder: str = "best", paper_fit: bool = False, law_needed: bool = True
+    folders: list[Path], ladder: str = "best", yardstick: str | None = None, law_needed: bool = True
 ) -> Fitted:
     """Read the folders, fit the laws, and work out every row."""
     groups = experiments(collect(folders))
@@ -399,19 +459,21 @@ def fit(
     laws, exponents, points = {}, {}, {}
     for key, numbers in by_law.items():
         own = [rows[number] for number in numbers]
-        yardstick = [row.found for row in own if row.monolingual]
+        alone = [row.found for row in own if row.monolingual]
         if ladder == "best":  # some by luck, which counts against the mixed runs
-            yardstick = best_of_each_length(yardstick)
+            alone = best_of_each_length(alone)
         try:
-            law = fit_law([run.tokens for run in yardstick], [run.ppl for run in yardstick], paper_fit)
+            law = fit_law([run.tokens for run in alone], [run.ppl for run in alone], yardstick)
         except UserError as error:
             reason = f"no law for {key.size}, {key.source} from runs {LADDERS[ladder][0]}: {error}"
             if not own[-1].monolingual and key.source != "noise":  # the placebo, which nobody reads alone
                 print(reason)
-            law, yardstick = None, []
-        drawn, *perplexities = resample(law, yardstick, [row.found for row in own], paper_fit)
+            law, alone = None, []
+        drawn, *perplexities = resample(law, alone, [row.found for row in own], yardstick == "paper")
         if law:
-            laws[key], exponents[key], points[key] = law, quantity(drawn.b), yardstick
+            laws[key], points[key] = law, alone
+        if isinstance(law, Law):
+            exponents[key] = quantity(drawn.b)
         for number, *of_row in zip(numbers, *perplexities, strict=True):
             rows[number] = with_law(rows[number], law, drawn, *of_row)
     if law_needed and not laws:
@@ -453,18 +515,21 @@ def table(fitted: Fitted) -> str:
         lines.append((*what, alone, row.text("token_efficiency"), ceiling, row.text("gain")))
     text = markdown(COLUMNS, lines, 2) + "\n"
     for key, name in names_of(fitted.laws).items():
-        law, exponent, runs = fitted.laws[key], fitted.exponents[key], len(fitted.points[key])
-        formula = f"{law.c:.4g} {'-+'[law.a < 0]} {abs(law.a):.4g} * (tokens / 1.2e9)^{-law.b:.4g}"
+        law, exponent, runs = fitted.laws[key], fitted.exponents.get(key), len(fitted.points[key])
         tokens = f"{count(law.fewest)} to {count(law.most)} tokens"
-        text += f"Law of {name}: 1/PPL = {formula}; b = {exponent.text(3)}.\n"
-        text += f"Fitted on {runs} monolingual runs {LADDERS[fitted.ladder][0]}, {tokens}.\n"
-        if math.isnan(exponent.low):
+        if exponent:
+            formula = f"{law.c:.4g} {'-+'[law.a < 0]} {abs(law.a):.4g} * (tokens / 1.2e9)^{-law.b:.4g}"
+            text += f"Law of {name}: 1/PPL = {formula}; b = {exponent.text(3)}.\nFitted on"
+        else:
+            text += f"For {name}, straight lines of log PPL over log tokens between"
+        text += f" {runs} monolingual runs {LADDERS[fitted.ladder][0]}, {tokens}.\n"
+        if exponent and math.isnan(exponent.low):
             text += "No intervals: they need a fourth run, and a law that has a perplexity for each.\n"
     return text + EXPLANATION
 
 
 def draw(fitted: Fitted, path: Path) -> None:
-    """Left: perplexity against tokens of the language, and the laws. Right: token efficiency."""
+    """Left: perplexity against tokens of the language, and the laws. Right: TEff and its ceiling."""
     mixed = [row for row in fitted.rows if not row.monolingual]
     runs = list(dict.fromkeys(row.run for row in mixed))
     colours = [f"C{runs.index(row.run) % 10}" for row in mixed]
@@ -488,15 +553,20 @@ def draw(fitted: Fitted, path: Path) -> None:
     if fitted.laws:
         left.legend(frameon=False)
 
-    labels = [row.text("token_efficiency") for row in mixed]
-    known = [label[0].isdigit() for label in labels]  # "> 5.00" has no bar
-    value, low, high = np.where(known, np.array([row.token_efficiency for row in mixed]).reshape(-1, 3).T, 0)
-    longest = max([1.0, *value])
-    high = np.minimum(high, 3 * longest)  # an interval that is far longer, or without end, leaves the axes
-    bars = right.barh(range(len(mixed)), value, color=colours, xerr=[value - low, high - value])
-    right.bar_label(bars, np.where(known, "", labels))
+    for place, (row, colour) in enumerate(zip(mixed, colours, strict=True)):
+        right.plot(1 / row.share if row.share else 1, place, "|", color="0.4", markersize=14)
+        label, (value, low, high) = row.text("token_efficiency"), row.token_efficiency
+        if label[0].isdigit():
+            ends = [[value - max(low, 1e-3)], [min(high, 1e3) - value]]  # of a logarithmic axis
+            right.errorbar(value, place, xerr=ends, fmt="D", color=colour, capsize=3)
+        else:  # nothing known, or only "> 5.00"
+            right.text(1.1, place, label, va="center")
     right.set_yticks(range(len(mixed)), [f"{row.run}: {row.language}" for row in mixed])
-    right.set(xlabel="TEff: worth of one token, monolingual = 1", xlim=(0, 2.2 * longest))
+    most = 1.3 * max([2.0, *(1 / row.share for row in mixed if row.share)])
+    right.set(
+        xlabel="TEff: worth of one token; | all that sharing could give", xscale="log", xlim=(0.3, most)
+    )
+    right.xaxis.set(minor_locator=LogLocator(subs=(2, 5)), major_formatter="{x:g}", minor_formatter="{x:g}")
     right.axvline(1, color="0.4", linestyle=":")
     right.invert_yaxis()
     write(path, figure)
@@ -636,19 +706,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
     parser.add_argument("--out", type=Path, help="where table, laws and figure go (the first folder)")
     parser.add_argument("--ladder", choices=LADDERS, default="best", help="monolingual runs to fit (best)")
-    parser.add_argument("--paper-fit", action="store_true", help="least squares of 1 / PPL, not of its log")
+    parser.add_argument("--yardstick", choices=YARDSTICKS, help="(law where its b > 0, else lines)")
     parser.add_argument("--recommend", action="store_true", help="also page.md: the mix for the rarest")
     args = parser.parse_args(arguments)
-    fitted = fit(args.folders, args.ladder, args.paper_fit, law_needed=not args.recommend)
+    fitted = fit(args.folders, args.ladder, args.yardstick, law_needed=not args.recommend)
     text, out = table(fitted), args.out or args.folders[0]
     if args.recommend:
         text = page(fitted.rows, out / "page.png") + text
     laws = []
     for key, law in fitted.laws.items():
         points = [point._asdict() for point in fitted.points[key]]
-        own = {"source": key.source, "b_95": fitted.exponents[key][1:], "points": points}
-        laws.append(json.loads(key.recipe) | law._asdict() | own)
-    how = {"law": "1 / PPL = c - a * (tokens / 1.2e9)^-b", "ladder": args.ladder, "paper_fit": args.paper_fit}
+        own = {"source": key.source, "fewest": law.fewest, "most": law.most, "points": points}
+        if exponent := fitted.exponents.get(key):
+            own |= law._asdict() | {"b_95": exponent[1:]}
+        laws.append(json.loads(key.recipe) | own)
+    how = {"law": "1 / PPL = c - a * (tokens / 1.2e9)^-b, where a, b, c are given, else lines between points"}
+    how |= {"ladder": args.ladder, "yardstick": args.yardstick}
     write(out / ("page.md" if args.recommend else "table.md"), text)
     write(out / "laws.json", how | {"laws": laws})
     draw(fitted, out / "figure.png")

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from common import UserError, write
 from fit_scaling import (
     RESAMPLES,
     Law,
+    Lines,
     Measured,
     Quantity,
     compare_rows,
@@ -52,30 +54,30 @@ def test_mlte_inverts_mlpe(law, tokens):
 @given(LAWS)
 def test_a_known_law_is_found_again(law):
     tokens = np.geomspace(1e8, 1e10, 6)
-    found = fit_law(list(tokens), [law.perplexity(n) for n in tokens])
+    found = fit_law(list(tokens), [law.perplexity(n) for n in tokens], "law")
     assert (found.fewest, found.most) == pytest.approx((1e8, 1e10))
     for n in (1e8, 5e8, 3e9, 1e10):
         assert found.perplexity(n) == pytest.approx(law.perplexity(n), rel=1e-5)
     assert found.b == pytest.approx(law.b, abs=0.01)
 
 
-@pytest.mark.parametrize("paper_fit", [False, True])
+@pytest.mark.parametrize("yardstick", ["law", "paper"])
 @pytest.mark.parametrize("law", [PAPERS, YOUNG])
-def test_no_other_law_is_closer_to_noisy_runs(law, paper_fit):
+def test_no_other_law_is_closer_to_noisy_runs(law, yardstick):
     """Closer in percent of the perplexity, or in 1 / PPL; against NumPy's least squares for each exponent."""
     tokens = np.geomspace(law.fewest, law.most, 7)
     y = np.exp(0.02 * np.random.default_rng(0).standard_normal(7)) / law.perplexity(tokens)
-    scale = np.ones(7) if paper_fit else 1 / y
+    scale = np.ones(7) if yardstick == "paper" else 1 / y
 
     def squares(b: float) -> float:
         columns = np.stack([np.ones(7), (tokens / ONE) ** -b], axis=1) * scale[:, None]
         return float(((columns @ np.linalg.lstsq(columns, y * scale, rcond=None)[0] - y * scale) ** 2).sum())
 
-    found = fit_law(tokens, 1 / y, paper_fit)
+    found = fit_law(tokens, 1 / y, yardstick)
     ours = float((((1 / found.perplexity(tokens) - y) * scale) ** 2).sum())
     assert ours == pytest.approx(squares(found.b), rel=1e-6)
     assert ours <= min(squares(found.b + step) for step in np.linspace(-3, 3, 601)) * 1.000001
-    if not paper_fit:
+    if yardstick == "law":
         off = np.log(found.perplexity(tokens) * y)
         assert ours == pytest.approx((off**2).sum(), rel=0.02)
 
@@ -98,6 +100,19 @@ def test_perplexities_that_do_not_fall_have_no_law():
         fit_law([1e8, 1e8, 2e8], [50, 50, 40])
 
 
+def test_where_perplexity_falls_ever_faster_lines_from_run_to_run_are_the_yardstick():
+    tokens, ppl = np.array([1e6, 5e5, 2e6, 4e6]), np.array([14.0, 15.0, 9.0, 6.0])
+    assert isinstance(fit_law([1e8, 2e8, 4e8], [70, 60, 55]), Law)
+    lines = fit_law(tokens, ppl)
+    assert lines.perplexity(tokens) == pytest.approx(ppl)
+    assert lines.tokens(ppl) == pytest.approx(tokens)
+    assert lines.perplexity(2**0.5 * 2e6) == pytest.approx(54**0.5)  # half way
+    assert lines.perplexity(8e6) == pytest.approx(4)  # on from the last run
+    several = Lines.through(tokens, np.log([ppl, [9.0, 15, 14, 6]]))  # of the second, 2M did no harm
+    assert several.perplexity(2e6) == pytest.approx([9, 9])
+    assert several.tokens(np.array([6.0, 6.0])) == pytest.approx([4e6, 4e6])
+
+
 # --- how surely -----------------------------------------------------------------------------------
 
 
@@ -115,9 +130,9 @@ def points_of(law: Law, count: int, random, misfit=0.0, **more) -> list[Measured
     return [run_on(law, n, n, random, misfit=misfit * random.standard_normal(), **more) for n in tokens]
 
 
-def efficiencies(points: list[Measured], *rows: Measured, seed: int = 0) -> list[np.ndarray]:
+def efficiencies(points: list[Measured], *rows: Measured, seed=0, yardstick="law") -> list[np.ndarray]:
     """TEff of rows, as it was found and as it might have been."""
-    law = fit_law([point.tokens for point in points], [point.ppl for point in points])
+    law = fit_law([point.tokens for point in points], [point.ppl for point in points], yardstick)
     laws, perplexities, _ = resample(law, points, [*points, *rows], seed=seed)
     needed = [laws.tokens(drawn) for drawn in perplexities[len(points) :]]
     return [tokens / row.tokens for tokens, row in zip(needed, rows, strict=True)]
@@ -160,9 +175,40 @@ def test_95_of_100_intervals_cover_the_truth(law, count, seeds, misfit, noise, m
     assert (held <= 0.99 * trials).all(), held
 
 
+class Late(NamedTuple):
+    """Models that learn little for a while, then fast, then little: no power law."""
+
+    middle: float
+    width: float
+
+    def perplexity(self, tokens):
+        return 5 * 3 ** (1 / (1 + (tokens / self.middle) ** (1 / self.width)))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_of_lines_cover_the_truth(seeds, monkeypatch):
+    monkeypatch.setattr(fit_scaling, "RESAMPLES", 300)
+    random, held, trials = np.random.default_rng(2), np.zeros(3), 200
+    for number in range(trials):
+        curve = Late(random.uniform(1e6, 2e6), random.uniform(0.3, 0.6))
+        more = {"seeds": seeds, "error": 0.02, "common": 0.02 * random.standard_normal()}
+        lengths = np.array([0.5, 1, 1.5, 2, 2.5, 5]) * 1e6
+        points = [run_on(curve, n, n, random, noise=0.01, **more) for n in lengths]
+        cases = {(5e5, 1.4e6): (0.05, 2), (2.5e6, 2.2e6): (0.01, 1), (2.4e6, 2.2e6): (0.01, 1)}
+        rows = [
+            run_on(curve, *tokens, random, noise=noise, **more)._replace(kind=kind)
+            for tokens, (noise, kind) in cases.items()
+        ]
+        drawn = efficiencies(points, *rows, seed=number, yardstick="lines")
+        for place, ((seen, worth), one) in enumerate(zip(cases, drawn, strict=True)):
+            found = quantity(one)
+            held[place] += found.low <= worth / seen <= found.high
+    assert (0.9 * trials <= held).all(), held
+
+
 def test_an_interval_does_not_depend_on_what_else_is_in_the_table():
     points = points_of(YOUNG, 7, np.random.default_rng(7), noise=0.05)
-    law = fit_law([point.tokens for point in points], [point.ppl for point in points])
+    law = fit_law([point.tokens for point in points], [point.ppl for point in points], "law")
     row, other = Measured(6e5, {0: 60.0}, 0.02), Measured(6e5, {0: 61.0}, 0.02)
     laws, alone, _ = resample(law, points, [row])
     same_laws, among, same_documents = resample(law, points, [other, *points, row])
@@ -382,11 +428,11 @@ def test_the_paper_fits_1_over_ppl(table1, command):
     )
     tokens = [ONE * share for share in (0.05, 0.1, 0.5, 1, 3)]
     ppl = [26 if number == ONE / 2 else PAPERS.perplexity(number) for number in tokens]
-    for flags, paper_fit in (((), False), (("--paper-fit",), True)):
-        assert command(fit_scaling.main, table1, *flags)[0] == 0
+    for yardstick in ("law", "paper"):
+        assert command(fit_scaling.main, table1, "--yardstick", yardstick)[0] == 0
         found = json.loads((table1 / "laws.json").read_text())
-        assert found["paper_fit"] == paper_fit
-        assert found["laws"][0]["b"] == pytest.approx(fit_law(tokens, ppl, paper_fit).b)
+        assert found["yardstick"] == yardstick
+        assert found["laws"][0]["b"] == pytest.approx(fit_law(tokens, ppl, yardstick).b)
 
 
 @pytest.mark.parametrize(
@@ -622,11 +668,16 @@ def test_intervals_are_drawn_and_one_without_end_squeezes_nothing(table1, tmp_pa
         fit_scaling.draw(fitted._replace(rows=own), tmp_path / "figure.png")
     left, right = drawn[0].axes
     assert len(left.lines) == 2  # the law and its points
-    assert [bar.get_width() for bar in right.patches] == [1.5] * 5 + [0]
-    assert [text.get_text() for text in right.texts] == [""] * 5 + ["> 6.00"]
-    (whiskers,) = right.collections
-    begins, ends = np.array([segment[:, 0] for segment in whiskers.get_segments()[:5]]).T
+    marks = [container.lines[0].get_xdata()[0] for container in right.containers]
+    assert marks == [1.5] * 5
+    assert [text.get_text() for text in right.texts] == ["> 6.00"]
+    assert [
+        line.get_xdata()[0]
+        for line in right.lines
+        if line.get_marker() == "|" and line.get_markersize() == 14
+    ] == [1 / row.share for row in rows if not row.monolingual]
+    whiskers = [container.lines[2][0].get_segments()[0][:, 0] for container in right.containers]
+    begins, ends = np.array(whiskers).T
     assert begins == pytest.approx(np.ones(5))
     assert (ends > right.get_xlim()[1]).all()
-    assert right.get_xlim()[1] < 4
-    assert not drawn[-1].axes[1].patches
+    assert not drawn[-1].axes[1].containers
