@@ -568,7 +568,7 @@ def draw(fitted: Fitted, path: Path) -> None:
     )
     right.xaxis.set(minor_locator=LogLocator(subs=(2, 5)), major_formatter="{x:g}", minor_formatter="{x:g}")
     right.axvline(1, color="0.4", linestyle=":")
-    right.invert_yaxis()
+    right.set_ylim(len(mixed) - 0.5, -0.5)
     write(path, figure)
 
 
