@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Beyond the paper: is it the tokeniser? The same text in ever more pieces: clones at 50/50 and 90/10, three seeds each.
-# A step and a run read as many characters whatever the pieces are; English alone has batches of 1, with one seed also of 2.
+# Whatever the pieces, a run reads as many characters. Batches are those that do best, for the rare clone as for English alone.
 SCALE=cpu
 source "$(dirname "$0")/lib.sh"
 corpus clones
@@ -15,21 +15,17 @@ for SEED in 0 1 2; do
     RUNS+=("$FOLDER/50-50" "$FOLDER/90-10")
 
     into pieces
-    #     pieces, characters in one, sequences of a step
-    for row in "512 1.67 5" "1024 2.23 4" "2048 2.68 3" "4096 3.07 3"; do
-        read -r pieces each batch <<<"$row"
+    #     pieces, characters in one, batch of a mix, of English alone on half of it, on less
+    for row in "512 1.67 8 2 2" "1024 2.23 16 2 2" "2048 2.68 16 4 4" "4096 3.07 16 8 4"; do
+        read -r pieces each batch half less <<<"$row"
         DATA=data/pydocs-$pieces ONE=$(awk "BEGIN { print $CHARACTERS / $each }")
         [ -d "$DATA" ] || also python data.py --pieces bpe --vocab-size "$pieces" --name "pydocs-$pieces"
         run "$pieces-50-50" 1x --ratio 0.5 --batch "$batch"
         run "$pieces-90-10" 1x --ratio 0.9 --batch "$batch"
         RUNS+=("$FOLDER/$pieces-50-50" "$FOLDER/$pieces-90-10")
-        for times in 0.5 0.3 0.2 0.1 0.05 0.025; do # a rare clone can be worse than alone
-            run "$pieces-mono-${times}x" "${times}x" --ratio 1 --batch 1
-        done
-        if [ "$SEED" = 0 ]; then
-            run "$pieces-mono-0.5x-batch2" 0.5x --ratio 1 --batch 2
-            run "$pieces-mono-0.1x-batch2" 0.1x --ratio 1 --batch 2
-        fi
+        [ "$SEED" -lt 2 ] || continue
+        run "$pieces-mono-0.5x" 0.5x --ratio 1 --batch "$half"
+        for times in 0.3 0.2 0.1 0.05; do run "$pieces-mono-${times}x" "${times}x" --ratio 1 --batch "$less"; done
     done
 done
 
