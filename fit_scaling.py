@@ -103,12 +103,10 @@ class Lines(NamedTuple):
 
 def along(x, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     """The lines through (..., points) xs, rising, and ys, at each x (...)."""
-    x = np.asarray(x, float)[..., None]
-    segment = (x >= xs[..., 1:-1]).sum(-1, keepdims=True)
-    shape = (*np.broadcast_shapes(segment.shape[:-1], ys.shape[:-1]), xs.shape[-1])
-    segment, xs, ys = (np.broadcast_to(part, (*shape[:-1], part.shape[-1])) for part in (segment, xs, ys))
-    x0, x1, y0, y1 = (np.take_along_axis(part, segment + i, -1) for part in (xs, ys) for i in (0, 1))
-    return (y0 + (x - x0) * (y1 - y0) / (x1 - x0))[..., 0]
+    steps, place = np.diff(xs), np.arange(xs.shape[-1] - 1)
+    beyond = np.asarray(x, float)[..., None] - xs[..., :-1]
+    first, last = np.where(place == 0, -np.inf, 0), np.where(place == place[-1], np.inf, steps)
+    return ys[..., 0] + (beyond.clip(first, last) / steps * np.diff(ys)).sum(-1)
 
 
 def bend(b: np.ndarray, log_x: np.ndarray) -> np.ndarray:
@@ -163,7 +161,7 @@ def fit_law(tokens, perplexities, yardstick: str | None = None) -> Law | Lines:
     law = fit_laws(tokens, perplexities[None], yardstick == "paper")
     if not np.isfinite(law.a[0]):
         raise UserError("perplexities of the monolingual runs do not fall as their tokens grow")
-    if (yardstick or ("law" if law.b[0] > 0 else "lines")) == "lines":
+    if yardstick == "lines" or (not yardstick and law.b[0] < 0):
         return Lines.through(tokens, np.log(perplexities))
     return law._replace(a=float(law.a[0]), b=float(law.b[0]), c=float(law.c[0]))
 
@@ -199,15 +197,15 @@ def resample(law: Law | Lines | None, points: list[Measured], rows: list[Measure
       itself for each kind.
     * Misfit, the law being but a formula, is the same for all seeds. How far n points lie off the law, with
       n - 3 degrees of freedom, is both; where nothing has a second seed, rows are as far off as points.
-      Lines meet their points. How far those lie off the line of their two neighbours, n - 2 degrees, is noise
-      and the curve's bend; between two points a bend is off its chord by a quarter of that.
+      Lines meet their points, but not the bends between: a point is y'' / 2 * d1 * d2 off the line between
+      its neighbours, at distances d1 and d2, and the middle of a gap d is y'' / 2 * d^2 / 4 off its line.
     * Degrees of freedom are few, so variances are uncertain and drawn, too (chi-squared, as in a t test).
     * Documents: one draw moves each perplexity by its own standard error, as if all runs found the same ones
       hard. What is hard for all cancels in TEff.
 
     Returns a law of (1 + RESAMPLES,) sets and two of (rows, 1 + RESAMPLES) perplexities, the second without
-    the draw of documents. First comes what was found; without a fourth point all others are nan. Where there
-    is no law it is None, as `law` and its points are.
+    the draw of documents. First comes what was found; a law of three points leaves all others nan. Where
+    there is no law it is None, as `law` and its points are.
     """
     bent = isinstance(law, Lines)
     points = sorted(points, key=lambda point: point.tokens)
@@ -226,9 +224,10 @@ def resample(law: Law | Lines | None, points: list[Measured], rows: list[Measure
         return np.random.default_rng([seed, what, *which]).standard_normal(1 + RESAMPLES)
 
     if bent:
-        inner = [Lines.through(np.delete(tokens, i), np.delete(found, i)) for i in range(1, len(points) - 1)]
+        inner = range(1, len(points) - 1)
+        without = [Lines.through(np.delete(tokens, i), np.delete(found, i)) for i in inner]
         off = found[1:-1] - np.log(
-            [lines.perplexity(n) for lines, n in zip(inner, tokens[1:-1], strict=True)]
+            [lines.perplexity(tokens[i]) for i, lines in zip(inner, without, strict=True)]
         )
         expected, freedom = found, len(off)
     else:
@@ -246,12 +245,18 @@ def resample(law: Law | Lines | None, points: list[Measured], rows: list[Measure
     moved, same = (np.exp(np.clip(logs, 0, LARGEST_LOG)) for logs in (moved, same))
     if law is None:
         return None, moved, same
-    moved_points = []
-    for point in points:
-        own = np.hypot(off_the_law / 4, noise[0] / math.sqrt(len(point.logs))) if bent else off_the_law
-        moved_points.append(own * chance(point, 0) + point.error * documents)
-    sets = np.clip(np.vstack([found, (expected + np.transpose(moved_points))[1:]]), 0, LARGEST_LOG)
-    return Lines.through(tokens, sets) if bent else fit_laws(tokens, np.exp(sets), paper_fit), moved, same
+    sets = np.tile(expected[:, None], 1 + RESAMPLES)
+    for place, point in enumerate(points):
+        own = noise[0] / math.sqrt(len(point.logs)) if bent else off_the_law
+        sets[place] += own * chance(point, 0) + point.error * documents
+    sets[:, 0] = found
+    if not bent:
+        return fit_laws(tokens, np.exp(sets.clip(0, LARGEST_LOG)).T, paper_fit), moved, same
+    gaps = np.diff(np.log(tokens))
+    curvature = deviation(((off / (gaps[1:] * gaps[:-1])) ** 2).sum(), freedom)  # y'' / 2
+    bends = [curvature * gap**2 / 4 * chance(point, 2) for gap, point in zip(gaps, points[:-1], strict=True)]
+    middles, between = np.sqrt(tokens[1:] * tokens[:-1]), (sets[1:] + sets[:-1]) / 2 + bends
+    return Lines.through(np.append(tokens, middles), np.vstack([sets, between]).T), moved, same
 
 
 class Quantity(NamedTuple):
@@ -441,8 +446,11 @@ def with_law(
 
 def best_of_each_length(points: list[Measured]) -> list[Measured]:
     """Of runs on as many tokens, give or take a twentieth, that with the lowest perplexity."""
-    beside = [[run.ppl for run in points if abs(run.tokens / point.tokens - 1) < 0.05] for point in points]
-    return [point for point, ppls in zip(points, beside, strict=True) if point.ppl == min(ppls)]
+    best = []
+    for point in sorted(points, key=lambda point: point.ppl):
+        if all(abs(run.tokens / point.tokens - 1) >= 0.05 for run in best):
+            best.append(point)
+    return best
 
 
 def fit(
@@ -459,9 +467,8 @@ def fit(
     laws, exponents, points = {}, {}, {}
     for key, numbers in by_law.items():
         own = [rows[number] for number in numbers]
-        alone = [row.found for row in own if row.monolingual]
-        if ladder == "best":  # some by luck, which counts against the mixed runs
-            alone = best_of_each_length(alone)
+        # The best by luck, too, which counts against the mixed runs.
+        alone = best_of_each_length([row.found for row in own if row.monolingual])
         try:
             law = fit_law([run.tokens for run in alone], [run.ppl for run in alone], yardstick)
         except UserError as error:
@@ -488,9 +495,9 @@ EXPLANATION = """\
 PPL alone: of a monolingual model on as many tokens of it (MLPE); - where no such run is as short or as long.
 TEff: tokens that it needs for this PPL, per token of the language; above 1, others helped. At most: 1 / share
 of the run, were all one language. Gain: tokens that it needs more, per token of the others: 0 nothing is
-shared, 1 everything. * is outside the fitted range; far outside, only its end is known. TEff of the law's own
-runs tells how closely it fits. [95%] covers noise of runs, misfit and few points of the law, the choice
-of test documents; not what all runs share. Rows may differ although their intervals overlap.
+shared, 1 everything. * is outside the fitted range; far outside, only its end is known. TEff of a law's own
+runs tells how closely it fits; lines meet theirs. [95%] covers noise of runs, misfit and few points of the
+law, the choice of test documents; not what all runs share. Rows may differ although their intervals overlap.
 """
 
 
@@ -553,19 +560,23 @@ def draw(fitted: Fitted, path: Path) -> None:
     if fitted.laws:
         left.legend(frameon=False)
 
+    least = 0.3
     for place, (row, colour) in enumerate(zip(mixed, colours, strict=True)):
-        right.plot(1 / row.share if row.share else 1, place, "|", color="0.4", markersize=14)
+        right.plot(1 / row.share if row.share else math.nan, place, "|", color="0.4", markersize=14)
         label, (value, low, high) = row.text("token_efficiency"), row.token_efficiency
         if label[0].isdigit():
-            ends = [[value - max(low, 1e-3)], [min(high, 1e3) - value]]  # of a logarithmic axis
+            ends = [
+                [value - max(low, value / 1e3)],
+                [min(high, value * 1e3) - value],
+            ]  # its axis is logarithmic
+            least = min(least, 0.8 * value)
             right.errorbar(value, place, xerr=ends, fmt="D", color=colour, capsize=3)
         else:  # nothing known, or only "> 5.00"
             right.text(1.1, place, label, va="center")
     right.set_yticks(range(len(mixed)), [f"{row.run}: {row.language}" for row in mixed])
     most = 1.3 * max([2.0, *(1 / row.share for row in mixed if row.share)])
-    right.set(
-        xlabel="TEff: worth of one token; | all that sharing could give", xscale="log", xlim=(0.3, most)
-    )
+    right.set(xlabel="TEff: worth of one token; | all that sharing could give")
+    right.set(xscale="log", xlim=(least, most))
     right.xaxis.set(minor_locator=LogLocator(subs=(2, 5)), major_formatter="{x:g}", minor_formatter="{x:g}")
     right.axvline(1, color="0.4", linestyle=":")
     right.set_ylim(len(mixed) - 0.5, -0.5)
