@@ -12,8 +12,8 @@ language seen, is what one token was worth: above 1, other languages helped. Wer
 be 1 / share, and the gain per foreign token, (MLTE - tokens) / tokens of the others, 1 whatever the share.
 
 At the paper's scale b is positive, and 1 / c a perplexity that no text improves on. Small models on little
-text first learn nothing for a while, then fast: no power law, and b would be negative. There both are read
-off straight lines of log PPL over log tokens, from each monolingual run to the next.
+text first learn nothing for a while, then fast: no power law. Unless b is surely positive, both are read off
+straight lines of log PPL over log tokens, from each monolingual run to the next.
 """
 
 import json
@@ -154,14 +154,14 @@ def fit_laws(tokens: np.ndarray, perplexities: np.ndarray, paper_fit: bool = Fal
 
 
 def fit_law(tokens, perplexities, yardstick: str | None = None) -> Law | Lines:
-    """One of YARDSTICKS for one set of runs; by default lines where the law would have b < 0."""
+    """One of YARDSTICKS for one set of runs; by default the law."""
     tokens, perplexities = np.array(tokens), np.array(perplexities)
     if (lengths := len(set(tokens))) < 3:
         raise UserError(f"found {lengths} lengths of monolingual runs (train.py --ratio 1), expected three")
     law = fit_laws(tokens, perplexities[None], yardstick == "paper")
     if not np.isfinite(law.a[0]):
         raise UserError("perplexities of the monolingual runs do not fall as their tokens grow")
-    if yardstick == "lines" or (not yardstick and law.b[0] < 0):
+    if yardstick == "lines":
         return Lines.through(tokens, np.log(perplexities))
     return law._replace(a=float(law.a[0]), b=float(law.b[0]), c=float(law.c[0]))
 
@@ -476,7 +476,11 @@ def fit(
             if not own[-1].monolingual and key.source != "noise":  # the placebo, which nobody reads alone
                 print(reason)
             law, alone = None, []
-        drawn, *perplexities = resample(law, alone, [row.found for row in own], yardstick == "paper")
+        found = [row.found for row in own]
+        drawn, *perplexities = resample(law, alone, found, yardstick == "paper")
+        if isinstance(law, Law) and not yardstick and min(law.b, quantity(drawn.b).low) < 0:
+            law = fit_law([run.tokens for run in alone], [run.ppl for run in alone], "lines")
+            drawn, *perplexities = resample(law, alone, found)
         if law:
             laws[key], points[key] = law, alone
         if isinstance(law, Law):
@@ -579,7 +583,7 @@ def draw(fitted: Fitted, path: Path) -> None:
     right.set(xscale="log", xlim=(least, most))
     right.xaxis.set(minor_locator=LogLocator(subs=(2, 5)), major_formatter="{x:g}", minor_formatter="{x:g}")
     right.axvline(1, color="0.4", linestyle=":")
-    right.set_ylim(len(mixed) - 0.5, -0.5)
+    right.set_ylim(max(1, len(mixed)) - 0.5, -0.5)
     write(path, figure)
 
 
@@ -717,7 +721,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
     parser.add_argument("--out", type=Path, help="where table, laws and figure go (the first folder)")
     parser.add_argument("--ladder", choices=LADDERS, default="best", help="monolingual runs to fit (best)")
-    parser.add_argument("--yardstick", choices=YARDSTICKS, help="(law where its b > 0, else lines)")
+    parser.add_argument(
+        "--yardstick", choices=YARDSTICKS, help="(law if its b is surely positive, else lines)"
+    )
     parser.add_argument("--recommend", action="store_true", help="also page.md: the mix for the rarest")
     args = parser.parse_args(arguments)
     fitted = fit(args.folders, args.ladder, args.yardstick, law_needed=not args.recommend)

@@ -29,6 +29,13 @@ for SEED in 0 1 2; do
     done
 done
 
+for SEED in 3 4; do # with characters the rare clone differs most from seed to seed
+    SUFFIX=-seed$SEED DATA=data/pydocs ONE=$CHARACTERS
+    into table1
+    run 90-10 1x --ratio 0.9
+    RUNS+=("$FOLDER/90-10")
+done
+
 for each in "${RUNS[@]}"; do also python align.py "$each" --only embeddings hidden --sequences 100; done
 also python -m paper.figures pieces "${FOLDERS[@]}" --out "$PAGE"
 also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"
