@@ -532,7 +532,7 @@ def table(fitted: Fitted) -> str:
             formula = f"{law.c:.4g} {'-+'[law.a < 0]} {abs(law.a):.4g} * (tokens / 1.2e9)^{-law.b:.4g}"
             text += f"Law of {name}: 1/PPL = {formula}; b = {exponent.text(3)}.\nFitted on"
         else:
-            text += f"For {name}, straight lines of log PPL over log tokens between"
+            text += f"Yardstick of {name}: straight lines of log PPL over log tokens.\nThey join"
         text += f" {runs} monolingual runs {LADDERS[fitted.ladder][0]}, {tokens}.\n"
         if exponent and math.isnan(exponent.low):
             text += "No intervals: they need a fourth run, and a law that has a perplexity for each.\n"

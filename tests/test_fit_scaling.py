@@ -430,7 +430,7 @@ def batches(tmp_path):
 def test_a_ladder_is_the_yardstick(batches, command, monkeypatch, ladder, worse, words):
     drawn = []
     monkeypatch.setattr(fit_scaling.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
-    code, out, _ = command(fit_scaling.main, batches, "--ladder", ladder)
+    code, out, _ = command(fit_scaling.main, batches, "--ladder", ladder, "--yardstick", "law")
     assert code == 0
     assert "no law" not in out
     assert out.count("Law of") == 1
