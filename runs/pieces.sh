@@ -36,6 +36,6 @@ for SEED in 3 4; do # with characters the rare clone differs most from seed to s
     RUNS+=("$FOLDER/90-10")
 done
 
-for each in "${RUNS[@]}"; do also python align.py "$each" --only embeddings hidden --sequences 100; done
+for each in "${RUNS[@]}"; do also python align.py "$each" --only embeddings hidden --sequences 30; done
 also python -m paper.figures pieces "${FOLDERS[@]}" --out "$PAGE"
 also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"
