@@ -569,12 +569,11 @@ def draw(fitted: Fitted, path: Path) -> None:
         right.plot(1 / row.share if row.share else math.nan, place, "|", color="0.4", markersize=14)
         label, (value, low, high) = row.text("token_efficiency"), row.token_efficiency
         if label[0].isdigit():
-            ends = [
-                [value - max(low, value / 1e3)],
-                [min(high, value * 1e3) - value],
-            ]  # its axis is logarithmic
+            low, high = max(low, value / 1e3), min(high, value * 1e3)  # a logarithm has no 0 and no end
             least = min(least, 0.8 * value)
-            right.errorbar(value, place, xerr=ends, fmt="D", color=colour, capsize=3)
+            right.errorbar(
+                value, place, xerr=[[value - low], [high - value]], fmt="D", color=colour, capsize=3
+            )
         else:  # nothing known, or only "> 5.00"
             right.text(1.1, place, label, va="center")
     right.set_yticks(range(len(mixed)), [f"{row.run}: {row.language}" for row in mixed])
