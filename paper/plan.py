@@ -4,26 +4,26 @@
 
 FLOPs of a training token are those of model.flops_per_token. A held-out token costs four thirds of one: it is
 read in four windows, forwards only. The time follows from the speed of earlier runs on this machine, or from
-a guess that is stated. The scripts say it themselves before they start.
+that of a few steps, which are tried. The scripts say it themselves before they start.
 """
 
 import re
 import shlex
 import statistics
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
+import torch
+
 from common import Parser, UserError, count, duration, markdown, read_json, run_script
 from data import Dataset
-from model import SIZES, flops_per_token
-from train import Process, languages_and_stages, parse_arguments
+from model import GPT, SIZES, flops_per_token
+from train import Process, default_precision, languages_and_stages, mixed_precision, parse_arguments
 
-GUESSES = {  # FLOPs a second where nothing was run yet
-    "cpu": (0.04e12, "a guess for one core"),  # GPT pico, 25 thousand tokens a second
-    "cuda": (150e12, "a guess for one GPU"),  # a third of what an H100 reaches
-}
-STARTING = 20  # seconds in which a run is compiled and, twice, PyTorch loaded
+A_GPU = (150e12, "a guess for one GPU")  # FLOPs a second, a third of what an H100 reaches
+STARTING = 25  # seconds in which a run is compiled and, twice, PyTorch loaded
 HELD_OUT = 178_461  # characters of data/pydocs, for a text that is not prepared yet
 
 
@@ -46,11 +46,24 @@ def cost(command: str, pieces: int) -> tuple[Namespace, float, str]:
     return args, flops, "done" if done else "begun" if (args.out / "config.json").exists() else "to do"
 
 
+def trial(size: str) -> float:
+    """FLOPs a second of a few steps on a CPU, not compiled: a little less than a run has."""
+    length, device, seconds = SIZES[size].length, torch.device("cpu"), []
+    model, tokens = GPT(SIZES[size], 196, length), torch.zeros(4, length, dtype=torch.long)
+    for _ in range(5):
+        begin = time.perf_counter()
+        with mixed_precision(default_precision(device), device):
+            mean, _ = model(tokens, tokens)
+        mean.backward()
+        seconds.append(time.perf_counter() - begin)
+    return tokens.numel() * flops_per_token(SIZES[size], 196, length) / statistics.median(seconds)
+
+
 def speed(sizes: set[str], several_processes: bool) -> tuple[float, str]:
     """FLOPs a second of a process, and how that is known. What is meant for GPUs is not timed by a CPU."""
     process = Process.current()
     if several_processes and process.device.type == "cpu":
-        return GUESSES["cuda"]
+        return A_GPU
     measured = []
     for path in sorted(Path("out").rglob("result.json")):
         result = read_json(path)
@@ -60,7 +73,7 @@ def speed(sizes: set[str], several_processes: bool) -> tuple[float, str]:
             measured.append(result["tokens_per_second"] * flops / result["processes"])
     if measured:
         return statistics.median(measured), f"median of {len(measured)} earlier runs on this machine"
-    return GUESSES[process.device.type]
+    return A_GPU if process.device.type == "cuda" else (trial(min(sizes)), "of a few steps on this machine")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,6 +5,7 @@
 #   SCALE=paper GPUS=8 bash runs/table1.sh    # the paper's: GPT small, 1.2 billion tokens of books
 #   DRY=1 bash runs/table1.sh                 # only print the commands; | python -m paper.plan says what they cost
 #   SEED=1 bash runs/table1.sh                # another seed, in out/table1-seed1
+#   SEEDS="0 1 2" bash runs/table1.sh         # three, in one table: of the rows that takeaways rest on
 #   JOBS=8 bash runs/table1.sh                # so many runs side by side, a core or a GPU each (cpu: 2, else 1)
 #   NOVELS=DIR bash runs/table3.sh            # DIR/en and DIR/fr hold texts; without it, novels are downloaded
 #   RESULTS=results/cpu bash runs/table1.sh   # tables and figures go there, and what made them: commands.txt
@@ -47,7 +48,11 @@ paper) # 18,265 steps
 *) echo "error: SCALE=$SCALE: expected cpu, gpu or paper" >&2 && exit 2 ;;
 esac
 ONE=${TOKENS:-$STANDARD_TOKENS}                     # tokens of 1x
-SUFFIX=$([ "$SEED" = 0 ] || echo "-seed$SEED")      # of folders
+
+seed() { # N: the seed of the runs that follow, in folders of its own
+    SEED=$1 SUFFIX=$([ "$1" = 0 ] || echo "-seed$1")
+}
+seed "$SEED"
 PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX   # where tables and figures go
 export JOBS=${JOBS:-$JOBS_BY_DEFAULT} # runs side by side: small models gain by it, a core or a GPU each
 LAUNCH=python                         # one process needs no launcher

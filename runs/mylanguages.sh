@@ -67,7 +67,7 @@ RAREST=${languages[$# - 1]} PAGE=${RESULTS:-$OUT}/mylanguages-$NAME
 announce "$@"
 also python data.py --name "$NAME" "${texts[@]}" $PIECES --placebo ${HOLD_OUT:+--test-fraction "$HOLD_OUT"}
 for SEED in $SEEDS; do
-    SUFFIX=$([ "$SEED" = 0 ] || echo "-seed$SEED")
+    seed "$SEED"
     for amount in $AMOUNTS; do
         ONE=$(awk "BEGIN { print $amount * $RARE }")
         into "mylanguages-$NAME$([ "$amount" = 1 ] || echo "-$amount")"

@@ -7,7 +7,8 @@ corpus clones
 CHARACTERS=$ONE RUNS=()
 
 for SEED in 0 1 2; do
-    SUFFIX=$([ "$SEED" = 0 ] || echo "-seed$SEED") DATA=data/pydocs ONE=$CHARACTERS
+    seed "$SEED"
+    DATA=data/pydocs ONE=$CHARACTERS
     into table1 # characters
     ladder
     run 50-50 1x --ratio 0.5
@@ -30,7 +31,8 @@ for SEED in 0 1 2; do
 done
 
 for SEED in 3 4; do # with characters the rare clone differs most from seed to seed
-    SUFFIX=-seed$SEED DATA=data/pydocs ONE=$CHARACTERS
+    seed "$SEED"
+    DATA=data/pydocs ONE=$CHARACTERS
     into table1
     run 90-10 1x --ratio 0.9
     RUNS+=("$FOLDER/90-10")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model import GPT, SIZES, Size, flops_per_token
+from model import GPT, SIZES, Size, flops_per_token, gelu
 
 TINY = Size(layers=2, width=48, heads=2, head_dim=16, mlp=96)
 
@@ -43,6 +43,15 @@ def test_from_mini_on_the_recipe_is_the_paper_s():
         size = SIZES[name]
         assert (size.length, size.learning_rate, size.warmup) == (512, 6e-4, 500)
         assert size.batch == (256 if name == "medium" else 128)
+
+
+@pytest.mark.parametrize("function", [gelu, torch.compile(gelu, backend="aot_eager", fullgraph=True)])
+def test_gelu_and_its_gradient_are_those_of_the_definition_compiled_too(function):
+    x = torch.linspace(-12, 12, 4001, dtype=torch.float64, requires_grad=True)
+    expected = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    found = function(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(y.sum(), x) for y in (found, expected)))
 
 
 def test_initialisation_is_the_released_one():

@@ -357,14 +357,14 @@ def test_speed_is_that_of_earlier_runs_on_this_machine(tmp_path, monkeypatch, co
         write_run(tmp_path / "out", name, 1e6, [20, 30], size="pico", length=128, facts=facts)
     rate = 2000 * flops_per_token(SIZES["pico"], 4096, 128)
     assert plan.speed({"pico"}, False)[0] == rate
-    assert plan.speed({"mini"}, False) == plan.GUESSES["cpu"]
-    assert plan.speed({"pico"}, True) == plan.GUESSES["cuda"]
+    assert 1e8 < plan.speed({"nano"}, False)[0] < 1e13  # a few steps are tried
+    assert plan.speed({"pico"}, True) == plan.A_GPU
     monkeypatch.setattr("sys.stdin", StringIO(script))
     code, out, _ = command(plan.main)
     assert code == 0
-    assert "20 of 20 runs are left: 99M tokens, " in out
+    assert "20 of 20 runs are left: 97.8M tokens, " in out
     flops = [plan.cost(line, 0)[1] for line in commands("table1") if " train.py " in line]
-    minutes = (sum(flops) / rate / 2 + 10 * 20) / 60  # two at a time
+    minutes = (sum(flops) / rate / 2 + 10 * 25) / 60  # two at a time
     assert (
         f"about {minutes // 60:.0f}h{minutes % 60:02.0f}m, 2 at a time, at {rate:.1e} FLOPs a second each"
         in out
