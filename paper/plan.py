@@ -47,7 +47,8 @@ def cost(command: str, pieces: int) -> tuple[Namespace, float, str]:
 
 
 def trial(size: str) -> float:
-    """FLOPs a second of a few steps on a CPU, not compiled: a little less than a run has."""
+    """FLOPs a second of a few steps on one core, not compiled: a little less than a run has."""
+    torch.set_num_threads(1)  # as each of several runs side by side
     length, device, seconds = SIZES[size].length, torch.device("cpu"), []
     model, tokens = GPT(SIZES[size], 196, length), torch.zeros(4, length, dtype=torch.long)
     for _ in range(5):
