@@ -8,7 +8,8 @@
 #   SEEDS="0 1 2" bash runs/table1.sh         # three, in one table: of the rows that takeaways rest on
 #   JOBS=8 bash runs/table1.sh                # so many runs side by side, a core or a GPU each (cpu: 2, else 1)
 #   NOVELS=DIR bash runs/table3.sh            # DIR/en and DIR/fr hold texts; without it, novels are downloaded
-#   RESULTS=results/cpu bash runs/table1.sh   # tables and figures go there, and what made them: commands.txt
+#   RESULTS=results/cpu bash runs/table1.sh   # tables and figures go there, what made them (commands.txt), and the
+#                                             # numbers of each run: fit_scaling.py results/cpu/runs/table1 needs no more
 #
 # SIZE, TOKENS (of 1x) and RECIPE (more flags of train.py) replace what the scale says; then choose another OUT, too.
 # A finished run is skipped, a stopped one goes on: every script can be stopped and started again at any time.
@@ -167,13 +168,18 @@ clones_by_ratio() { # the runs of Figures 1 and 6, RUNS
 }
 
 also() { # COMMAND...: when all runs are done, print it and do it; with DRY only print it
-    local pid
+    local pid folder
     for pid in ${PIDS[@]+"${PIDS[@]}"}; do wait "$pid" || exit; done
     PIDS=()
     [ -z "$DRY" ] || { echo "$*" && return; }
     echo "== $*"
     JOBS=1 "$@" </dev/null
     keep "$@"
+    for folder in ${RESULTS:+${FOLDERS[@]+"${FOLDERS[@]}"}}; do # without weights
+        mkdir -p "$RESULTS/runs"
+        (cd "$OUT" && find "${folder#"$OUT/"}" -name config.json -o -name result.json | tar -cf - -T -) |
+            tar -xf - -C "$RESULTS/runs"
+    done
 }
 
 keep() { # WORDS...: a line beside the tables that tells how they were made, once however often the script is started

@@ -299,6 +299,11 @@ def test_a_script_stops_goes_on_and_tells_how_its_page_was_made(start, tmp_path)
     assert not [line for line in start("table2.sh")[2] if "evaluate" in line]
     assert (tmp_path / "out" / "table2" / "commands.txt").read_text() == made
 
+    assert start("table2.sh", RESULTS="kept")[0] == 0
+    kept = tmp_path / "kept"
+    assert {path.name for path in kept.iterdir()} == {"table2", "runs"}
+    assert len(list((kept / "runs" / "table1").glob("*/result.json"))) == 8
+
 
 def test_runs_go_side_by_side_and_all_are_done_before_the_table(start, tmp_path):
     code, out, log = start("demo.sh", JOBS="3")
