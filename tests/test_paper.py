@@ -358,6 +358,7 @@ def test_another_scale_and_languages_are_matched_by_their_place(tmp_path, comman
         table = "Table3" if other else "Table1"
         write_rows(tmp_path / "runs", table, [row], tokens=2e6, **other)
     write_ladder(tmp_path / "runs", "en", tokens=2e6)
+    write_run(tmp_path / "runs", "positive", 0.4e6, [40, 40], ratio=0.9, anchors=1.0)  # shorter than any mix
     page = command(compare.main, tmp_path / "runs")[1]
     rows = cells_of(page)
     assert rows["11", "cloned"][3] == "22.8, 20.4"
