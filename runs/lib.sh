@@ -176,6 +176,7 @@ also() { # COMMAND...: when all runs are done, print it and do it; with DRY only
     JOBS=1 "$@" </dev/null
     keep "$@"
     for folder in ${RESULTS:+${FOLDERS[@]+"${FOLDERS[@]}"}}; do # without weights
+        [ -d "$folder" ] || continue
         mkdir -p "$RESULTS/runs"
         (cd "$OUT" && find "${folder#"$OUT/"}" -name config.json -o -name result.json | tar -cf - -T -) |
             tar -xf - -C "$RESULTS/runs"
