@@ -13,7 +13,7 @@ env: $(VENV)/core  ## the environment alone
 demo: $(VENV)/core  ## everything from nothing: text, nine small runs, table and pictures
 	@$(IN_VENV) bash runs/demo.sh
 
-test: $(VENV)/dev  ## everything from nothing: environment, tests (2 to 6 minutes on two cores)
+test: $(VENV)/dev  ## everything from nothing: environment, tests (2 to 15 minutes on two cores)
 	@$(IN_VENV) python -m pytest
 
 lint: $(VENV)/dev  ## style and common mistakes
