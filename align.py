@@ -440,19 +440,21 @@ def finish(axis, **labels) -> None:
     axis.set(**labels)
     axis.spines[["top", "right"]].set_visible(False)
     if 0 < len(axis.get_legend_handles_labels()[1]) <= 16:
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False)
 
 
 def draw_embeddings(results: Results, axes: np.ndarray, part="embeddings", model="GPT", color="C0") -> None:
-    """Figure 6: counterparts and all pairs against the share of the pair's second language, by matrix."""
+    """Figure 6: counterparts, with 95% intervals, and all pairs by the share of the pair's second language."""
     for axis, matrix in zip(axes, MATRICES, strict=True):
         points = []
         for pair, result, found in pairs_of(results, part):
             second = [language["name"] for language in result["languages"]].index(pair.rpartition("-")[2])
             share, same = np.mean(result["stages"], axis=0)[second], found[matrix]["counterparts"]
-            points.append((100 * share, same["mean"] if same else np.nan, found[matrix]["all_pairs"]))
-        shares, counterparts, all_pairs = np.transpose(sorted(points))
-        axis.plot(shares, counterparts, "o-", color=color, label=f"{model}, counterparts")
+            mean, error = (same["mean"], same["standard_error"] or 0) if same else (np.nan, 0)
+            points.append((100 * share, mean, 1.96 * error, found[matrix]["all_pairs"]))
+        shares, counterparts, bars, all_pairs = np.transpose(sorted(points))
+        look = {"fmt": "o-", "color": color, "capsize": 3, "label": f"{model}, counterparts"}
+        axis.errorbar(shares, counterparts, bars, **look)
         axis.plot(shares, all_pairs, "x:", color=color, label=f"{model}, all pairs")
         finish(axis, title=f"{matrix} embedding", xlabel="p(L2) in %", ylabel="cosine")
 
