@@ -108,8 +108,8 @@ CLAIMS = """
 2. and it aligns the hidden states of clones (Table 2)
   similarity of SIZE cloned 50% at 1x < similarity of SIZE cloned 90% at 1x
 3. a main language helps nine clones, although they see fewer tokens (Table 1, rows 6 and 7)
-  TEff of L2, SIZE cloned x10 10% at 1x < TEff of L2, SIZE cloned x10 50% at 1x
-  PPL of L2, SIZE cloned x10 50% at 1x < PPL of L2, SIZE cloned x10 10% at 1x
+  TEff of L2 to L10, SIZE cloned x10 10% at 1x < TEff of L2 to L10, SIZE cloned x10 50% at 1x
+  PPL of L2 to L10, SIZE cloned x10 50% at 1x < PPL of L2 to L10, SIZE cloned x10 10% at 1x
 4. longer training strengthens what imbalance is worth (Figures 2 and 9)
   TEff of L2, SIZE cloned 90% at 1x less that at 50% < TEff of L2, SIZE cloned 90% at LONGERx less that at 50%
 4. so do larger models (Figures 2 and 9)
@@ -140,11 +140,14 @@ Numbers = dict[str, np.ndarray]  # each first, then what else might have been fo
 
 def numbers_of(own: Rows, size: str) -> Numbers:
     """What one's own runs found, by the names that CLAIMS give."""
-    numbers, random = {}, np.random.default_rng(0)
+    numbers, several, random = {}, defaultdict(list), np.random.default_rng(0)
     for (setting, position), row in own.items():
         for measure, name in (("PPL", "ppl"), ("TEff", "token_efficiency")):
             if name in row.drawn:
                 numbers[f"{measure} of L{position + 1}, {setting}"] = row.drawn[name]
+                if position and len(setting.languages) > 2:  # nine clones are nine looks at the same
+                    several[f"{measure} of L2 to L{len(setting.languages)}, {setting}"].append(row.drawn[name])
+    numbers |= {name: np.mean(drawn, axis=0) for name, drawn in several.items()}
     for setting, layers in similarities(own, "hidden", size).items():
         # All layers see the same texts, so that their errors do not average out.
         mean = sum(layer["mean"] for layer in layers) / len(layers)

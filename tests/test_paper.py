@@ -116,10 +116,11 @@ def numbers_of_the_paper() -> Numbers:
     numbers = {}
     for row in [row for rows in values.TABLES.values() for row in rows]:
         setting = Setting(row.vocab, row.languages, row.shares, row.times, values.SIZE)
-        for position, (ppl, efficiency) in enumerate(zip(row.ppl, row.token_efficiency, strict=True)):
-            numbers[f"PPL of L{position + 1}, {setting}"] = exactly(ppl)
+        names = ("L1", "L2 to L10" if len(row.languages) == 10 else "L2")
+        for name, ppl, efficiency in zip(names, row.ppl, row.token_efficiency, strict=False):
+            numbers[f"PPL of {name}, {setting}"] = exactly(ppl)
             if efficiency is not None:
-                numbers[f"TEff of L{position + 1}, {setting}"] = exactly(efficiency)
+                numbers[f"TEff of {name}, {setting}"] = exactly(efficiency)
     numbers["TEff of L2, small anchored 90% at 2x"] = exactly(FRENCH_TEFF_LONGER_BELOW)
     for (vocab, share), layers in values.HIDDEN_STATES.items():
         numbers[f"similarity of small {vocab} {share}% at 1x"] = exactly(np.mean(layers))
@@ -338,6 +339,14 @@ def test_the_paper_compared_with_itself_agrees(whole_paper, tmp_path, command):
     assert rows["hidden", "cloned 90%"][:2] == ["0.85", "0.85"]
     assert rows["gradients", "disjoint 50%"][:2] == ["0.04", "0.04"]
     assert rows["embeddings", "cloned 90%"][:2] == ["0.28", "0.28"]
+
+
+def test_nine_clones_are_judged_by_their_mean(tmp_path):
+    write_run(tmp_path, "ten", values.TOKENS, [25, *range(30, 39)], sources=values.TEN_CLONES)
+    numbers = compare.numbers_of(compare.family(fit([tmp_path]), compare.CLONES), "small")
+    drawn = {name.split()[2]: drawn for name, drawn in numbers.items() if name.startswith("PPL")}
+    assert [drawn[name][0] for name in ("L1", "L2", "L10")] == pytest.approx([25, 30, 38])
+    assert numbers["PPL of L2 to L10, small cloned x10 50% at 1x"][0] == pytest.approx(34)
 
 
 def test_a_run_that_is_missing_costs_its_row_only(tmp_path, command):
