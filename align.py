@@ -444,7 +444,7 @@ def finish(axis, **labels) -> None:
 
 
 def draw_embeddings(results: Results, axes: np.ndarray, part="embeddings", model="GPT", color="C0") -> None:
-    """Figure 6: counterparts, with 95% intervals, and all pairs by the share of the pair's second language."""
+    """Figure 6: counterparts (bars are 95% intervals) and all pairs, by the pair's share of L2."""
     for axis, matrix in zip(axes, MATRICES, strict=True):
         points = []
         for pair, result, found in pairs_of(results, part):

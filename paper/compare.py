@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import Parser, markdown, run_script, write
+from common import Parser, count, markdown, run_script, write
 from fit_scaling import RESAMPLES, Fitted, Quantity, Row, fit, quantity
 from model import SIZES
 from paper import values
@@ -44,13 +44,17 @@ class Setting(NamedTuple):
 Rows = dict[tuple[Setting, int], Row]  # by setting, and the language's position in it
 
 
+def is_control(row: Row) -> bool:
+    """Whether it is of clones with all in common, or beside noise: shorter than any mix of the paper's."""
+    return row.result["anchors"] == 1 or "noise" in row.result["sources"]
+
+
 def family(fitted: Fitted, vocabs: tuple[str, ...]) -> Rows:
     """The rows of CLONES or REAL, and monolingual ones on their text; "1x" is the shortest mix.
 
     English alone is another text beside clones than beside French. Of several, that of most rows counts.
     """
-    # The positive control, clones with all in common, is shorter than any mix.
-    mixed = [row.result for row in fitted.rows if row.result["vocab"] in vocabs and row.result["anchors"] < 1]
+    mixed = [row.result for row in fitted.rows if row.result["vocab"] in vocabs and not is_control(row)]
     texts = Counter((result["fingerprint"], *dict.fromkeys(result["sources"])) for result in mixed)
     if not texts:
         return {}
@@ -145,8 +149,8 @@ def numbers_of(own: Rows, size: str) -> Numbers:
         for measure, name in (("PPL", "ppl"), ("TEff", "token_efficiency")):
             if name in row.drawn:
                 numbers[f"{measure} of L{position + 1}, {setting}"] = row.drawn[name]
-                if position and len(setting.languages) > 2:  # nine clones are nine looks at the same
-                    several[f"{measure} of L2 to L{len(setting.languages)}, {setting}"].append(row.drawn[name])
+                if position and (clones := len(setting.languages)) > 2:  # nine are nine looks at the same
+                    several[f"{measure} of L2 to L{clones}, {setting}"].append(row.drawn[name])
     numbers |= {name: np.mean(drawn, axis=0) for name, drawn in several.items()}
     for setting, layers in similarities(own, "hidden", size).items():
         # All layers see the same texts, so that their errors do not average out.
@@ -261,8 +265,26 @@ def takeaways(numbers: Numbers, size: str) -> str:
 # --- the page ---------------------------------------------------------------------------------------
 
 
-def compare_table(name: str, scripts: str, own: Rows, size: str) -> str:
-    """Every row of a table: the paper's perplexities and TEff, and ours."""
+def what_was_found(rows: list[Row]) -> tuple[str, str]:
+    """Perplexity and TEff of each."""
+    return (
+        ", ".join(Quantity(row.ppl.value).text(1 + (row.ppl.value < 10)) for row in rows),
+        ", ".join(row.text("token_efficiency") for row in rows),
+    )
+
+
+def controls(fitted: Fitted, own: Rows) -> dict[str, list[Row]]:
+    """By run: what stands beside a table's rows on their text, a language alone in other batches included."""
+    texts, found = {row.result["fingerprint"] for row in own.values()}, defaultdict(list)
+    for row in fitted.rows:
+        of_ladder = row.monolingual and not any(row is other for other in own.values())
+        if row.result["fingerprint"] in texts and row.source != "noise" and (is_control(row) or of_ladder):
+            found[row.result["name"]].append(row)
+    return found
+
+
+def compare_table(name: str, scripts: str, own: Rows, size: str, beside: dict[str, list[Row]]) -> str:
+    """Every row of a table: the paper's perplexities and TEff, and ours; then, ours alone, what is beside."""
     lines = []
     for row in values.TABLES[name]:
         setting = Setting(row.vocab, row.languages, row.shares, row.times, size)
@@ -272,12 +294,16 @@ def compare_table(name: str, scripts: str, own: Rows, size: str) -> str:
         stages = "→".join(f"{share:g}" for share in row.shares)
         ppl = ", ".join(">1B" if ppl == values.NEVER_LEARNED else f"{ppl:.1f}" for ppl in row.ppl)
         efficiency = ", ".join("-" if value is None else f"{value:.2f}" for value in row.token_efficiency)
-        our_ppl = ", ".join(Quantity(own.ppl.value).text(1) for own in found) or "not run"
-        our_efficiency = ", ".join(own.text("token_efficiency") for own in found)
         what = (row.row, languages, f"{row.times:g}x", f"{stages}%")
-        lines.append((*what, ppl, our_ppl, efficiency, our_efficiency))
+        our_ppl, our_efficiency = what_was_found(found)
+        lines.append((*what, ppl, our_ppl or "not run", efficiency, our_efficiency))
     head = ("row", "languages", "tokens", "share of L1", "PPL, paper", "ours", "TEff, paper", "ours [95%]")
     missing = [line[0] for line in lines if line[5] == "not run"]
+    for run, rows in beside.items():
+        result = rows[0].result
+        tokens, share = f"{count(result['tokens'])} tokens", f"{100 * rows[0].share:.0f}%"
+        our_ppl, our_efficiency = what_was_found(rows)
+        lines.append(("control", run, tokens, share, "", our_ppl, "", our_efficiency))
     text = f"## {name}\n" + (f"\n{markdown(head, lines, 2)}" if len(missing) < len(lines) else "")
     if missing:
         text += f"\nNot run: {', '.join(dict.fromkeys(missing))}; see {scripts}.\n"
@@ -311,8 +337,10 @@ def main(arguments: list[str] | None = None) -> None:
     size, clones, real = standard_size(fitted), family(fitted, CLONES), family(fitted, REAL)
     parts = [
         f"# {size} beside the paper's {values.SIZE}\n",
-        compare_table("Table 1", "runs/table1.sh and runs/figure2.sh", clones, size),
-        compare_table("Table 3", "runs/table3.sh", real, size),
+        compare_table(
+            "Table 1", "runs/table1.sh and runs/figure2.sh", clones, size, controls(fitted, clones)
+        ),
+        compare_table("Table 3", "runs/table3.sh", real, size, controls(fitted, real)),
         compare_similarities(clones | real, size),
         f"## Takeaways\n\n{takeaways(numbers_of(clones | real, size), size)}",
     ]
