@@ -295,7 +295,7 @@ def test_a_script_stops_goes_on_and_tells_how_its_page_was_made(start, tmp_path)
 
     made = (tmp_path / "out" / "table2" / "commands.txt").read_text()
     assert sorted(made.splitlines()) == sorted(set(made.splitlines()))
-    assert made.count(" train.py ") == made.count(" was made on a chip at 2026") == 9
+    assert made.count(" train.py ") == made.count(" was made on a chip at 2026") == 10
     assert start("table2.sh", SEED="1")[2][-1] == "-m paper.compare out/table1-seed1 --out out/table2-seed1"
     assert not [line for line in start("table2.sh")[2] if "evaluate" in line]
     assert (tmp_path / "out" / "table2" / "commands.txt").read_text() == made
@@ -303,7 +303,7 @@ def test_a_script_stops_goes_on_and_tells_how_its_page_was_made(start, tmp_path)
     assert start("table2.sh", RESULTS="kept")[0] == 0
     kept = tmp_path / "kept"
     assert {path.name for path in kept.iterdir()} == {"table2", "runs"}
-    assert len(list((kept / "runs" / "table1").glob("*/result.json"))) == 9
+    assert len(list((kept / "runs" / "table1").glob("*/result.json"))) == 10
 
 
 def test_runs_go_side_by_side_and_all_are_done_before_the_table(start, tmp_path):
@@ -368,9 +368,9 @@ def test_speed_is_that_of_earlier_runs_on_this_machine(tmp_path, monkeypatch, co
     monkeypatch.setattr("sys.stdin", StringIO(script))
     code, out, _ = command(plan.main)
     assert code == 0
-    assert "21 of 21 runs are left: 99M tokens, " in out
+    assert "22 of 22 runs are left: 99.2M tokens, " in out
     flops = [plan.cost(line, 0)[1] for line in commands("table1") if " train.py " in line]
-    needed = duration(sum(flops) / rate / 2 + 10.5 * 25)  # two at a time
+    needed = duration(sum(flops) / rate / 2 + 11 * 25)  # two at a time
     assert f"about {needed}, 2 at a time, at {rate:.1e} FLOPs a second each" in out
     assert "(median of 2 earlier runs on this machine)" in out
     monkeypatch.setattr("sys.stdin", StringIO("no command"))
