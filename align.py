@@ -453,18 +453,20 @@ def draw_embeddings(results: Results, axes: np.ndarray, part="embeddings", model
             mean, error = (same["mean"], same["standard_error"] or 0) if same else (np.nan, 0)
             points.append((100 * share, mean, 1.96 * error, found[matrix]["all_pairs"]))
         shares, counterparts, bars, all_pairs = np.transpose(sorted(points))
-        look = {"fmt": "o-", "color": color, "capsize": 3, "label": f"{model}, counterparts"}
-        axis.errorbar(shares, counterparts, bars, **look)
-        axis.plot(shares, all_pairs, "x:", color=color, label=f"{model}, all pairs")
+        names = [f"{model}, {what}" if axis is axes[0] else None for what in ("counterparts", "all pairs")]
+        axis.errorbar(shares, counterparts, bars, fmt="o-", color=color, capsize=3, label=names[0])
+        axis.plot(shares, all_pairs, "x:", color=color, label=names[1])
         finish(axis, title=f"{matrix} embedding", xlabel="p(L2) in %", ylabel="cosine")
 
 
 def draw_frequency(results: Results, axes: np.ndarray) -> None:
-    """Figure 7: counterparts by training frequency, a line for each run and pair."""
+    """Figure 7: counterparts by training frequency, a line for each run and pair; bars are 95% intervals."""
     for axis, matrix in zip(axes, MATRICES, strict=True):
-        for pair, _, found in pairs_of(results, "embeddings"):
-            points = [(entry["frequency"], entry["mean"]) for entry in found[matrix]["frequency"]]
-            axis.plot(*np.reshape(points, (-1, 2)).T, ".-", label=pair)
+        for i, (pair, _, found) in enumerate(pairs_of(results, "embeddings")):
+            entries = found[matrix]["frequency"]
+            points = [(e["frequency"], e["mean"], 1.96 * (e["standard_error"] or 0)) for e in entries]
+            look = {"fmt": f"{'osD^vP'[i % 6]}-", "markersize": 5, "elinewidth": 1}
+            axis.errorbar(*np.reshape(points, (-1, 3)).T, label=pair if axis is axes[0] else None, **look)
         finish(axis, title=f"{matrix} embedding", xlabel="share of the text", ylabel="cosine", xscale="log")
 
 

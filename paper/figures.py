@@ -358,7 +358,7 @@ def draw(number: int | str, fitted: Fitted) -> Figure:
     """One of the figures."""
     function, further, inches = FIGURES[number]
     script = f"runs/{number if number == 'pieces' else f'figure{number}'}.sh"
-    with matplotlib.rc_context({"font.size": 12, "legend.fontsize": 10}):  # to be read from the last row
+    with matplotlib.rc_context({"font.size": 14, "legend.fontsize": 12}):  # to be read on half a slide
         figure = Figure(figsize=inches, layout="constrained")
         try:
             function(figure, fitted, standard_size(fitted), *further)
