@@ -23,7 +23,7 @@ from model import GPT, SIZES, flops_per_token
 from train import Process, default_precision, languages_and_stages, mixed_precision, parse_arguments
 
 A_GPU = (150e12, "a guess for one GPU")  # FLOPs a second, a third of what an H100 reaches
-STARTING = 25  # seconds in which a run is compiled and, twice, PyTorch loaded
+STARTING = 10  # seconds in which a run is compiled
 HELD_OUT = 178_461  # characters of data/pydocs, for a text that is not prepared yet
 
 

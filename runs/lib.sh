@@ -88,48 +88,29 @@ size() { # SIZE: the model of the runs that follow; unless it is the standard on
 size "$STANDARD_SIZE"
 OTHER_SIZES=${SIZES//$STANDARD_SIZE/}
 
+COMMANDS="" # of runs that are asked for and not begun, a line each
 run() { # NAME TIMESx FLAGS...: train and evaluate one model on TIMES the standard tokens, unless that is done
-    local name=$PREFIX$1 tokens
+    local out=$FOLDER/$PREFIX$1 tokens
     tokens=$(awk "BEGIN { printf \"%.0f\", ${2%x} * $ONE }")
     shift 2
     # shellcheck disable=SC2086
-    beside "$FOLDER/$name" $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" "$@" $RECIPE \
-        --seed "$SEED" --out "$FOLDER/$name"
+    set -- $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" "$@" $RECIPE --seed "$SEED" --out "$out"
+    if [ -n "$DRY" ]; then echo "$*" && echo "python evaluate.py $out"; else COMMANDS+="$(printf '%q ' "$@")"$'\n'; fi
 }
 
-PIDS=() # of the runs that go on side by side, by slot
-beside() { # OUT COMMAND...: as soon as one of JOBS slots is free, in the background; what it prints goes to OUT.log
-    local out=$1 slot
-    shift
-    [ -z "$DRY" ] || { echo "$*" && echo "python evaluate.py $out" && return; }
-    mkdir -p "$(dirname "$out")"
-    while :; do
-        for ((slot = 0; slot < JOBS; slot++)); do
-            ! kill -0 "${PIDS[slot]:-none}" 2>/dev/null || continue
-            [ -z "${PIDS[slot]:-}" ] || wait "${PIDS[slot]}" || exit
-            train_and_evaluate "$out" "$@" &
-            PIDS[slot]=$!
-            return
-        done
-        sleep 0.2
-    done
-}
-
-train_and_evaluate() { # OUT COMMAND...
-    local out=$1 made
-    shift
-    [ "$JOBS" = 1 ] || export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-$slot} # runs side by side have a GPU each
-    echo "== $*"
-    # train.py says itself that a run is finished, and whether it was with other settings or other code.
-    { "$@" && { grep -q '"ppl"' "$out/result.json" || python evaluate.py "$out"; }; } >"$out.log" 2>&1 </dev/null || {
-        echo "error: $out failed; $out.log ends with:" >&2 && tail -n 5 "$out.log" >&2 && exit 2
-    }
-    made=$(sed -n -e 's/^  "device": "\(.*\)",*$/on \1/p' -e 's/^  "date": "\(.*\)",*$/at \1/p' "$out/result.json")
-    keep "$@"
-    keep "# $out was made" $made
-    # A run that was finished before says so, and whether by other code; a new one what it reached.
-    echo "$(basename "$out") is done: $(grep -h 'is finished' "$out.log" ||
-        grep -h 'PPL' "$out.log" | sed 's/.*scoring //' | cut -d'|' -f1-2 | tr '\n' ' ')"
+finish_runs() { # those that were asked for, JOBS at a time
+    local command out
+    [ -n "$COMMANDS" ] || return 0
+    python -m paper.run <<<"${COMMANDS%$'\n'}" &
+    RUNNING=$!
+    wait "$RUNNING" || exit
+    while read -r command; do
+        eval "set -- $command"
+        out=${!#}
+        keep "$@"
+        keep "# $out was made" $(sed -n -e 's/^  "device": "\(.*\)",*$/on \1/p' -e 's/^  "date": "\(.*\)",*$/at \1/p' "$out/result.json")
+    done <<<"${COMMANDS%$'\n'}"
+    COMMANDS=""
 }
 
 announce() { # ARGUMENTS of the script: how long it will take, by the speed of this machine
@@ -138,7 +119,7 @@ announce() { # ARGUMENTS of the script: how long it will take, by the speed of t
 [ -z "$DRY" ] || [ "$JOBS" = 1 ] || echo "# $JOBS runs side by side"
 case $(basename "$0") in table* | figure* | demo* | pieces*) announce "$@" ;; esac
 
-trap 'kill ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true' EXIT # each saves what it has
+trap 'kill ${RUNNING:-} 2>/dev/null || true' EXIT # each run saves what it has
 
 batch_of() { # TIMES: the batch with which a monolingual run of this length does best, where the scale says so
     [ -z "${BEST_BATCH:-}" ] || awk "BEGIN { b = int($BEST_BATCH * $1 + 0.5); print \"--batch\", b < 2 ? 2 : b }"
@@ -168,9 +149,8 @@ clones_by_ratio() { # the runs of Figures 1 and 6, RUNS
 }
 
 also() { # COMMAND...: when all runs are done, print it and do it; with DRY only print it
-    local pid folder
-    for pid in ${PIDS[@]+"${PIDS[@]}"}; do wait "$pid" || exit; done
-    PIDS=()
+    local folder
+    finish_runs
     [ -z "$DRY" ] || { echo "$*" && return; }
     echo "== $*"
     JOBS=1 "$@" </dev/null

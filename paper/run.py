@@ -1,0 +1,94 @@
+"""Train and evaluate what the scripts in runs/ ask for: JOBS runs side by side, a core or a GPU each.
+
+    echo python train.py --ratio 0.9 --tokens 1e6 --out out/a | JOBS=2 python -m paper.run
+
+Each run is forked from this process, which has loaded PyTorch and its compiler: loading them takes as long as
+evaluating a small model. What a run prints goes to out/a.log. If one fails the others save, and end.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections import deque
+from multiprocessing import connection, get_context
+from pathlib import Path
+
+import torch._inductor.compile_fx  # noqa: F401  (or every run would)
+
+import evaluate
+import train
+from common import Parser, UserError, read_json, run_script
+
+CONTEXT = get_context(
+    "fork" if sys.platform == "linux" else "spawn"
+)  # elsewhere libraries do not bear a fork
+
+
+def train_and_evaluate(words: list[str], out: Path) -> None:
+    """What a command asks for, unless it is done already: train.py says so itself."""
+    if words[0] == "python":
+        train.main(words[2:])
+    elif code := subprocess.run(words, check=False).returncode:  # torchrun
+        sys.exit(code)
+    if any("ppl" not in language for language in read_json(out / "result.json")["languages"]):
+        evaluate.main([str(out)])
+
+
+def in_its_process(words: list[str], out: Path, slot: int, jobs: int) -> None:
+    """One run, to the end of its process."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{out}.log", "wb") as log, open(os.devnull) as nothing:
+        for stream, file in enumerate((nothing, log, log)):
+            os.dup2(file.fileno(), stream)
+    if jobs > 1:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(slot))
+    run_script(lambda: train_and_evaluate(words, out))
+
+
+def told(out: Path) -> str:
+    """What a run that is done has reached, or that it was done before, and whether by other code."""
+    before = [line for line in Path(f"{out}.log").read_text().splitlines() if "is finished" in line]
+    reached = [f"{found['name']} {found['ppl']:.2f}" for found in read_json(out / "result.json")["languages"]]
+    return f"{out.name} is done: {before[0] if before else 'PPL ' + ', '.join(reached)}"
+
+
+def run_all(commands: list[list[str]], jobs: int) -> None:
+    """Start each as soon as one of `jobs` slots is free; UserError with the end of its log if one fails."""
+    waiting, running = deque(commands), {}  # slot: process, folder
+    try:
+        while waiting or running:
+            if waiting and len(running) < jobs:
+                words, slot = waiting.popleft(), min({*range(jobs)} - {*running})
+                out = Path(words[words.index("--out") + 1])
+                print("==", shlex.join(words), flush=True)
+                process = CONTEXT.Process(target=in_its_process, args=(words, out, slot, jobs))
+                process.start()
+                running[slot] = process, out
+                continue
+            connection.wait([process.sentinel for process, _ in running.values()])
+            for slot, (process, out) in list(running.items()):
+                if process.exitcode is not None:
+                    del running[slot]
+                    if process.exitcode:
+                        end = Path(f"{out}.log").read_text().splitlines()[-5:]
+                        raise UserError("\n".join([f"{out} failed; {out}.log ends with:", *end]))
+                    print(told(out), flush=True)
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+        for process, _ in running.values():
+            process.join()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read commands from standard input, and run them."""
+    Parser(__doc__).parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    run_all([shlex.split(line) for line in sys.stdin], int(os.environ.get("JOBS", "1")))
+
+
+if __name__ == "__main__":
+    run_script(main)
