@@ -12,10 +12,11 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from importlib import import_module
 from multiprocessing import connection, get_context
 from pathlib import Path
 
-import torch._inductor.compile_fx  # noqa: F401  (or every run would)
+import torch
 
 import evaluate
 import train
@@ -86,6 +87,7 @@ def run_all(commands: list[list[str]], jobs: int) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Read commands from standard input, and run them."""
     Parser(__doc__).parse_args(arguments)
+    import_module("torch._inductor.compile_fx")  # or every run would
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run_all([shlex.split(line) for line in sys.stdin], int(os.environ.get("JOBS", "1")))
 

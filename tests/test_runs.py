@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from functools import cache
 from io import StringIO
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -346,6 +347,7 @@ def side_by_side(tmp_path, monkeypatch):
     def evaluated(words: list[str]) -> None:
         write_run(Path(words[0]).parent, Path(words[0]).name, 1e6, [20, 30])
 
+    monkeypatch.setattr("paper.run.CONTEXT", get_context("fork"))
     monkeypatch.setattr("train.main", trained)
     monkeypatch.setattr("evaluate.main", evaluated)
 
