@@ -22,7 +22,8 @@ import evaluate
 import train
 from common import Parser, UserError, read_json, run_script
 
-CONTEXT = get_context(
+# Neither CUDA nor Apple's libraries bear a fork: there, each run loads its own.
+CONTEXT = get_context("fork" if sys.platform == "linux" and not torch.version.cuda else "spawn")
     "fork" if sys.platform == "linux" else "spawn"
 )  # elsewhere libraries do not bear a fork
 
