@@ -24,8 +24,6 @@ from common import Parser, UserError, read_json, run_script
 
 # Neither CUDA nor Apple's libraries bear a fork: there, each run loads its own.
 CONTEXT = get_context("fork" if sys.platform == "linux" and not torch.version.cuda else "spawn")
-    "fork" if sys.platform == "linux" else "spawn"
-)  # elsewhere libraries do not bear a fork
 
 
 def train_and_evaluate(words: list[str], out: Path) -> None:
