@@ -554,8 +554,9 @@ def draw(fitted: Fitted, path: Path) -> None:
         curve = np.geomspace(law.fewest, law.most, 100)
         left.plot(curve, law.perplexity(curve), color="0.6", zorder=1, label=f"{name} alone")
         left.plot(*np.array([(run.tokens, run.ppl) for run in fitted.points[key]]).T, "ko")
+    highest = 10 * max((run.ppl for runs in fitted.points.values() for run in runs), default=1e5)
     for row, colour in zip(mixed, colours, strict=True):
-        if row.seen and row.ppl.value < 1e6:  # what was never learned would squeeze all others together
+        if row.seen and row.ppl.value < highest:  # what was never learned would squeeze all others together
             left.scatter(row.seen, row.ppl.value, color=colour, marker="D", zorder=3)
     left.set(xscale="log", yscale="log", xlabel="training tokens of the language", ylabel="test perplexity")
     for axis in (left.xaxis, left.yaxis):
@@ -578,7 +579,7 @@ def draw(fitted: Fitted, path: Path) -> None:
             right.text(1.1, place, label, va="center")
     right.set_yticks(range(len(mixed)), [f"{row.run}: {row.language}" for row in mixed])
     most = 1.3 * max([2.0, *(1 / row.share for row in mixed if row.share)])
-    right.set(xlabel="TEff: worth of one token; | all that sharing could give")
+    right.set(xlabel="TEff: worth of one token\n|: all that sharing could give")
     right.set(xscale="log", xlim=(least, most))
     right.xaxis.set(minor_locator=LogLocator(subs=(2, 5)), major_formatter="{x:g}", minor_formatter="{x:g}")
     right.axvline(1, color="0.4", linestyle=":")
