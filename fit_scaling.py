@@ -175,7 +175,7 @@ class Measured(NamedTuple):
     tokens: float
     perplexities: dict[int, float]  # by seed
     error: float = 0.0  # relative standard error over the test documents
-    kind: int = 0  # 1 in a mix, 2 with less than 40% of one: these differ ever more from seed to seed
+    kind: int = 0  # 1 in a mix, 2 with less than 40% of one, 3 of several such: as noisy from seed to seed
 
     @property
     def logs(self) -> np.ndarray:
@@ -234,8 +234,8 @@ def resample(law: Law | Lines | None, points: list[Measured], rows: list[Measure
         expected = np.log([law.perplexity(n) for n in tokens])
         off, freedom = found - expected, len(points) - 3 if np.isfinite(expected).all() else 0
     off_the_law = deviation((off**2).sum(), freedom)
-    noise = [off_the_law] * 3  # of each kind
-    for kind in range(3):
+    noise = [off_the_law] * 4  # of each kind
+    for kind in range(4):
         within = [row.logs - row.logs.mean() for row in rows if row.kind == kind]
         if seeds := sum(len(logs) - 1 for logs in within):
             noise[kind] = deviation(sum((logs**2).sum() for logs in within), seeds)
@@ -425,11 +425,12 @@ def row_of(group: list[dict], position: int) -> Row:
     perplexities = {result["seed"]: entry["ppl"] for result, entry in zip(group, entries, strict=True)}
     errors = [(entry.get("ppl_standard_error") or 0.0) / entry["ppl"] for entry in entries]
     first, share = group[0], tokens / group[0]["tokens"]
+    languages = len(first["languages"])
+    kind = 0 if languages == 1 else 1 if share >= 0.4 else 2 if languages == 2 else 3
     run = first["run"] if len(group) == 1 else f"{first['name']} ({len(group)} seeds)"
-    alone = len(first["languages"]) == 1
-    found = Measured(tokens, perplexities, sum(errors) / len(errors), 0 if alone else 1 + (share < 0.4))
+    found = Measured(tokens, perplexities, sum(errors) / len(errors), kind)
     ppl, name = np.append(found.ppl, np.full(RESAMPLES, np.nan)), entries[0]["name"]
-    return Row(run, name, group, position, alone, tokens, share, quantity(ppl), found, {"ppl": ppl})
+    return Row(run, name, group, position, languages == 1, tokens, share, quantity(ppl), found, {"ppl": ppl})
 
 
 def with_law(
