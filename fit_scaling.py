@@ -175,7 +175,7 @@ class Measured(NamedTuple):
     tokens: float
     perplexities: dict[int, float]  # by seed
     error: float = 0.0  # relative standard error over the test documents
-    kind: int = 0  # 1 in a mix, 2 with less than 40% of one, 3 of several such: as noisy from seed to seed
+    kind: int = 0  # 1 in a mix, 2 with less than 40% of one, 3 in one of many languages: noise of its own
 
     @property
     def logs(self) -> np.ndarray:

@@ -703,3 +703,14 @@ def test_intervals_are_drawn_and_one_without_end_squeezes_nothing(table1, tmp_pa
     assert begins == pytest.approx(np.ones(5))
     assert (ends > right.get_xlim()[1]).all()
     assert not drawn[-1].axes[1].containers
+
+
+def test_noise_is_pooled_over_runs_of_a_kind_alone(tmp_path):
+    """Ten clones, quiet from seed to seed, say nothing of how noisy a rare one of two is."""
+    write_run(tmp_path, "alone", 1e6, [20], sources=("en",))
+    write_run(tmp_path, "two", 1e6, [20, 30], ratio=0.9)
+    write_run(tmp_path, "ten", 1e6, [20] * 10, sources=("en",) * 10, ratio=0.5)
+    rows = fit([tmp_path], law_needed=False).rows
+    assert {(row.run, row.language): row.found.kind for row in rows if row.position < 2} == {
+        ("alone", "EN1"): 0, ("two", "EN1"): 1, ("two", "EN2"): 2, ("ten", "EN1"): 1, ("ten", "EN2"): 3,
+    }  # fmt: skip
