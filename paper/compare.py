@@ -112,8 +112,8 @@ CLAIMS = """
 2. and it aligns the hidden states of clones (Table 2)
   similarity of SIZE cloned 50% at 1x < similarity of SIZE cloned 90% at 1x
 3. a main language helps nine clones, although they see fewer tokens (Table 1, rows 6 and 7)
-  TEff of L2 to L10, SIZE cloned x10 10% at 1x < TEff of L2 to L10, SIZE cloned x10 50% at 1x
-  PPL of L2 to L10, SIZE cloned x10 50% at 1x < PPL of L2 to L10, SIZE cloned x10 10% at 1x
+  TEff of L2 to L10, SIZE cloned x10 10% at LONGERx < TEff of L2 to L10, SIZE cloned x10 50% at LONGERx
+  PPL of L2 to L10, SIZE cloned x10 50% at LONGERx < PPL of L2 to L10, SIZE cloned x10 10% at LONGERx
 4. longer training strengthens what imbalance is worth (Figures 2 and 9)
   TEff of L2, SIZE cloned 90% at 1x less that at 50% < TEff of L2, SIZE cloned 90% at LONGERx less that at 50%
 4. so do larger models (Figures 2 and 9)
@@ -209,7 +209,8 @@ class Less(NamedTuple):
 
     def __str__(self) -> str:
         low, high, than = self.low[0], self.high[0], "<" if self.low[0] < self.high[0] else "not <"
-        return f"{self.names[0]} {low:.3g} {than} {self.names[1]} {high:.3g}"
+        difference = self.difference.text(2)
+        return f"{self.names[0]} {low:.3g} {than} {self.names[1]} {high:.3g}, a difference of {difference}"
 
 
 # What is said of a takeaway by the worst word of its claims; "not run" is left for those of which none was.
@@ -225,25 +226,33 @@ SUMMARY = {
 
 def compare_numbers(line: str, numbers: Numbers) -> Less:
     """A line of CLAIMS; of two languages, that in which it is clearer. KeyError if a number is missing."""
-    lines = [line.strip().replace("L?", language).split(" < ") for language in ("L1", "L2")]
+    lines = [line.replace("L?", language).split(" < ") for language in ("L1", "L2")]
     both = [Less(names, *(numbers[name] for name in names)) for names in lines]
     with np.errstate(all="ignore"):
         return max(both, key=lambda less: less.high[0] / less.low[0])
 
 
 def judge(comparisons: list[str], numbers: Numbers, size: str) -> tuple[str, str]:
-    """The worst word of SUMMARY that the lines of a claim earn, and the numbers it rests on."""
-    larger = ORDER[: ORDER.index(size) : -1] or ["a larger model"]
-    for model, times in product(larger, "432"):
-        lines = [line.replace("LARGER", model).replace("LONGER", times) for line in comparisons]
+    """The worst word of SUMMARY that the lines of a claim earn, and the numbers it rests on.
+
+    That of the largest model and most tokens counts; what all others say follows.
+    """
+    larger, verdicts, missing = ORDER[: ORDER.index(size) : -1] or ["a larger model"], {}, ""
+    for model, times in product(larger, "4321"):
+        lines = [line.strip().replace("LARGER", model).replace("LONGER", times) for line in comparisons]
+        if any(low == high for low, high in (line.split(" < ") for line in lines)):
+            continue  # a run is not longer than itself
         try:
             found = [compare_numbers(line, numbers) for line in lines]
         except KeyError as error:
             missing = error.args[0]
         else:
             worst = min(found, key=lambda less: [*SUMMARY].index(less.verdict))
-            return worst.verdict, "; ".join([*map(str, found), worst.would_change_it])
-    return "not run", f"needs {missing}"
+            verdicts["; ".join([*map(str, found), worst.would_change_it])] = worst.verdict
+    if not verdicts:
+        return "not run", f"needs {missing}"
+    (told, word), *others = verdicts.items()
+    return word, "\n   * ".join([told, *(f"**{other}**: {told}" for told, other in others)])
 
 
 def takeaways(numbers: Numbers, size: str) -> str:

@@ -198,6 +198,15 @@ def test_numbers_decide(words, numbers, word):
     assert found[0] == word
 
 
+def test_the_longest_runs_count_and_shorter_ones_are_told():
+    numbers = {f"PPL of L1, small cloned 90→10% at {times}x": within(20, 19, 21) for times in (2, 3)}
+    numbers |= {"PPL of L1, small cloned 90→10% at 1x": exactly(30)}
+    word, told = verdicts(changed(numbers))[next(claim for claim in verdicts({}) if claim.startswith("5"))]
+    assert word == "holds"
+    assert re.findall(r"\* \*\*([^*]*)\*\*: .*?at (\dx)", told) == [("holds", "2x"), ("does not hold", "1x")]
+    assert "difference of -2.2 [-3.1, -1.3]" in told.splitlines()[0]
+
+
 def test_a_verdict_says_what_would_change_it():
     """Four times the seeds halve an interval."""
     for value, half, told in (
@@ -323,7 +332,7 @@ def test_the_paper_compared_with_itself_agrees(whole_paper, tmp_path, command):
     code, page, _ = command(compare.main, whole_paper, "--out", tmp_path)
     assert code == 0
     assert (tmp_path / "compare.md").read_text() in page
-    assert len(re.findall(r"\*\*holds", page)) == 9  # all but larger models, and French at 90/10 for longer
+    assert len(re.findall(r"\): \*\*holds", page)) == 9  # not larger models, nor French at 90/10 for longer
     assert page.count("**not run**") == 3
     compared, rows = 0, cells_of(page)
     for (row, kind), cells in rows.items():
