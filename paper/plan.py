@@ -60,7 +60,7 @@ def trial(size: str) -> float:
     return tokens.numel() * flops_per_token(SIZES[size], 196, length) / statistics.median(seconds)
 
 
-def speed(sizes: set[str], several_processes: bool) -> tuple[float, str]:
+def speed(size: str, several_processes: bool) -> tuple[float, str]:
     """FLOPs a second of a process, and how that is known. What is meant for GPUs is not timed by a CPU."""
     process = Process.current()
     if several_processes and process.device.type == "cpu":
@@ -69,12 +69,12 @@ def speed(sizes: set[str], several_processes: bool) -> tuple[float, str]:
     for path in sorted(Path("out").rglob("result.json")):
         result = read_json(path)
         same_chip = result["device"].split(", ")[0] == process.device_name().split(", ")[0]
-        if same_chip and result["size"] in sizes:
-            flops = flops_per_token(SIZES[result["size"]], result["vocabulary"], result["length"])
+        if same_chip and result["size"] == size:
+            flops = flops_per_token(SIZES[size], result["vocabulary"], result["length"])
             measured.append(result["tokens_per_second"] * flops / result["processes"])
     if measured:
         return statistics.median(measured), f"median of {len(measured)} earlier runs on this machine"
-    return A_GPU if process.device.type == "cuda" else (trial(min(sizes)), "of a few steps on this machine")
+    return A_GPU if process.device.type == "cuda" else (trial(size), "of a few steps on this machine")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -88,20 +88,21 @@ def main(arguments: list[str] | None = None) -> None:
     pieces = int(pieces[1]) if pieces else 120 if "--pieces char" in text else 16384
     costs = [cost(command, pieces) for command in commands]
     processes = int((re.search(r"--nproc-per-node (\d+)", text) or [0, 0])[1])
-    rate, known = speed({args.size for args, _, _ in costs}, processes > 0)
-    rate *= max(processes, 1)
+    speeds = {
+        size: speed(size, processes > 0) for size in SIZES if any(args.size == size for args, *_ in costs)
+    }
     beside = int((re.search(r"^# (\d+) runs side by side", text, re.MULTILINE) or [0, 1])[1])
     rows, tokens, total, seconds = [], 0, 0, 0
     for args, flops, state in costs:
-        needed = STARTING + flops / rate
+        needed = STARTING + flops / speeds[args.size][0] / max(processes, 1)
         rows.append((str(args.out), count(args.tokens), f"{flops:.1e}", duration(needed), state))
         if state != "done":
             tokens, total, seconds = tokens + args.tokens, total + flops, seconds + needed
     print(markdown(("run", "tokens", "FLOPs", "time", "state"), rows))
     left = sum(state != "done" for _, _, state in costs)
     print(f"{left} of {len(costs)} runs are left: {count(tokens)} tokens, {total:.1e} FLOPs,")
-    at = f"at {rate:.1e} FLOPs a second each ({known})"
-    print(f"about {duration(seconds / beside)}, {beside} at a time, {at}.")
+    at = [f"{size} at {rate:.1e} FLOPs a second ({known})" for size, (rate, known) in speeds.items()]
+    print(f"about {duration(seconds / beside)}, {beside} at a time; {'; '.join(at)}.")
 
 
 if __name__ == "__main__":

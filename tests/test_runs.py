@@ -420,16 +420,16 @@ def test_speed_is_that_of_earlier_runs_on_this_machine(tmp_path, monkeypatch, co
         facts = {"device": where, "processes": 1, "tokens_per_second": rate, "vocabulary": 4096}
         write_run(tmp_path / "out", name, 1e6, [20, 30], size="pico", length=128, facts=facts)
     rate = 2000 * flops_per_token(SIZES["pico"], 4096, 128)
-    assert plan.speed({"pico"}, False)[0] == rate
-    assert 1e8 < plan.speed({"nano"}, False)[0] < 1e13  # a few steps are tried
-    assert plan.speed({"pico"}, True) == plan.A_GPU
+    assert plan.speed("pico", False)[0] == rate
+    assert 1e8 < plan.speed("nano", False)[0] < 1e13  # a few steps are tried
+    assert plan.speed("pico", True) == plan.A_GPU
     monkeypatch.setattr("sys.stdin", StringIO(script))
     code, out, _ = command(plan.main)
     assert code == 0
     assert "22 of 22 runs are left: 99.2M tokens, " in out
     flops = [plan.cost(line, 0)[1] for line in commands("table1") if " train.py " in line]
     needed = duration(sum(flops) / rate / 2 + 11 * plan.STARTING)  # two at a time
-    assert f"about {needed}, 2 at a time, at {rate:.1e} FLOPs a second each" in out
+    assert f"about {needed}, 2 at a time; pico at {rate:.1e} FLOPs a second" in out
     assert "(median of 2 earlier runs on this machine)" in out
     monkeypatch.setattr("sys.stdin", StringIO("no command"))
     assert command(plan.main)[0] == 2
