@@ -6,6 +6,7 @@ with the training text.
 """
 
 import ast
+import gc
 import hashlib
 import importlib.util
 import inspect
@@ -27,7 +28,9 @@ def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
     files = list(source_files())
     progress = Progress("reading docstrings", len(files), "files")
     lines, seen = [], set()
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(
+        initializer=gc.disable
+    ) as pool:  # trees have no cycles, to look for which takes time
         found = pool.map(read_docstrings, [path for _, path in files], chunksize=32)
         for done, ((name, _), docstrings) in enumerate(zip(files, found, strict=True), 1):
             # One that several share is kept where it comes first.

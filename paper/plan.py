@@ -77,10 +77,8 @@ def speed(size: str, several_processes: bool) -> tuple[float, str]:
     return A_GPU if process.device.type == "cuda" else (trial(size), "of a few steps on this machine")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Read commands from standard input and say what they cost."""
-    Parser(__doc__).parse_args(arguments)
-    text = sys.stdin.read()
+def plan(text: str) -> tuple[str, str]:
+    """A table of the runs among the commands that a script prints, and what is left of them in two lines."""
     commands = dict.fromkeys(line for line in text.splitlines() if " train.py " in line)
     if not commands:
         raise UserError("standard input has no training run, as DRY=1 bash runs/table1.sh prints them")
@@ -88,9 +86,8 @@ def main(arguments: list[str] | None = None) -> None:
     pieces = int(pieces[1]) if pieces else 120 if "--pieces char" in text else 16384
     costs = [cost(command, pieces) for command in commands]
     processes = int((re.search(r"--nproc-per-node (\d+)", text) or [0, 0])[1])
-    speeds = {
-        size: speed(size, processes > 0) for size in SIZES if any(args.size == size for args, *_ in costs)
-    }
+    sizes = [size for size in SIZES if any(args.size == size for args, _, _ in costs)]
+    speeds = {size: speed(size, processes > 0) for size in sizes}
     beside = int((re.search(r"^# (\d+) runs side by side", text, re.MULTILINE) or [0, 1])[1])
     rows, tokens, total, seconds = [], 0, 0, 0
     for args, flops, state in costs:
@@ -98,11 +95,19 @@ def main(arguments: list[str] | None = None) -> None:
         rows.append((str(args.out), count(args.tokens), f"{flops:.1e}", duration(needed), state))
         if state != "done":
             tokens, total, seconds = tokens + args.tokens, total + flops, seconds + needed
-    print(markdown(("run", "tokens", "FLOPs", "time", "state"), rows))
     left = sum(state != "done" for _, _, state in costs)
-    print(f"{left} of {len(costs)} runs are left: {count(tokens)} tokens, {total:.1e} FLOPs,")
     at = [f"{size} at {rate:.1e} FLOPs a second ({known})" for size, (rate, known) in speeds.items()]
-    print(f"about {duration(seconds / beside)}, {beside} at a time; {'; '.join(at)}.")
+    return (
+        markdown(("run", "tokens", "FLOPs", "time", "state"), rows),
+        f"{left} of {len(costs)} runs are left: {count(tokens)} tokens, {total:.1e} FLOPs,\n"
+        f"about {duration(seconds / beside)}, {beside} at a time; {'; '.join(at)}.",
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read commands from standard input and say what they cost."""
+    Parser(__doc__).parse_args(arguments)
+    print(*plan(sys.stdin.read()), sep="\n")
 
 
 if __name__ == "__main__":

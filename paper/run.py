@@ -21,6 +21,7 @@ import torch
 import evaluate
 import train
 from common import Parser, UserError, read_json, run_script
+from paper.plan import plan
 
 # Neither CUDA nor Apple's libraries bear a fork: there, each run loads its own.
 CONTEXT = get_context("fork" if sys.platform == "linux" and not torch.version.cuda else "spawn")
@@ -46,6 +47,11 @@ def in_its_process(words: list[str], out: Path, slot: int, jobs: int) -> None:
     if jobs > 1:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(slot))
     run_script(lambda: train_and_evaluate(words, out))
+
+
+def say_how_long(script: str) -> None:
+    """What the commands of a whole script will cost."""
+    print(plan(script)[1], flush=True)
 
 
 def told(out: Path) -> str:
@@ -85,9 +91,16 @@ def run_all(commands: list[list[str]], jobs: int) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read commands from standard input, and run them."""
-    Parser(__doc__).parse_args(arguments)
+    parser = Parser(__doc__)
+    parser.add_argument("--plan", type=Path, help="the commands of a whole script: say first what they cost")
+    args = parser.parse_args(arguments)
     import_module("torch._inductor.compile_fx")  # or every run would
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if script := args.plan.read_text().strip() if args.plan else "":
+        # In a process of its own: it tries a few steps, whose threads no fork survives.
+        planning = CONTEXT.Process(target=say_how_long, args=(script,))
+        planning.start()
+        planning.join()
     run_all([shlex.split(line) for line in sys.stdin], int(os.environ.get("JOBS", "1")))
 
 

@@ -17,12 +17,13 @@ run placebo    0.25x --ratio 0.4 --languages en noise --batch 2 # as many steps,
 run positive   0.2x  --ratio 0.9 --anchors 1 $(batch_of 0.2)    # EN2 is EN1: TEff is 1 / share = 10
 
 also python fit_scaling.py "$FOLDER" --out "$PAGE"
-also python align.py "$FOLDER/50-50" "$FOLDER/90-10" --only hidden --sequences 200 --out "$PAGE"
 [ -n "$DRY" ] || cat <<END
 
 look at $PAGE/figure.png (as .svg for slides); $PAGE/table.md explains its columns
 next, after source .venv/bin/activate, what the model writes in its rare language:
   python evaluate.py $FOLDER/90-10 --sample "Return the" --as EN2
+what it looks like inside:
+  python align.py $FOLDER/50-50 $FOLDER/90-10 --out $PAGE
 and an experiment of your own, beside these runs in a table:
   python train.py --ratio 0.7 --tokens $ONE --out $FOLDER/70-30
   python evaluate.py $FOLDER/70-30

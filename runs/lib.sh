@@ -101,8 +101,8 @@ run() { # NAME TIMESx FLAGS...: train and evaluate one model on TIMES the standa
 finish_runs() { # those that were asked for, JOBS at a time
     local command out
     [ -n "$COMMANDS" ] || return 0
-    python -m paper.run <<<"${COMMANDS%$'\n'}" &
-    RUNNING=$!
+    python -m paper.run --plan <(echo "${PLAN:-}") <<<"${COMMANDS%$'\n'}" &
+    RUNNING=$! PLAN=""
     wait "$RUNNING" || exit
     while read -r command; do
         eval "set -- $command"
@@ -113,8 +113,8 @@ finish_runs() { # those that were asked for, JOBS at a time
     COMMANDS=""
 }
 
-announce() { # ARGUMENTS of the script: how long it will take, by the speed of this machine
-    [ -n "$DRY" ] || DRY=1 bash "$0" "$@" | python -m paper.plan | tail -n 2 || true
+announce() { # ARGUMENTS of the script: paper.run, when it starts, says how long all of it will take
+    [ -n "$DRY" ] || PLAN=$(DRY=1 bash "$0" "$@")
 }
 [ -z "$DRY" ] || [ "$JOBS" = 1 ] || echo "# $JOBS runs side by side"
 case $(basename "$0") in table* | figure* | demo* | pieces*) announce "$@" ;; esac
