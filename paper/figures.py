@@ -191,6 +191,9 @@ def scaling(figure, fitted: Fitted, size: str, name: str, vocab: str, measures: 
         left.set_xticks(times)
         right.set_xticks(range(len(sizes)), sizes)
     panels[0, 0].plot([], [], color="0.3", marker="o", label="hollow: paper, small", **PAPER)
+    # Lines cross the whole panel, so that no corner is free.
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
 
 
 def figure_5(figure, fitted: Fitted, size: str) -> None:
@@ -364,7 +367,7 @@ def draw(number: int | str, fitted: Fitted) -> Figure:
             function(figure, fitted, standard_size(fitted), *further)
         except UserError as missing:
             raise UserError(f"Figure {number} needs {missing}; bash {script} runs them") from None
-        if number not in {6, 7}:  # align.py's own
+        if number not in {6, 7} and not figure.legends:  # those are align.py's own
             figure.axes[0].legend(frameon=False)
     return figure
 
