@@ -249,8 +249,13 @@ def figure_8(figure, fitted: Fitted, size: str) -> None:
     for position, look in enumerate(LANGUAGES):
         mine = [(100 * setting.anchors, row) for (setting, i), row in rows.items() if i == position]
         points(axes, mine, "ppl", label=f"L{position + 1} at 50/50", **look)
-    axes.plot([0], values.TABLE_1[3].ppl[:1], color="0.3", marker="s", label="paper, no anchors", **PAPER)
+    row = next(iter(rows.values()))
+    for share, label, line in ((0.5, "alone, on half the tokens", ":"), (1, "alone, on all of them", "--")):
+        tokens = share * row.result["tokens"]
+        if row.law is not None and row.law.covers(tokens):
+            axes.axhline(float(row.law.perplexity(tokens)), color="0.4", linestyle=line, label=label)
     finish(axes, "ppl", "anchor points: % of the vocabulary that is shared")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
 
 
 def over_seeds(numbers: list[float]) -> Quantity:
