@@ -53,6 +53,7 @@ SHORTEST = 64  # characters; below this a document is a stub that teaches nothin
 SAMPLE = 50_000_000  # bytes of text that a tokeniser is trained on, about, drawn from the whole corpus
 SHARD = 100_000_000  # tokens in a file, about
 BATCH = 4_000_000  # characters that are tokenised at a time, by all cores
+BLOCK = 2**18  # tokens of the placebo that are drawn at a time, while a CPU's cache holds them
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -381,9 +382,11 @@ def prepare_placebo(folder: Path, entry: dict, seed: int, offset: int) -> dict:
     noise = {**entry, "offset": offset}
     for split in SPLITS:
         tokens = Stream([folder / shard["file"] for shard in entry[split]["shards"]])
-        order = permute(np.arange(len(tokens)), len(tokens), seed, NOISE_DRAW)
+        text = tokens.read(0, len(tokens))
         writer = ShardWriter(folder, f"noise_{split}", offset, entry["vocab_size"])
-        writer.add(tokens.read(0, len(tokens))[order], "")
+        for first in range(0, len(text), BLOCK):
+            places = np.arange(first, min(first + BLOCK, len(text)))
+            writer.add(text[permute(places, len(text), seed, NOISE_DRAW)], "")
         noise[split] = {**entry[split], "shards": writer.flush()["shards"]}
     return noise
 
@@ -419,13 +422,14 @@ def permute(numbers: np.ndarray, size: int, *key: int) -> np.ndarray:
     half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
     result = np.asarray(numbers).astype(np.uint64)
-    outside = np.ones(result.shape, bool)
-    while outside.any():
+    outside = np.arange(len(result))
+    while len(outside):
         left, right = result[outside] >> half, result[outside] & mask
         for round_number in range(4):
             left, right = right, left ^ (random_bits(right, *key, round_number) & mask)
-        result[outside] = left << half | right
-        outside = result >= size
+        image = left << half | right
+        result[outside] = image
+        outside = outside[image >= size]
     return result.astype(np.int64)
 
 

@@ -94,12 +94,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--plan", type=Path, help="the commands of a whole script: say first what they cost")
     args = parser.parse_args(arguments)
-    import_module("torch._inductor.compile_fx")  # or every run would
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if script := args.plan.read_text().strip() if args.plan else "":
         # In a process of its own: it tries a few steps, whose threads no fork survives.
         planning = CONTEXT.Process(target=say_how_long, args=(script,))
         planning.start()
+    import_module("torch._inductor.compile_fx")  # or every run would
+    if script:
         planning.join()
     run_all([shlex.split(line) for line in sys.stdin], int(os.environ.get("JOBS", "1")))
 

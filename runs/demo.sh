@@ -14,7 +14,7 @@ LADDER="0.5 0.3 0.25 0.2 0.1"
 ladder # English alone, with the batch that does best at each length
 run 50-50      1x    --ratio 0.5
 run placebo    0.25x --ratio 0.4 --languages en noise --batch 2 # as many steps, a partner that cannot help: TEff at most 1
-run positive   0.2x  --ratio 0.9 --anchors 1 $(batch_of 0.2)    # EN2 is EN1: TEff is 1 / share = 10
+run positive   0.1x  --ratio 0.9 --anchors 1 $(batch_of 0.1)    # EN2 is EN1: TEff is 1 / share = 10
 
 also python fit_scaling.py "$FOLDER" --out "$PAGE"
 [ -n "$DRY" ] || cat <<END

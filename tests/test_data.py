@@ -433,7 +433,8 @@ def test_characters_as_pieces(tmp_path, documents):
     assert token_bytes(tokenizer, ids).sum() == len(text)
 
 
-def test_the_placebo_has_the_tokens_and_nothing_of_their_order(tmp_path, documents):
+def test_the_placebo_has_the_tokens_and_nothing_of_their_order(tmp_path, documents, monkeypatch):
+    monkeypatch.setattr(data, "BLOCK", 1000)
     recipe = RECIPE | {"placebo": True}
     data.prepare(tmp_path / "both", recipe, {"en": write_documents(tmp_path / "en.jsonl", documents)})
     dataset = Dataset(tmp_path / "both")
