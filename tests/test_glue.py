@@ -12,7 +12,7 @@ import evaluate
 import train
 from common import UserError, read_json, write
 from data import Dataset, Language, cloned_languages
-from evaluate import TASKS, Classifier, Examples, accuracy, fine_tune, read_examples, read_rows
+from evaluate import TASKS, Classifier, Examples, accuracy, epoch, fine_tune, read_examples, read_rows
 from model import GPT, Size
 
 # A file's first line where the layout has one, an example, and what is to be read from it.
@@ -185,6 +185,20 @@ def learn(monkeypatch):
         return model, languages, tuned
 
     return call
+
+
+def test_an_epoch_has_every_example_once_and_little_padding():
+    random = np.random.default_rng(0)
+    rows = [np.zeros(length, np.uint16) for length in random.integers(5, 128, 3000)]
+    first, second = epoch(rows, random), epoch(rows, random)
+    for batches in (first, second):
+        assert sorted(np.concatenate(batches).tolist()) == list(range(3000))
+        assert max(map(len, batches)) == evaluate.BATCH
+    padded = sum(len(batch) * max(len(rows[i]) for i in batch) for batch in first)
+    assert padded < 1.1 * sum(map(len, rows))
+    longest = [max(len(rows[i]) for i in batch) for batch in first]
+    assert longest != sorted(longest)
+    assert first[0].tolist() != second[0].tolist()
 
 
 def test_answers_do_not_depend_on_padding():
