@@ -124,8 +124,7 @@ def expected_curve(axes, rows: Rows, position: int, **style) -> None:
     tokens = row.result["tokens"] * (curve if position else 100 - curve) / 100
     known = [row.law is not None and row.law.covers(number) for number in tokens]
     if any(known):
-        label = f"L{position + 1}, as many tokens alone (MLPE)"
-        axes.plot(curve[known], row.law.perplexity(tokens[known]), label=label, **style)
+        axes.plot(curve[known], row.law.perplexity(tokens[known]), **style)
 
 
 # --- the figures ------------------------------------------------------------------------------------
@@ -138,7 +137,9 @@ def figure_1(figure, fitted: Fitted, size: str) -> None:
     left, *right = figure.subplots(1, 1 + scored, squeeze=False)[0]
     for position, look in enumerate(LANGUAGES):
         by_ratio(left, rows, "cloned", "ppl", position, f"L{position + 1}", **look)
-        expected_curve(left, rows, position, color=look["color"], linestyle="-:"[position], linewidth=1)
+        label = f"L{position + 1}, as many tokens alone (MLPE)"
+        style = {"color": look["color"], "linestyle": "-:"[position], "linewidth": 1}
+        expected_curve(left, rows, position, label=label, **style)
     finish(left, "ppl", "p(L2) in %")
     for axes in right:
         points(axes, of_language(rows, 0), "glue", label="L1", **LANGUAGES[0])
@@ -160,8 +161,11 @@ def figure_3(figure, fitted: Fitted, size: str) -> None:
                 by_ratio(axes, at_ratios(own, size, vocab), vocab, measure, position, vocab, **style)
             finish(axes, measure, "p(FR) in %")
         rows = at_ratios(own, size, "anchored")
-        expected_curve(panels[0, position], rows, position, color="0.5", linestyle=":")
+        label = "as many tokens alone (MLPE)"
+        expected_curve(panels[0, position], rows, position, label=label, color="0.5", linestyle=":")
         panels[0, position].set_title(name.upper())
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
 
 
 def scaling(figure, fitted: Fitted, size: str, name: str, vocab: str, measures: tuple[str, ...]) -> None:
