@@ -343,9 +343,9 @@ def read_examples(path: Path, task: Task, tokenizer, length: int) -> Examples:
 
 # The paper's recipe. Tokens that an example is cut to, examples of a step, epochs, Adam's learning rate;
 EXAMPLE_TOKENS, BATCH, EPOCHS, LEARNING_RATE = 128, 64, 10, 5e-5
-POOL = 16 * BATCH  # examples among which those of like length are put together
 # steps between two looks at the dev set, and steps without a better score that end it.
 EVALUATE_EVERY, PATIENCE = 200, 2000
+POOL = 16 * BATCH  # examples among which those of like length are put together
 
 
 class Classifier(nn.Module):
@@ -384,7 +384,7 @@ def accuracy(classifier: Classifier, examples: Examples, table: np.ndarray) -> f
 def epoch(rows: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
     """Batches of indices, all rows once in random order; of some hundred, those of like length together.
 
-    So little of a batch is padding: CoLA takes half the time.
+    So little of a batch is padding, which else would be more than half of CoLA's.
     """
     order, lengths = random.permutation(len(rows)), np.array([len(row) for row in rows])
     pools = np.split(order, range(POOL, len(order), POOL))
