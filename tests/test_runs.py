@@ -141,6 +141,12 @@ def test_the_positive_control_of_the_demo_is_a_monolingual_run_by_another_name()
     assert rare[0] == pytest.approx(rare[1])
 
 
+def test_a_second_size_has_its_best_batch_alone_too():
+    batches = {name: args.batch for name, args in trainings("figure2").items() if "nano" in name}
+    best = {"out/figure2/nano-90-10": 8, "out/figure2/nano-mono-1x": 4, "out/figure2/nano-mono-0.1x": 2}
+    assert best.items() <= batches.items()
+
+
 def test_seeds_gpus_and_sizes_reach_the_commands():
     environment = {
         "GPUS": "8",
@@ -155,7 +161,7 @@ def test_seeds_gpus_and_sizes_reach_the_commands():
     assert europarl == "python -m corpora.europarl"
     assert train == (
         "torchrun --standalone --nproc-per-node 8 train.py --data data/eltec --size tiny --tokens 5000000 "
-        "--languages en fr --vocab anchored --ratio 0.5 --warmup 9 "
+        "--warmup 9 --languages en fr --vocab anchored --ratio 0.5 "
         "--seed 3 --out elsewhere/table3-seed3/anchored-50-50"
     )
     _, first, train, *_ = commands("figure14", NOVELS="there", PARALLEL="lines", RESULTS="results")
