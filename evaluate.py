@@ -382,7 +382,7 @@ def accuracy(classifier: Classifier, examples: Examples, table: np.ndarray) -> f
 
 
 def epoch(rows: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
-    """Batches of indices, all rows once in random order; of some hundred, those of like length together.
+    """Batches of indices, all rows once in random order; of a thousand, those of like length together.
 
     So little of a batch is padding, which else would be more than half of CoLA's.
     """

@@ -107,6 +107,12 @@ def finish(axes, measure: str, x_label: str) -> None:
             axis.set(minor_locator=LogLocator(subs=(2, 3, 5)), major_formatter=text, minor_formatter=text)
 
 
+def legend_above(figure, columns: int = 3) -> None:
+    """The first panel's legend, where lines leave no corner of it free."""
+    names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside upper center", ncols=columns, frameon=False)
+
+
 def by_ratio(axes, rows: Rows, vocab: str, measure: str, position: int, label: str, **style) -> None:
     """A language's rows against p(L2), and the paper's."""
     points(axes, of_language(rows, position), measure, label=label, **style)
@@ -164,8 +170,7 @@ def figure_3(figure, fitted: Fitted, size: str) -> None:
         label = "as many tokens alone (MLPE)"
         expected_curve(panels[0, position], rows, position, label=label, color="0.5", linestyle=":")
         panels[0, position].set_title(name.upper())
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    legend_above(figure)
 
 
 def scaling(figure, fitted: Fitted, size: str, name: str, vocab: str, measures: tuple[str, ...]) -> None:
@@ -195,9 +200,7 @@ def scaling(figure, fitted: Fitted, size: str, name: str, vocab: str, measures: 
         left.set_xticks(times)
         right.set_xticks(range(len(sizes)), sizes)
     panels[0, 0].plot([], [], color="0.3", marker="o", label="hollow: paper, small", **PAPER)
-    # Lines cross the whole panel, so that no corner is free.
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    legend_above(figure)
 
 
 def figure_5(figure, fitted: Fitted, size: str) -> None:
@@ -259,7 +262,7 @@ def figure_8(figure, fitted: Fitted, size: str) -> None:
         if row.law is not None and row.law.covers(tokens):
             axes.axhline(float(row.law.perplexity(tokens)), color="0.4", linestyle=line, label=label)
     finish(axes, "ppl", "anchor points: % of the vocabulary that is shared")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    legend_above(figure, columns=2)
 
 
 def over_seeds(numbers: list[float]) -> Quantity:
