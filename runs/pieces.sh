@@ -4,7 +4,7 @@
 SCALE=cpu
 source "$(dirname "$0")/lib.sh"
 corpus clones
-CHARACTERS=$ONE RUNS=()
+CHARACTERS=$ONE RUNS=() LADDER=${LADDER#2 } # no mix here is longer than 1x
 
 for SEED in 0 1 2; do
     seed "$SEED"
