@@ -21,8 +21,8 @@ for SEED in $SEEDS; do
     run 90to10           1x --ratio 0.9,0.1          # row 9
     run 50-50-2x         2x --ratio 0.5              # row 10
     run 90to10-2x        2x --ratio 0.9,0.1          # row 11
-    once run 50-50-3x    3x --ratio 0.5              # row 12
-    once run 90to10-3x   3x --ratio 0.9,0.1          # row 13
+    run 50-50-3x         3x --ratio 0.5              # row 12
+    run 90to10-3x        3x --ratio 0.9,0.1          # row 13
 
     [ "$SCALE" = cpu ] || continue # controls, the demo's, but for a longer positive one
     once run placebo     0.25x --ratio 0.4 --languages en noise --batch 2 # a partner that cannot help: TEff at most 1
