@@ -93,7 +93,7 @@ def points(axes, rows: list[tuple[float, Row]], measure: str, **style) -> None:
 
 
 def finish(axes, measure: str, x_label: str) -> None:
-    """Labels, scale, and ticks at 1, 2, 3 and 5 times the powers of ten; all nine would overlap."""
+    """Labels, scale, and ticks at 1, 2, 3 and 5 times the powers of ten, or these alone where there are many."""
     axes.set(xlabel=x_label, ylabel=MEASURES[measure])
     axes.spines[["top", "right"]].set_visible(False)
     if measure in {"ppl", "mlte"}:
@@ -104,7 +104,9 @@ def finish(axes, measure: str, x_label: str) -> None:
     text = FuncFormatter(lambda value, _: count(value) if value >= 1000 else f"{value:.3g}")
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":
-            axis.set(minor_locator=LogLocator(subs=(2, 3, 5)), major_formatter=text, minor_formatter=text)
+            low, high = axis.get_view_interval()
+            between = LogLocator(subs=(2, 3, 5) if high < 1000 * low else ())
+            axis.set(minor_locator=between, major_formatter=text, minor_formatter=text)
 
 
 def legend_above(figure, columns: int = 3) -> None:
@@ -206,7 +208,10 @@ def scaling(figure, fitted: Fitted, size: str, name: str, vocab: str, measures: 
 def figure_5(figure, fitted: Fitted, size: str) -> None:
     """The laws of every size and language with the runs they rest on, and the paper's laws of small."""
     axes = figure.subplots()
+    texts = {f"fingerprint {row.result['fingerprint']}": Path(row.result["data"]).name for row in fitted.rows}
     for i, (key, name) in enumerate(names_of(fitted.laws).items()):
+        for fingerprint, text in texts.items():
+            name = name.replace(fingerprint, text)
         colour, law, runs = f"C{i}", fitted.laws[key], fitted.points[key]
         curve = np.geomspace(law.fewest, law.most, 100)
         axes.plot(curve, law.perplexity(curve), color=colour, label=name)
@@ -219,6 +224,7 @@ def figure_5(figure, fitted: Fitted, size: str) -> None:
         axes.plot(tokens, values.POINTS[source].values(), color="0.5", marker="s", **PAPER)
     axes.set_xscale("log")
     finish(axes, "ppl", "training tokens")
+    legend_above(figure)
 
 
 def clones_looked_at(fitted: Fitted, size: str) -> dict[str, dict]:
