@@ -5,6 +5,7 @@ python -m paper.figures 1 out/table1 out/figure1 --out out/figure1  # figure1.pn
 One more, `pieces`, the paper does not have: what the tokeniser changes (runs/pieces.sh).
 """
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,7 @@ def points(axes, rows: list[tuple[float, Row]], measure: str, **style) -> None:
 
 
 def finish(axes, measure: str, x_label: str) -> None:
-    """Labels, scale, and ticks at 1, 2, 3 and 5 times the powers of ten, or these alone where there are many."""
+    """Labels, scale, and ticks at 1, 2, 3 and 5 times the powers of ten; of many of these, there alone."""
     axes.set(xlabel=x_label, ylabel=MEASURES[measure])
     axes.spines[["top", "right"]].set_visible(False)
     if measure in {"ppl", "mlte"}:
@@ -208,13 +209,13 @@ def scaling(figure, fitted: Fitted, size: str, name: str, vocab: str, measures: 
 def figure_5(figure, fitted: Fitted, size: str) -> None:
     """The laws of every size and language with the runs they rest on, and the paper's laws of small."""
     axes = figure.subplots()
-    texts = {f"fingerprint {row.result['fingerprint']}": Path(row.result["data"]).name for row in fitted.rows}
+    texts = {row.result["fingerprint"]: Path(row.result["data"]).name for row in fitted.rows}
     for i, (key, name) in enumerate(names_of(fitted.laws).items()):
-        for fingerprint, text in texts.items():
-            name = name.replace(fingerprint, text)
+        fingerprint = json.loads(key.recipe)["fingerprint"]
+        label = name.replace(f"fingerprint {fingerprint}", texts[fingerprint])
         colour, law, runs = f"C{i}", fitted.laws[key], fitted.points[key]
         curve = np.geomspace(law.fewest, law.most, 100)
-        axes.plot(curve, law.perplexity(curve), color=colour, label=name)
+        axes.plot(curve, law.perplexity(curve), color=colour, label=label)
         axes.plot([run.tokens for run in runs], [run.ppl for run in runs], "o", color=colour, markersize=5)
     curve = np.geomspace(0.05, 3, 100) * values.TOKENS
     for source, law in values.LAWS.items():
