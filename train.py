@@ -635,6 +635,8 @@ def main(arguments: list[str] | None = None) -> None:
         reason = str(error).splitlines()[0]
         raise UserError(f"out of memory; a smaller --micro-batch takes less ({reason})") from None
     if process.rank > 0:
+        if args.fsdp:  # caches of DTensor keep gloo's threads, one of which can abort a Python that is ending
+            os._exit(0)
         return
     languages = [
         {"name": language.name, "source": language.source, "tokens": tokens}
