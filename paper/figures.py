@@ -94,7 +94,7 @@ def points(axes, rows: list[tuple[float, Row]], measure: str, **style) -> None:
 
 
 def finish(axes, measure: str, x_label: str) -> None:
-    """Labels, scale, and ticks at 1, 2, 3 and 5 times the powers of ten; of many of these, there alone."""
+    """Labels, scale, and ticks at 1, 2, 3 and 5 times the powers of ten; of many powers, at them alone."""
     axes.set(xlabel=x_label, ylabel=MEASURES[measure])
     axes.spines[["top", "right"]].set_visible(False)
     if measure in {"ppl", "mlte"}:

@@ -28,7 +28,7 @@ case $SCALE in
 cpu) # 4x is 20 of the 20.4 million characters of pydocs: no row of Table 1 reads a text twice
     STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_RECIPE=${RECIPE:-} BEST_BATCH=4
     OTHER_RECIPE="--batch 8 --learning-rate 1e-3 --warmup 100" # as pico's, but for the rate; alone, its best batch
-    LADDER="2 1 0.5 0.4 0.3 0.25 0.2 0.1 0.05" REAL_LADDER=$LADDER OTHER_LADDER=${LADDER#2 } # which has no longer mix
+    LADDER="2 1 0.5 0.4 0.3 0.25 0.2 0.1 0.05" REAL_LADDER=$LADDER OTHER_LADDER=${LADDER#2 } # its mixes are of 1x
     NOVELS_TEST="--test-fraction 0.1 --test-characters 20000" # of more novels, so much that it takes seconds
     CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-char PIECES="--pieces char" OUT=${OUT:-out} JOBS_BY_DEFAULT=2
     ;;
