@@ -132,7 +132,7 @@ def shuffled(one: Tensor, other: Tensor) -> Tensor:
 
 def as_batch(model: GPT, ids: np.ndarray) -> Tensor:
     """A sequence of joint ids as a batch of one."""
-    return torch.from_numpy(ids.astype(np.int64))[None].to(model.output.weight.device)
+    return torch.from_numpy(ids.astype(np.int64))[None].to(model.output_embedding.device)
 
 
 @torch.no_grad()
@@ -340,7 +340,7 @@ def measure_snapshots(run: Run, texts: list[Sides]) -> list[dict]:
         raise UserError(f"{run.out} has no snapshots; train.py --keep-every N makes some")
     method, snapshots = "positions" if run.config["vocab"] == "cloned" else "matching", []
     for path in paths:
-        snapshot = load_run(run.out, run.model.output.weight.device, f"snapshots/{path.name}")
+        snapshot = load_run(run.out, run.model.output_embedding.device, f"snapshots/{path.name}")
         found = measure_hidden(snapshot, texts, matching=False)
         hidden = {pair: methods[f"{method}, centred"] for pair, methods in found.items()}
         tokens = int(path.stem) * run.config["batch"] * run.config["length"]
@@ -362,7 +362,7 @@ def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> No
         texts = parallel_texts(run, lines, most)
         if sentence := choose_sentence(run, lines, args.line):
             draw_matching(run, sentence)
-    matrices = {"input": run.model.token_embedding.weight, "output": run.model.output.weight}
+    matrices = {"input": run.model.token_embedding.weight, "output": run.model.output_embedding}
     known = np.ones(run.model.vocabulary, bool)
     measures = {
         "embeddings": lambda: measure_embeddings(run.dataset, run.languages, matrices, known),

@@ -137,8 +137,9 @@ def split_documents(path: Path, recipe: dict) -> Iterator[tuple[str, str, str]]:
 
 PAD, UNKNOWN, END_OF_DOCUMENT = 0, 1, 2  # the first pieces of every tokeniser; 0 is padding in every language
 PART = 50_000  # characters that are encoded as one
-# U+2581 is how SentencePiece writes a space: next to one, a piece of several spaces could cross the cut.
-SPACE_BETWEEN_WORDS = re.compile("(?<=[^\\s\u2581]) (?=[^\\s\u2581])")
+SPACE = "\u2581"  # how SentencePiece writes one
+# Next to a space that the text writes so itself, a piece of several spaces could cross the cut.
+SPACE_BETWEEN_WORDS = re.compile(f"(?<=[^\\s{SPACE}]) (?=[^\\s{SPACE}])")
 Tokenizer = sentencepiece.SentencePieceProcessor
 PIECES = {
     # No text is unknown, and every text is given back to the letter: what has no piece is spelled in bytes.
@@ -205,10 +206,10 @@ def token_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
     The space that SentencePiece puts before every document was not in the text. `ids` begin with a document.
     """
     forms = surface_forms(tokenizer)
-    sizes = np.array([len(form.replace("\u2581", " ").encode()) for form in forms])
+    sizes = np.array([len(form.replace(SPACE, " ").encode()) for form in forms])
     sizes[[tokenizer.is_byte(i) for i in range(len(forms))]] = 1
     sizes[[PAD, UNKNOWN, END_OF_DOCUMENT]] = 0
-    added = np.array([form.startswith("\u2581") for form in forms])[ids]
+    added = np.array([form.startswith(SPACE) for form in forms])[ids]
     added[1:] &= ids[:-1] == END_OF_DOCUMENT
     return sizes[ids] - added
 
@@ -481,15 +482,36 @@ def anchored_languages(pieces: dict[str, list[str]]) -> list[Language]:
     return languages
 
 
+def share_pieces(languages: list[Language], forms: dict[str, list[str]], shared: list[str]) -> None:
+    """Give each piece in `shared` the first language's id in all of them; " " is the space.
+
+    `forms` holds the pieces of each source in the order of their ids. The ids that become free stay unused.
+    """
+    for piece in shared:
+        form = piece.replace(" ", SPACE)
+        for source, known in forms.items():
+            if form not in known:
+                raise UserError(f"--shared {piece!r}: the tokeniser of {source} has no such piece")
+        first, *others = languages
+        joint_id = first.table[forms[first.source].index(form)]
+        for language in others:
+            language.table[forms[language.source].index(form)] = joint_id
+
+
 def build_languages(dataset: Dataset, config: dict) -> list[Language]:
     """The languages of the run that `config` describes, in the order of its shares."""
     sources, vocab = config["sources"], config["vocab"]
-    sizes = {source: dataset.languages[source]["vocab_size"] for source in sources}
+    forms = {source: surface_forms(dataset.tokenizer(source)) for source in sources}
+    sizes = {source: len(pieces) for source, pieces in forms.items()}
     if vocab == "disjoint":
-        return disjoint_languages(sizes)
-    if vocab == "anchored":
-        return anchored_languages({source: surface_forms(dataset.tokenizer(source)) for source in sources})
-    return cloned_languages(sources[0], sizes[sources[0]], len(sources), config["anchors"], config["seed"])
+        languages = disjoint_languages(sizes)
+    elif vocab == "anchored":
+        languages = anchored_languages(forms)
+    else:
+        first, clones = sources[0], len(sources)
+        languages = cloned_languages(first, sizes[first], clones, config["anchors"], config["seed"])
+    share_pieces(languages, forms, config.get("shared", []))  # runs of older code shared none
+    return languages
 
 
 # --- the mixture ----------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def sliding_windows(predictions: int, length: int, stride: int) -> tuple[np.ndar
 
 def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
     """Nats, (counted,), that each counted prediction of a text costs; the text is (n,) joint ids."""
-    device = model.output.weight.device
+    device = model.output_embedding.device
     length, stride = min(model.length, len(tokens) - 1), max(1, model.length // 4)
     starts, counted = sliding_windows(len(tokens) - 1, model.length, stride)
     step = max(1, BATCH_TOKENS[device.type] // length)
@@ -120,7 +120,7 @@ def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
             with mixed_precision(precision, device):
                 # The output layer is the largest matrix of a small model: it has the last positions only.
                 hidden = model.hidden(windows[:, :-1], last=stride)
-                _, nats = linear_cross_entropy(hidden, model.output.weight, windows[:, 1:][:, -stride:])
+                _, nats = linear_cross_entropy(hidden, model.output_embedding, windows[:, 1:][:, -stride:])
             if nats.isfinite().all():
                 break
         is_counted = np.arange(nats.shape[1]) >= nats.shape[1] - counted[batch, None]
@@ -229,8 +229,8 @@ def write_text(model: GPT, ids: list[int], tokens: int, temperature: float, seed
     """
     generator, probabilities = torch.Generator().manual_seed(seed), []
     for _ in range(tokens):
-        seen = torch.tensor([ids[-model.length :]], device=model.output.weight.device)
-        logits = F.linear(model.hidden(seen, last=1)[0, 0], model.output.weight).float().cpu()
+        seen = torch.tensor([ids[-model.length :]], device=model.output_embedding.device)
+        logits = F.linear(model.hidden(seen, last=1)[0, 0], model.output_embedding).float().cpu()
         probabilities.append(logits.softmax(0))
         ids = [*ids, int(torch.multinomial((logits / temperature).softmax(0), 1, generator=generator))]
     return ids[-tokens:], torch.stack(probabilities)
@@ -399,7 +399,7 @@ def fine_tune(model: GPT, train: Examples, dev: Examples, table, *, labels: int,
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     batches = [batch for _ in range(EPOCHS) for batch in epoch(train.rows, random)]
-    device = model.output.weight.device
+    device = model.output_embedding.device
     classifier = Classifier(copy.deepcopy(model), labels).to(device).train()
     optimizer = torch.optim.Adam(classifier.parameters(), lr=LEARNING_RATE, fused=True)
     best, best_step, weights, note = -1.0, 0, {}, ""

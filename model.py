@@ -1,9 +1,12 @@
 """The GPT of the paper (section 3.1): a GPT-2 decoder, its sizes and nothing else.
 
-Pre-LayerNorm blocks, learned positions, biases in every linear layer but the last, GELU in its tanh form, no
-dropout, and input and output embeddings that are **not** tied, so that the two can be compared. Two details
+Pre-LayerNorm blocks, biases in every linear layer but the last, GELU in its tanh form, no dropout. Two details
 follow the code released with the paper rather than its text: token embeddings are multiplied by sqrt(width)
-before positions are added, and each MLP's output projection starts smaller, at 0.02 / sqrt(2 * layers).
+before the first block, and each MLP's output projection starts smaller, at 0.02 / sqrt(2 * layers).
+
+From mini on the model is the paper's: positions are learned, and the input and output embeddings are two
+matrices. pico and nano have rotary positions and one matrix for both, because a model of their size shares
+what it learns between clones only then (results/LOG.md, section 28).
 """
 
 import math
@@ -34,12 +37,18 @@ class Size:
     batch: int = 128  # sequences of a step, on all processes together
     learning_rate: float = 6e-4  # at its peak
     warmup: int = 500  # steps
+    positions: str = "learned"  # one of POSITIONS
+    tied: bool = False  # whether one matrix is both the input and the output embedding
+    shared: tuple[str, ...] = ()  # pieces that have one id in all languages
     micro_batch: int = 16  # sequences that a process works on at a time: fits a GPU of 24 GB
 
 
+POSITIONS = ("learned", "rotary")
+TWO_CORES = {"length": 128, "positions": "rotary", "tied": True, "shared": (" ",)}  # what shows the effect there
+
 SIZES = {
-    "pico": Size(4, 64, 2, 32, 256, length=128, batch=8, learning_rate=3e-3, warmup=100),
-    "nano": Size(4, 128, 2, 64, 512, length=128, batch=32, learning_rate=2e-3, warmup=20, micro_batch=32),
+    "pico": Size(4, 64, 2, 32, 256, batch=8, learning_rate=3e-3, warmup=100, **TWO_CORES),
+    "nano": Size(4, 128, 2, 64, 512, batch=32, learning_rate=2e-3, warmup=20, micro_batch=32, **TWO_CORES),
     "mini": Size(4, 512, 8, 32, 2048, micro_batch=32),
     "tiny": Size(4, 768, 12, 64, 3072),
     "small": Size(12, 768, 12, 64, 3072),
@@ -56,18 +65,36 @@ def gelu(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
+def rotate(x: Tensor) -> Tensor:
+    """Rotary positions (Su et al., 2021): turn each pair of entries by an angle that grows with time.
+
+    The product of a rotated query and a rotated key depends on how far apart they are, not on where they stand.
+    (batch, time, heads, head_dim) -> the same shape. Entry i is paired with entry i + head_dim / 2.
+    """
+    one, other = x.float().chunk(2, dim=-1)
+    half = one.shape[-1]
+    speeds = 10_000.0 ** (-torch.arange(half, device=x.device) / half)  # in radians a token
+    angles = torch.arange(x.shape[1], device=x.device)[:, None, None] * speeds  # (time, 1, half)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([one * cos - other * sin, one * sin + other * cos], dim=-1).type_as(x)
+
+
 class Attention(nn.Module):
     """Causal multi-head self-attention: (batch, time, width) -> (batch, time, width)."""
 
     def __init__(self, size: Size):
         super().__init__()
         self.heads, self.head_dim = size.heads, size.head_dim
+        self.rotary = size.positions == "rotary"
         self.query_key_value = nn.Linear(size.width, 3 * size.heads * size.head_dim)
         self.output = nn.Linear(size.heads * size.head_dim, size.width)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, time, _ = x.shape
         qkv = self.query_key_value(x).view(batch, time, 3, self.heads, self.head_dim)
+        if self.rotary:
+            query, key, value = qkv.unbind(2)
+            qkv = torch.stack([rotate(query), rotate(key), value], dim=2)
         return self.output(causal_attention(qkv).flatten(2))
 
 
@@ -94,18 +121,20 @@ class GPT(nn.Module):
 
     Args:
         size: a row of SIZES.
-        vocabulary: number of ids in the joint vocabulary, that is, rows of the two embedding matrices.
-        length: longest sequence in tokens, that is, rows of the position matrix.
+        vocabulary: number of ids in the joint vocabulary, that is, rows of an embedding matrix.
+        length: longest sequence in tokens; with learned positions, rows of the position matrix.
     """
 
     def __init__(self, size: Size, vocabulary: int, length: int):
         super().__init__()
         self.size, self.vocabulary, self.length = size, vocabulary, length
         self.token_embedding = nn.Embedding(vocabulary, size.width)
-        self.position_embedding = nn.Embedding(length, size.width)
+        if size.positions == "learned":
+            self.position_embedding = nn.Embedding(length, size.width)
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
         self.final_norm = nn.LayerNorm(size.width)
-        self.output = nn.Linear(size.width, vocabulary, bias=False)
+        if not size.tied:
+            self.output = nn.Linear(size.width, vocabulary, bias=False)
         self.initialise()
 
     @torch.no_grad()
@@ -118,12 +147,17 @@ class GPT(nn.Module):
                 shrink = math.sqrt(2 * self.size.layers) if "mlp_output" in name else 1.0
                 parameter.normal_(0.0, 0.02 / shrink)
 
+    @property
+    def output_embedding(self) -> Tensor:
+        """(vocabulary, width): a token's logit is its row times the final hidden state."""
+        return self.token_embedding.weight if self.size.tied else self.output.weight
+
     def hidden(self, tokens: Tensor, last: int | None = None) -> Tensor:
         """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time or `last`, width)."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
         # Without this factor embeddings of size 0.02 would start as small as the positions added to them.
         x = embedding(tokens, self.token_embedding.weight) * math.sqrt(self.size.width)
-        x = x + self.position_embedding(positions)
+        if self.size.positions == "learned":
+            x = x + self.position_embedding(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks[:-1]:
             x = block(x)
         return self.final_norm(self.blocks[-1](x, last))
@@ -134,14 +168,14 @@ class GPT(nn.Module):
         (batch, time) ids and (batch, time) target ids -> their mean, to be differentiated, and (batch, time)
         losses for the log.
         """
-        return linear_cross_entropy(self.hidden(tokens), self.output.weight, targets)
+        return linear_cross_entropy(self.hidden(tokens), self.output_embedding, targets)
 
     def non_embedding_params(self) -> int:
-        """Parameters outside the two embedding matrices, as in the paper: mini 11M, small 85M, medium 303M.
+        """Parameters outside the embedding matrices, as in the paper: mini 11M, small 85M, medium 303M.
 
         Position embeddings count, being no part of any vocabulary: only with them does medium round to 303M.
         """
-        tables = {id(self.token_embedding.weight), id(self.output.weight)}  # one table if someone ties them
+        tables = {id(self.token_embedding.weight), id(self.output_embedding)}
         return sum(parameter.numel() for parameter in self.parameters() if id(parameter) not in tables)
 
 

@@ -9,6 +9,7 @@ that is finished. What a step reads is data.py's, what it computes model.py's.
 import argparse
 import contextlib
 import ctypes
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -34,11 +35,11 @@ from torch.nn.parallel import DistributedDataParallel
 from common import Parser, Progress, UserError, count, exclusive, number, read_json, run_script, write
 from data import Dataset, Language, Mixture, build_mixture
 from kernels import attention
-from model import GPT, SIZES, flops_per_token
+from model import GPT, POSITIONS, SIZES, flops_per_token
 
 DEFAULT_DATA = Path("data/pydocs")
 STANDARD_TOKENS = 18_265 * 128 * 512  # the paper's standard run
-RECIPE = ("length", "batch", "learning_rate", "warmup")  # columns of SIZES that flags replace
+RECIPE = ("length", "batch", "learning_rate", "warmup", "positions", "tied")  # of SIZES; flags replace them
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets, by what a device's name contains
     "A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12,
@@ -50,7 +51,8 @@ HELP = """\
 Train a GPT on languages of unequal size. L1 and L2 are clones, the same English read through two
 vocabularies, unless --languages names real ones.
 
-  python train.py --ratio 0.9                  90% EN1, 10% EN2, on the text of data/pydocs
+  python train.py --ratio 0.9                  90% EN1, 10% EN2, which share the space, on data/pydocs
+  python train.py --ratio 0.9 --shared         the same, sharing nothing
   python train.py --ratio 1                    monolingual
   python train.py --ratio 0.9,0.9,0.1          90% EN1 in two of three equal stages, 10% in the last
   python train.py --clones 10 --ratio 0.5      a main language, nine others share the rest
@@ -87,6 +89,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     share.add_argument("--mix", type=mix, help="shares of all languages, 0.8,0.1,0.1; a / between stages")
     what.add_argument("--clones", type=number(int, 2, 1000), default=2, help="how many, L1 among them (2)")
     what.add_argument("--anchors", type=number(float, 0, 1), default=0.0, help="share of joint pieces (0)")
+    what.add_argument(
+        "--shared",
+        nargs="*",
+        metavar="PIECE",
+        help='pieces with one id in all languages, by their spelling; none after it: none (pico, nano: " ")',
+    )
     what.add_argument("--languages", nargs="+", metavar="L", help="real ones; one is cloned (the first)")
     what.add_argument("--vocab", choices=["disjoint", "anchored"], default="disjoint", help="of real ones")
     what.add_argument("--data", type=Path, default=DEFAULT_DATA, help="made by data.py (%(default)s)")
@@ -99,6 +107,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     how.add_argument("--batch", type=number(int, 1), help="sequences of a step, on all processes together")
     how.add_argument("--learning-rate", type=number(), help="at its peak; a cosine takes it to a hundredth")
     how.add_argument("--warmup", type=number(int, 1), help="steps of linear warm-up")
+    how.add_argument("--positions", choices=POSITIONS, help="(pico, nano: rotary)")
+    tied = argparse.BooleanOptionalAction
+    how.add_argument("--tied", action=tied, help="one matrix for input and output embeddings (pico, nano)")
     machine = parser.add_argument_group("the machine; none of these changes what is computed, up to rounding")
     machine.add_argument("--device", choices=["cpu", "cuda", "mps"], help="(cuda where there is one)")
     machine.add_argument("--precision", choices=PRECISIONS, help="of matrix products (the fastest)")
@@ -135,7 +146,18 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
     ]
     if any(len(stage) != len(sources) for stage in stages):
         raise UserError(f"--mix: expected {len(sources)} shares in each stage, for {' '.join(sources)}")
-    return {"sources": sources, "vocab": vocab, "anchors": args.anchors, "stages": stages}
+    shared = SIZES[args.size].shared if args.shared is None else args.shared
+    if alone or vocab == "anchored":  # there is nothing to share, or all that has one spelling is shared
+        if args.shared:
+            raise UserError("--shared has no effect with " + ("--ratio 1" if alone else "--vocab anchored"))
+        shared = []
+    return {
+        "sources": sources,
+        "vocab": vocab,
+        "anchors": args.anchors,
+        "shared": list(shared),
+        "stages": stages,
+    }
 
 
 def code_hash() -> str:
@@ -149,7 +171,8 @@ def code_hash() -> str:
 def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -> dict:
     """Everything that decides a run's result, as config.json keeps it."""
     size = SIZES[args.size]
-    recipe = {key: getattr(args, key) or getattr(size, key) for key in RECIPE}
+    flags = {key: getattr(args, key) for key in RECIPE}
+    recipe = {key: getattr(size, key) if flag is None else flag for key, flag in flags.items()}
     chosen = languages_and_stages(args, dataset)
     mean_shares = dict.fromkeys(chosen["sources"], 0.0)
     for source, share in zip(chosen["sources"], np.mean(chosen["stages"], axis=0).tolist(), strict=True):
@@ -187,6 +210,9 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
     kinds = config["sources"] if config["vocab"] in {"disjoint", "anchored"} else config["sources"][:1]
     clones = f"-{len(stages[0])}clones" if config["vocab"] == "cloned" and len(stages[0]) > 2 else ""
     anchors = f"-{100 * config['anchors']:g}anchors" if config["anchors"] else ""
+    anchors += f"-{len(config['shared'])}shared" if args.shared is not None else ""
+    anchors += f"-{args.positions}" if args.positions else ""
+    anchors += {None: "", True: "-tied", False: "-untied"}[args.tied]
     name = f"{args.data.name}-{args.size}-{'-'.join(kinds)}-{config['vocab']}-{shares}{clones}{anchors}"
     out = args.out or Path("out") / f"{name}-{count(config['tokens'])}-seed{args.seed}"
     if not (out / "config.json").exists():
@@ -598,7 +624,10 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
 def build_model(config: dict, languages: list[Language]) -> GPT:
     """The model that `config` describes, untrained; its vocabulary ends with the largest joint id."""
     vocabulary = 1 + max(int(language.table.max()) for language in languages)
-    return GPT(SIZES[config["size"]], vocabulary, config["length"])
+    # Runs of older code have learned positions and two matrices, and their config.json does not say so.
+    positions, tied = config.get("positions", "learned"), config.get("tied", False)
+    size = dataclasses.replace(SIZES[config["size"]], positions=positions, tied=tied)
+    return GPT(size, vocabulary, config["length"])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -621,7 +650,10 @@ def main(arguments: list[str] | None = None) -> None:
         for i, language in enumerate(mixture.languages)
     ]
     passes = [f"{times:.2g} passes over {source}" for source, times in mixture.passes().items() if times]
-    process.say(f"model: {config['size']}; languages: {', '.join(shown)}")
+    matrices = "one embedding matrix" if config["tied"] else "two embedding matrices"
+    process.say(f"model: {config['size']}, {config['positions']} positions, {matrices}")
+    sharing = f"; shared: {', '.join(map(repr, config['shared']))}" if config["shared"] else ""
+    process.say(f"languages: {', '.join(shown)}{sharing}")
     length = f"{count(config['tokens'])} tokens in {config['steps']} steps"
     process.say(f"text: {length} of {args.data}: {', '.join(passes)}")
     process.say(f"machine: {process.device_name()}, {config['precision']}, processes: {process.world}")

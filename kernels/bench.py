@@ -274,7 +274,7 @@ def score_one_at_a_time(model: GPT, text: np.ndarray) -> np.ndarray:
     """What one would write first: every window on its own, with the logits of all of its positions."""
     nats, length = [], model.length
     for start, counted in zip(*sliding_windows(len(text) - 1, length, length // 4), strict=True):
-        window = torch.from_numpy(text[start : start + length + 1]).to(model.output.weight.device)
+        window = torch.from_numpy(text[start : start + length + 1]).to(model.output_embedding.device)
         logits = model.output(model.hidden(window[None, :-1]))[0]
         nats.append(F.cross_entropy(logits, window[1:], reduction="none")[-counted:])
     return torch.cat(nats).cpu().numpy()

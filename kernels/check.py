@@ -137,7 +137,7 @@ def step(device: torch.device, _data: Path) -> Found:
             yield f"{precision}, {name}, again", differ(found[name], again), 0
 
         def plain(tokens: Tensor, targets: Tensor, model: GPT = model) -> tuple[Tensor, Tensor]:
-            return plain_linear_cross_entropy(model.hidden(tokens), model.output.weight, targets)
+            return plain_linear_cross_entropy(model.hidden(tokens), model.output_embedding, targets)
 
         ways.choose("plain", device)
         exact = gradients(plain, model, windows, precision)
