@@ -10,11 +10,14 @@
 For every pair of languages it measures, prints, draws, and merges into result.json as "alignment",
 
   embeddings   cosine of each token and its counterpart (its clone, or the same piece in another real
-               language) against that of all pairs of tokens, in the input and the output embedding, and by
-               training frequency (Figures 6, 7)
+               language) against that of all pairs of tokens, in the input and the output embedding (one matrix
+               in a tied model), and by training frequency (Figures 6, 7); the key: for each of the commonest
+               pieces of L2 the nearest piece of L1, and retrieval@1, how often that is its own counterpart
   hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
                real languages and with --matching (Tables 2 and 4, Figure 14); "shuffled" of different
-               positions, large where all states share one direction; "centred" without each language's mean
+               positions, large where all states share one direction; "centred" without each language's mean.
+               For clones also retrieval@1 of centred states: how often the nearest of the other clone's states
+               stands at the same position, in the same text and, as a control, in the text before
   gradients    cosine of the gradients of one sequence's mean loss in each language, for each parameter
                tensor; "blocks" is the macro average over those inside the blocks (Figures 11 to 13)
 
@@ -45,7 +48,9 @@ from model import GPT
 from train import Process
 
 PARTS = ("embeddings", "hidden", "gradients")
-MATRICES = ("input", "output")
+MATRICES = ("input", "output")  # a tied model has the first alone
+RETRIEVAL = ("retrieval", "chance")
+COMMONEST = 60  # pieces of the key; rarer characters are hardly learned
 Sides = list[np.ndarray]  # one text in each language of a run, (n,) joint ids
 Results = dict[str, dict]  # result.json of each run, by the run's name
 
@@ -107,6 +112,17 @@ def plain_match(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def mean_similarity(one: Tensor, other: Tensor) -> np.ndarray:
     """Cosine of all pairs of positions, mean over layers: (layers, S or T, width) -> (S, T)."""
     return (normalise(one) @ normalise(other).mT).mean(0).cpu().numpy()
+
+
+def nearest(vectors: Tensor, others: Tensor) -> Tensor:
+    """Which of the `others`, (..., m, width), has the highest cosine with each of (..., n, width): (..., n)."""
+    return (normalise(vectors) @ normalise(others).mT).argmax(-1)
+
+
+def retrieval(one: Tensor, other: Tensor) -> Tensor:
+    """Share of the rows of `other` whose nearest row of `one` is the one of equal place; (..., n, width) -> (...)."""
+    found = nearest(other, one)
+    return (found == torch.arange(found.shape[-1], device=found.device)).double().mean(-1)
 
 
 def matched(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
@@ -273,14 +289,25 @@ def measure_embeddings(
         both = known[one.table[left]] & known[other.table[right]]
         left, right = left[both], right[both]
         everything = [language.table[1:][known[language.table[1:]]] for language in (one, other)]
+        commonest = np.argsort(-frequencies[other.source][right], kind="stable")[:COMMONEST]
+        forms = [surface_forms(dataset.tokenizer(language.source)) for language in (one, other)]
         found = {"shared": shared}
         for name, matrix in matrices.items():
+            places = commonest
+            if len(left):
+                places = nearest(matrix[other.table[right[commonest]]], matrix[one.table[left]]).cpu().numpy()
             products = normalise(matrix[one.table[left]]) * normalise(matrix[other.table[right]])
             cosines = products.sum(-1).cpu().numpy()
             found[name] = {
                 "counterparts": estimate(cosines),
                 "all_pairs": float(mean_of_all_pairs(*(matrix[ids] for ids in everything))),
                 "frequency": by_frequency(frequencies[one.source][left], cosines),
+                "retrieval": float(np.mean(places == commonest)) if len(left) else None,
+                "chance": 1 / max(1, len(left)),
+                "key": [
+                    {"piece": forms[1][right[i]], "nearest": forms[0][left[place]], "cosine": float(cosines[i])}
+                    for i, place in zip(commonest, places, strict=True)
+                ],
             }
         result[f"{one.name}-{other.name}"] = found
     return result
@@ -300,7 +327,7 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
     if matching or not methods:
         methods["matching"] = matched
     means = [mean_state(run.model, list(side)) for side in zip(*texts, strict=True)]
-    values = defaultdict(lambda: defaultdict(list))
+    values, before = defaultdict(lambda: defaultdict(list)), {}
     for found in look_at(run, texts, hidden_states, "hidden states"):
         sides = zip(run.languages, found, means, strict=True)
         for (one, states, mean), (other, other_states, other_mean) in combinations(sides, 2):
@@ -312,6 +339,12 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
                 taken = [m if name == "positions" else m.mean(1, keepdim=True) for m in (mean, other_mean)]
                 cosines[f"{name}, centred"].append(by_position(left - taken[0], right - taken[1]))
             cosines["shuffled"].append(shuffled(states, other_states))
+            if "positions" in methods:
+                centred, other_centred = states - mean, other_states - other_mean
+                cosines["retrieval@1"].append(retrieval(centred, other_centred))
+                if (text_before := before.get(one.name, centred)).shape == centred.shape:
+                    cosines["retrieval@1, shuffled"].append(retrieval(text_before, other_centred))
+                before[one.name] = centred
     return {
         pair: {name: list(map(estimate, torch.stack(rows).T.cpu().numpy())) for name, rows in cosines.items()}
         for pair, cosines in values.items()
@@ -334,7 +367,7 @@ def measure_gradients(run: Run, texts: list[Sides]) -> dict:
 
 
 def measure_snapshots(run: Run, texts: list[Sides]) -> list[dict]:
-    """Centred similarity after each layer in the weights that train.py --keep-every kept."""
+    """Centred similarity after each layer, and retrieval@1, in the weights that train.py --keep-every kept."""
     paths = sorted((run.out / "snapshots").glob("*.pt"), key=lambda path: int(path.stem))
     if not paths:
         raise UserError(f"{run.out} has no snapshots; train.py --keep-every N makes some")
@@ -343,10 +376,19 @@ def measure_snapshots(run: Run, texts: list[Sides]) -> list[dict]:
         snapshot = load_run(run.out, run.model.output_embedding.device, f"snapshots/{path.name}")
         found = measure_hidden(snapshot, texts, matching=False)
         hidden = {pair: methods[f"{method}, centred"] for pair, methods in found.items()}
+        known = np.ones(run.model.vocabulary, bool)
+        found = measure_embeddings(run.dataset, run.languages, matrices_of(snapshot.model), known)
+        key = {pair: matrices["input"]["retrieval"] for pair, matrices in found.items()}
         tokens = int(path.stem) * run.config["batch"] * run.config["length"]
-        snapshots.append({"step": int(path.stem), "tokens": tokens, "hidden": hidden})
+        snapshots.append({"step": int(path.stem), "tokens": tokens, "hidden": hidden, "key": key})
     draw_training([run.out], run.out / "snapshots.png", snapshots)
     return snapshots
+
+
+def matrices_of(model: GPT) -> dict[str, Tensor]:
+    """The embedding matrices, (vocabulary, width) each; a tied model has one."""
+    matrices = {"input": model.token_embedding.weight, "output": model.output_embedding}
+    return dict(list(matrices.items())[: 1 if model.size.tied else 2])
 
 
 def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> None:
@@ -362,7 +404,7 @@ def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> No
         texts = parallel_texts(run, lines, most)
         if sentence := choose_sentence(run, lines, args.line):
             draw_matching(run, sentence)
-    matrices = {"input": run.model.token_embedding.weight, "output": run.model.output_embedding}
+    matrices = matrices_of(run.model)
     known = np.ones(run.model.vocabulary, bool)
     measures = {
         "embeddings": lambda: measure_embeddings(run.dataset, run.languages, matrices, known),
@@ -378,6 +420,16 @@ def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> No
 
 
 # --- what is printed and drawn --------------------------------------------------------------------
+
+
+def in_both(found: dict) -> list[str]:
+    """Those of MATRICES that were measured."""
+    return [matrix for matrix in MATRICES if matrix in found]
+
+
+def percent(share: float | None) -> str:
+    """0.123 -> '12%'; what an older run lacks is '-'."""
+    return "-" if share is None else f"{share:.0%}"
 
 
 def pairs_of(results: Results, part: str) -> list[tuple[str, dict, dict]]:
@@ -409,15 +461,16 @@ def heat_map(found: dict) -> tuple[list[str], np.ndarray]:
 def tables(results: Results) -> str:
     """Everything as Markdown; ± is a standard error over tokens (embeddings) or sequences."""
     rows = {
-        "embeddings": [["run", "counterparts", "tokens", "all pairs", "shared"]],
+        "embeddings": [["run", "counterparts", "tokens", "all pairs", "shared", "retrieval@1", "chance"]],
         "hidden states": [["run", "sequences"]],
         "gradients": [["run", "sequences", "blocks"]],
     }
     for pair, _, found in pairs_of(results, "embeddings"):
-        for matrix in MATRICES:
+        for matrix in in_both(found):
             same, everything = found[matrix]["counterparts"], found[matrix]["all_pairs"]
             cells = [with_error(same), str(same["count"] if same else 0), f"{everything:.3f}"]
-            rows["embeddings"].append([f"{pair}, {matrix}", *cells, str(found["shared"])])
+            cells += [str(found["shared"]), *(percent(found[matrix].get(name)) for name in RETRIEVAL)]
+            rows["embeddings"].append([f"{pair}, {matrix}", *cells])
     for pair, _, found in pairs_of(results, "hidden"):
         for method, layers in found.items():
             count = str(layers[0]["count"])
@@ -435,6 +488,32 @@ def tables(results: Results) -> str:
     return "\n".join(text)
 
 
+def keys(results: Results) -> str:
+    """For each run and pair: the commonest pieces of L2, below each its nearest piece of L1, and what is wrong."""
+    text = ""
+    for pair, _, found in pairs_of(results, "embeddings"):
+        if not (key := found["input"].get("key")):
+            continue
+        one, other = pair.rpartition(" ")[2].split("-")
+        right = sum(entry["piece"] == entry["nearest"] for entry in key)
+        text += f"\nThe key of {pair}: {right} of the {len(key)} commonest pieces are nearest to their own\n"
+        for first in range(0, len(key), 20):
+            lines = {name: "" for name in (other, one, "wrong")}
+            for entry in key[first : first + 20]:
+                pieces = [printable(entry[name]) for name in ("piece", "nearest")]
+                pieces.append("^" if pieces[0] != pieces[1] else "")
+                width = 1 + max(map(len, pieces))
+                for name, piece in zip(lines, pieces, strict=True):
+                    lines[name] += piece.ljust(width)
+            text += "".join(f"  {name:6}{line}".rstrip() + "\n" for name, line in lines.items() if line.strip())
+    return text
+
+
+def printable(piece: str) -> str:
+    """A piece as it can stand in a table."""
+    return piece.replace("\n", "\\n")
+
+
 def finish(axis, **labels) -> None:
     """Labels, no frame on the right and above, and a legend if its lines can be told apart."""
     axis.set(**labels)
@@ -448,10 +527,15 @@ def draw_embeddings(results: Results, axes: np.ndarray, part="embeddings", model
     for axis, matrix in zip(axes, MATRICES, strict=True):
         points = []
         for pair, result, found in pairs_of(results, part):
+            if matrix not in found:
+                continue
             second = [language["name"] for language in result["languages"]].index(pair.rpartition("-")[2])
             share, same = np.mean(result["stages"], axis=0)[second], found[matrix]["counterparts"]
             mean, error = (same["mean"], same["standard_error"] or 0) if same else (np.nan, 0)
             points.append((100 * share, mean, 1.96 * error, found[matrix]["all_pairs"]))
+        if not points:
+            axis.set_visible(False)
+            continue
         shares, counterparts, bars, all_pairs = np.transpose(sorted(points))
         names = [f"{model}, {what}" if axis is axes[0] else None for what in ("counterparts", "all pairs")]
         axis.errorbar(shares, counterparts, bars, fmt="o-", color=color, capsize=3, label=names[0])
@@ -463,6 +547,9 @@ def draw_frequency(results: Results, axes: np.ndarray) -> None:
     """Figure 7: counterparts by training frequency, a line for each run and pair; bars are 95% intervals."""
     for axis, matrix in zip(axes, MATRICES, strict=True):
         for i, (pair, _, found) in enumerate(pairs_of(results, "embeddings")):
+            if matrix not in found:
+                axis.set_visible(False)
+                continue
             entries = found[matrix]["frequency"]
             points = [(e["frequency"], e["mean"], 1.96 * (e["standard_error"] or 0)) for e in entries]
             look = {"fmt": f"{'osD^vP'[i % 6]}-", "markersize": 5, "elinewidth": 1}
@@ -471,17 +558,26 @@ def draw_frequency(results: Results, axes: np.ndarray) -> None:
 
 
 def draw_layers(results: Results, axes: np.ndarray) -> None:
-    """Tables 2 and 4 as lines with standard errors: raw beside what shuffled positions have, and centred."""
-    styles = {"positions": "o-", "matching": "s--", "shuffled": "x:"}
+    """Tables 2 and 4 as lines with standard errors: raw beside what shuffled positions have, centred, found."""
+    panels = {  # method: panel and how it is drawn
+        "positions": (0, "o-"),
+        "matching": (0, "s--"),
+        "shuffled": (0, "x:"),
+        "positions, centred": (1, "o-"),
+        "matching, centred": (1, "s--"),
+        "retrieval@1": (2, "o-"),
+        "retrieval@1, shuffled": (2, "x:"),
+    }
     for i, (pair, _, found) in enumerate(pairs_of(results, "hidden")):
         for method, layers in found.items():
-            raw = method.removesuffix(", centred")
             points = [(n, layer["mean"], layer["standard_error"] or 0) for n, layer in enumerate(layers, 1)]
-            look = {"fmt": styles[raw], "color": f"C{i}", "label": f"{pair}, {raw}"}
-            axes[int(raw != method)].errorbar(*np.transpose(points), **look)
-    for axis, title in zip(axes, ("Hidden states", "Hidden states, centred"), strict=True):
+            panel, style = panels[method]
+            label = f"{pair}, {method.removesuffix(', centred')}"
+            axes[panel].errorbar(*np.transpose(points), fmt=style, color=f"C{i}", label=label)
+    titles = {"Hidden states": "cosine", "Hidden states, centred": "cosine", "Nearest is its own": "share"}
+    for axis, (title, label) in zip(axes, titles.items(), strict=True):
         axis.xaxis.get_major_locator().set_params(integer=True)
-        finish(axis, title=title, xlabel="layer", ylabel="cosine")
+        finish(axis, title=title, xlabel="layer", ylabel=label)
 
 
 def draw_gradients(results: Results, axes: np.ndarray) -> None:
@@ -503,7 +599,7 @@ def draw_gradients(results: Results, axes: np.ndarray) -> None:
 PICTURES = {  # part of the results, function, panels (0: one for each run and pair, eight at most)
     "embeddings": ("embeddings", draw_embeddings, 2),
     "frequency": ("embeddings", draw_frequency, 2),
-    "layers": ("hidden", draw_layers, 2),
+    "layers": ("hidden", draw_layers, 3),
     "gradients": ("gradients", draw_gradients, 0),
 }
 
@@ -519,7 +615,10 @@ def draw_all(results: Results, folder: Path) -> None:
 
 
 def draw_training(runs: list[Path], path: Path, snapshots: list[dict] | None = None) -> None:
-    """Losses by language; below them centred hidden states by layer, mean over the pairs of languages."""
+    """Losses by language; below them what snapshots show, mean over the pairs of languages.
+
+    That is centred hidden states by layer, and how much of the key is found.
+    """
     figure = Figure(figsize=(7, 7) if snapshots else (7, 4.2), layout="constrained")
     above, *below = figure.subplots(1 + bool(snapshots), sharex=True, squeeze=False)[:, 0]
     for out in runs:
@@ -535,8 +634,11 @@ def draw_training(runs: list[Path], path: Path, snapshots: list[dict] | None = N
         cosines = np.vectorize(lambda layer: layer["mean"])(pairs).mean(1)  # (snapshots, layers)
         labels = [f"layer {i + 1}" for i in range(cosines.shape[1])]
         axis.set_prop_cycle(color=colormaps["viridis"](np.linspace(0, 0.9, len(labels))))
-        axis.plot([snapshot["tokens"] for snapshot in snapshots], cosines, ".-", label=labels)
-        finish(axis, xlabel=above.get_xlabel(), ylabel="centred cosine of hidden states")
+        tokens = [snapshot["tokens"] for snapshot in snapshots]
+        axis.plot(tokens, cosines, ".-", label=labels)
+        found = [np.mean([share or 0 for share in snapshot["key"].values()]) for snapshot in snapshots]
+        axis.plot(tokens, found, "k--", label="retrieval@1 of embeddings")
+        finish(axis, xlabel=above.get_xlabel(), ylabel="centred cosine of hidden states; key found")
         above.label_outer()
     write(path, figure)
 
@@ -586,7 +688,7 @@ def main(arguments: list[str] | None = None) -> None:
         draw_all({out.name: read_json(out / "result.json")}, out)
     parent = os.path.commonpath([out.resolve().parent for out in args.runs])
     results = {os.path.relpath(out, parent): read_json(out / "result.json") for out in args.runs}
-    print("\n" + tables(results))
+    print("\n" + tables(results) + keys(results))
     if len(results) > 1:
         draw_all(results, folder)
 

@@ -9,7 +9,8 @@
 Perplexity, into out/NAME/result.json: a window of one sequence length moves over the text by a quarter of its
 length (paper: 512 by 128), and only the last quarter of its predictions counts: every scored token has seen
 three quarters of a window. The softmax runs over the whole joint vocabulary: a model that answers in the
-wrong language pays for it. Clones are scored on the same text. Arithmetic is float32, but for matrix
+wrong language pays for it. Clones are scored on the same text. Beside a monolingual run stands what counting
+n-grams of its training text reaches: a model that is no better than bigrams has not yet learned to look back. Arithmetic is float32, but for matrix
 products on GPUs: those are fp16, at training's speed.
 
 GLUE (right half of Figure 1), too: a linear head reads the last token's hidden state, all weights learn a
@@ -38,6 +39,7 @@ from data import (
     Dataset,
     Language,
     build_languages,
+    build_mixture,
     clean,
     documents,
     encode,
@@ -51,6 +53,9 @@ from train import Process, build_model, code_hash, default_precision, load_weigh
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 65536}  # scored at a time: what a CPU's cache holds
 # Of matrix products: fp16 is as fast as bf16 and more exact; where it overflows, float32 follows.
 ARITHMETIC = {"cpu": ["fp32"], "cuda": ["fp16", "fp32"], "mps": ["fp32"]}
+
+NGRAMS = (1, 2, 3, 5)  # orders whose perplexity stands beside a monolingual run's
+MOST_COUNTED = 20_000_000  # tokens: counting needs some hundred bytes for each
 
 
 class Run(NamedTuple):
@@ -174,6 +179,45 @@ def perplexity(run: Run, language: Language, ids: np.ndarray) -> dict:
     return measured
 
 
+def ngram_perplexities(windows: np.ndarray, test: np.ndarray, vocabulary: int, longest: int) -> list[float]:
+    """What counting reaches: perplexity of n-gram models with Witten-Bell smoothing, for n of 1 to `longest`.
+
+    They count (windows, length) training tokens and are scored on (m,) test tokens. With c(hw) the count of
+    token w after context h, and T(h) how many different tokens follow it,
+    P(w | h) = (c(hw) + T(h) P(w | h less its first token)) / (c(h) + T(h)).
+    """
+    tokens = np.concatenate([windows.ravel(), test]).astype(np.int64)
+    trained = np.arange(len(tokens)) < windows.size
+    place = np.where(trained, np.arange(len(tokens)) % windows.shape[1], np.arange(len(tokens)) - windows.size)
+    context, probability = np.zeros_like(tokens), np.full(len(tokens), 1 / vocabulary)
+    perplexities = []
+    for n in range(1, longest + 1):
+        counted = trained & (place >= n - 1)  # what reaches back before its window is no n-gram
+        first, ngram = np.unique(context * vocabulary + tokens, return_index=True, return_inverse=True)[1:]
+        ngram_counts = np.bincount(ngram[counted], minlength=len(first))
+        context_counts = np.bincount(context[counted], minlength=context.max() + 1)
+        followers = np.bincount(context[first][ngram_counts > 0], minlength=len(context_counts))
+        seen = context_counts[context] > 0
+        weight, known = followers[context[seen]], context_counts[context[seen]]
+        probability[seen] = (ngram_counts[ngram[seen]] + weight * probability[seen]) / (known + weight)
+        perplexities.append(float(np.exp(-np.log(probability[~trained & (place >= longest - 1)]).mean())))
+        context = np.roll(ngram, 1)  # the n tokens before each
+    return perplexities
+
+
+def evaluate_counting(run: Run) -> dict[str, float]:
+    """Perplexity, by n, of n-gram models on the text that a monolingual run read and is tested on."""
+    mixture, (language,) = build_mixture(run.dataset, run.config), run.languages
+    if mixture.total * mixture.length > MOST_COUNTED:
+        print(f"{run.out.name}: n-grams of more than {MOST_COUNTED:,} tokens are not counted")
+        return {}
+    windows, _ = mixture.batch(np.arange(mixture.total))
+    stream = run.dataset.stream(language.source, "test")
+    test = language.table[stream.read(0, len(stream))]
+    found = ngram_perplexities(windows, test, run.model.vocabulary, max(NGRAMS))
+    return {str(n): found[n - 1] for n in NGRAMS}
+
+
 def evaluate_held_out_text(run: Run) -> None:
     """Perplexity in each language on the test split of its source, into result.json."""
     measured = []
@@ -183,6 +227,8 @@ def evaluate_held_out_text(run: Run) -> None:
     result = read_json(run.out / "result.json")
     for entry, found in zip(result["languages"], measured, strict=True):
         entry.update(found)
+    if len(run.languages) == 1:
+        result["ngrams"] = evaluate_counting(run)
     write(run.out / "result.json", result)
 
 

@@ -10,6 +10,8 @@ the paper). Read forwards, it says which perplexity a monolingual model reaches 
 inverted, how many tokens it needs for a perplexity (MLTE). Token efficiency, TEff = MLTE / tokens of the
 language seen, is what one token was worth: above 1, other languages helped. Were all languages one it would
 be 1 / share, and the gain per foreign token, (MLTE - tokens) / tokens of the others, 1 whatever the share.
+MLTE - tokens is the head start: if it stays the same however long the others are read, they only took the
+model over a plateau; knowledge that is shared grows with them.
 
 At the paper's scale b is positive, and 1 / c a perplexity that no text improves on. Small models on little
 text first learn nothing for a while, then fast: no power law. Unless b is surely positive, both are read off
@@ -36,7 +38,9 @@ LARGEST_LOG = 50.0  # of a resampled perplexity: one degree of freedom allows dr
 # Runs are one experiment if they agree in every setting of config.json but these. They share a law if they
 # agree in all but those of their ladder, and the language has the same source.
 NOT_OF_THE_EXPERIMENT = {"seed", "data"}
-NOT_OF_THE_LAW = NOT_OF_THE_EXPERIMENT | {"code", "sources", "vocab", "anchors", "stages", "tokens", "steps"}
+NOT_OF_THE_LAW = NOT_OF_THE_EXPERIMENT | {
+    "code", "sources", "vocab", "anchors", "shared", "stages", "tokens", "steps",
+}  # fmt: skip
 LADDERS = {  # which monolingual runs are the yardstick, and in what else they may differ from a mixed run
     "recipe": ("of the same recipe", NOT_OF_THE_LAW),
     "steps": ("of as many steps, whatever their batch", NOT_OF_THE_LAW - {"steps"} | {"batch"}),
@@ -281,7 +285,7 @@ class Quantity(NamedTuple):
         def rounded(part: float) -> str:
             sign = "<" if part < least else ">" if part > most else ""
             part = round(min(max(part, least), most), decimals) + 0.0  # no -0
-            return sign + (count(part) if 1e4 <= part < math.inf else f"{part:.{max(decimals, 0)}f}")
+            return sign + (count(part) if 1e4 <= abs(part) < math.inf else f"{part:.{max(decimals, 0)}f}")
 
         value, low, high = map(rounded, self)
         return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
@@ -325,6 +329,7 @@ class Row(NamedTuple):
     mlte: Quantity = Quantity(math.nan)
     token_efficiency: Quantity = Quantity(math.nan)  # MLTE / tokens seen
     gain: Quantity = Quantity(math.nan)  # (MLTE - tokens seen) / tokens of other languages
+    head_start: Quantity = Quantity(math.nan)  # MLTE - tokens seen
 
     @property
     def result(self) -> dict:
@@ -344,7 +349,7 @@ class Row(NamedTuple):
 
     def worth(self, tokens) -> dict:
         """MLTE and what follows from it, if a monolingual model needs so many `tokens`."""
-        found = {"mlte": tokens, "token_efficiency": tokens / self.seen}
+        found = {"mlte": tokens, "token_efficiency": tokens / self.seen, "head_start": tokens - self.seen}
         foreign = self.result["tokens"] - self.seen
         return found | ({"gain": (tokens - self.seen) / foreign} if foreign else {})
 
@@ -495,12 +500,15 @@ def fit(
 
 # --- what is printed and drawn --------------------------------------------------------------------
 
-COLUMNS = ("run", "language", "tokens", "PPL", "PPL alone", "TEff [95%]", "at most", "gain [95%]")
+COLUMNS = (
+    "run", "language", "tokens", "PPL", "PPL alone", "TEff [95%]", "at most", "gain [95%]", "head start [95%]",
+)  # fmt: skip
 EXPLANATION = """\
 PPL alone: of a monolingual model on as many tokens of it (MLPE); - where no such run is as short or as long.
 TEff: tokens that it needs for this PPL, per token of the language; above 1, others helped. At most: 1 / share
 of the run, were all one language. Gain: tokens that it needs more, per token of the others: 0 nothing is
-shared, 1 everything. * is outside the fitted range; far outside, only its end is known. TEff of a law's own
+shared, 1 everything. Head start: tokens that it needs more; the same in a longer run means that a plateau was
+left sooner, more of it that knowledge is shared. * is outside the fitted range; far outside, only its end is known. TEff of a law's own
 runs tells how closely it fits; lines meet theirs. [95%] covers noise of runs, misfit and few points of the
 law, the choice of test documents; not what all runs share. Rows may differ although their intervals overlap.
 """
@@ -524,7 +532,8 @@ def table(fitted: Fitted) -> str:
         what = (row.run, row.language, count(row.seen), Quantity(row.ppl.value).text(1))
         alone = row.mlpe.text(1).split(" ")[0]
         ceiling = f"{1 / row.share:.1f}" if row.share and not row.monolingual else "-"
-        lines.append((*what, alone, row.text("token_efficiency"), ceiling, row.text("gain")))
+        worth = row.text("token_efficiency"), ceiling, row.text("gain"), row.text("head_start")
+        lines.append((*what, alone, *worth))
     text = markdown(COLUMNS, lines, 2) + "\n"
     for key, name in names_of(fitted.laws).items():
         law, exponent, runs = fitted.laws[key], fitted.exponents.get(key), len(fitted.points[key])
