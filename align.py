@@ -12,7 +12,7 @@ For every pair of languages it measures, prints, draws, and merges into result.j
   embeddings   cosine of each token and its counterpart (its clone, or the same piece in another real
                language) against that of all pairs of tokens, in the input and the output embedding (one matrix
                in a tied model), and by training frequency (Figures 6, 7); the key: for each of the commonest
-               pieces of L2 the nearest piece of L1, and retrieval@1, how often that is its own counterpart
+               pieces of L2 the nearest of those of L1, and retrieval@1, how often that is its own counterpart
   hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
                real languages and with --matching (Tables 2 and 4, Figure 14); "shuffled" of different
                positions, large where all states share one direction; "centred" without each language's mean.
@@ -49,7 +49,7 @@ from train import Process
 
 PARTS = ("embeddings", "hidden", "gradients")
 MATRICES = ("input", "output")  # a tied model has the first alone
-RETRIEVAL = ("retrieval", "chance")
+RETRIEVAL = ("retrieval@1", "chance")
 COMMONEST = 60  # pieces of the key; rarer characters are hardly learned
 Sides = list[np.ndarray]  # one text in each language of a run, (n,) joint ids
 Results = dict[str, dict]  # result.json of each run, by the run's name
@@ -293,21 +293,23 @@ def measure_embeddings(
         forms = [surface_forms(dataset.tokenizer(language.source)) for language in (one, other)]
         found = {"shared": shared}
         for name, matrix in matrices.items():
-            places = commonest
-            if len(left):
-                places = nearest(matrix[other.table[right[commonest]]], matrix[one.table[left]]).cpu().numpy()
+            # Rows lie around a direction that all of their language share, which is taken off.
+            rows = [matrix[language.table[ids[commonest]]] for language, ids in ((one, left), (other, right))]
+            rows = [row - row.mean(0) for row in rows]
             products = normalise(matrix[one.table[left]]) * normalise(matrix[other.table[right]])
             cosines = products.sum(-1).cpu().numpy()
             found[name] = {
                 "counterparts": estimate(cosines),
                 "all_pairs": float(mean_of_all_pairs(*(matrix[ids] for ids in everything))),
                 "frequency": by_frequency(frequencies[one.source][left], cosines),
-                "retrieval": float(np.mean(places == commonest)) if len(left) else None,
-                "chance": 1 / max(1, len(left)),
+                "retrieval@1": float(retrieval(*rows)) if len(commonest) else None,
+                "chance": 1 / max(1, len(commonest)),
                 "key": [
-                    {"piece": forms[1][right[i]], "nearest": forms[0][left[place]], "cosine": float(cosines[i])}
-                    for i, place in zip(commonest, places, strict=True)
-                ],
+                    {"piece": forms[1][right[i]], "nearest": forms[0][left[commonest[place]]]}
+                    for i, place in zip(commonest, nearest(*reversed(rows)).tolist(), strict=True)
+                ]
+                if len(commonest)
+                else [],
             }
         result[f"{one.name}-{other.name}"] = found
     return result
@@ -378,7 +380,7 @@ def measure_snapshots(run: Run, texts: list[Sides]) -> list[dict]:
         hidden = {pair: methods[f"{method}, centred"] for pair, methods in found.items()}
         known = np.ones(run.model.vocabulary, bool)
         found = measure_embeddings(run.dataset, run.languages, matrices_of(snapshot.model), known)
-        key = {pair: matrices["input"]["retrieval"] for pair, matrices in found.items()}
+        key = {pair: matrices["input"]["retrieval@1"] for pair, matrices in found.items()}
         tokens = int(path.stem) * run.config["batch"] * run.config["length"]
         snapshots.append({"step": int(path.stem), "tokens": tokens, "hidden": hidden, "key": key})
     draw_training([run.out], run.out / "snapshots.png", snapshots)
