@@ -501,7 +501,7 @@ def fit(
 # --- what is printed and drawn --------------------------------------------------------------------
 
 COLUMNS = (
-    "run", "language", "tokens", "PPL", "PPL alone", "TEff [95%]", "at most", "gain [95%]", "head start [95%]",
+    "run", "language", "tokens", "PPL", "PPL alone", "TEff [95%]", "at most", "gain [95%]", "head start",
 )  # fmt: skip
 EXPLANATION = """\
 PPL alone: of a monolingual model on as many tokens of it (MLPE); - where no such run is as short or as long.
@@ -532,7 +532,7 @@ def table(fitted: Fitted) -> str:
         what = (row.run, row.language, count(row.seen), Quantity(row.ppl.value).text(1))
         alone = row.mlpe.text(1).split(" ")[0]
         ceiling = f"{1 / row.share:.1f}" if row.share and not row.monolingual else "-"
-        worth = row.text("token_efficiency"), ceiling, row.text("gain"), row.text("head_start")
+        worth = row.text("token_efficiency"), ceiling, row.text("gain"), row.text("head_start").split(" [")[0]
         lines.append((*what, alone, *worth))
     text = markdown(COLUMNS, lines, 2) + "\n"
     for key, name in names_of(fitted.laws).items():

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 import align
 import train
 from common import UserError, write
-from data import Dataset
+from data import Dataset, surface_forms
 from evaluate import load_run
 from model import GPT, SIZES, Size
 
@@ -92,6 +92,60 @@ def test_texts_of_different_length_leave_positions_over():
         assert align.by_position(*align.matched(*sides)).tolist() == pytest.approx([1, 1], abs=1e-6)
 
 
+@given(st.integers(2, 9), st.integers(2, 5), st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_retrieval_counts_rows_whose_nearest_is_their_own(n, width, seed):
+    one, other = random(2, n, width, seed=seed), random(2, n, width, seed=seed + 1)
+    brute = [
+        np.mean(
+            [
+                max(range(n), key=lambda j: float(torch.cosine_similarity(right[i], left[j], dim=0))) == i
+                for i in range(n)
+            ]
+        )
+        for left, right in zip(one, other, strict=True)
+    ]
+    assert align.retrieval(one, other).tolist() == pytest.approx(brute)
+    assert align.retrieval(one, 3 * one).tolist() == [1, 1]
+
+
+def test_the_key_names_what_a_model_takes_for_another_piece(run, command):
+    """The clone's rows are the first clone's around another mean, but the two commonest have changed places."""
+    out = run("clones")
+    opened = load_run(out, torch.device("cpu"))
+    frequency = align.relative_frequency(opened.dataset, "en")
+    first, second = np.argsort(-frequency, kind="stable")[:2].tolist()
+    state = torch.load(out / "model.pt", weights_only=True)
+    rows = state["token_embedding.weight"]
+    rows[512:1024] = rows[:512] + 5 * torch.eye(32)[0]
+    rows[[512 + first, 512 + second]] = rows[[512 + second, 512 + first]]
+    torch.save(state, out / "model.pt")
+    code, printed, _ = command(align.main, out, "--only", "embeddings")
+    found = alignment(out)["embeddings"]["EN1-EN2"]["input"]
+    forms = surface_forms(opened.dataset.tokenizer("en"))
+    wrong = [(entry["piece"], entry["nearest"]) for entry in found["key"] if entry["piece"] != entry["nearest"]]
+    assert wrong == [(forms[first], forms[second]), (forms[second], forms[first])]
+    assert (code, found["retrieval@1"]) == (0, pytest.approx(58 / 60))
+    assert "The key of clones EN1-EN2: 58 of the 60 commonest pieces are nearest to their own" in printed
+    english, clone = (
+        next(line for line in printed.splitlines() if line.startswith(f"  {name} ")) for name in ("EN1", "EN2")
+    )
+    assert clone.split()[1:3] == english.split()[2:0:-1] == [forms[first], forms[second]]
+
+
+def test_a_tied_model_has_one_matrix(prepared, command, tmp_path):
+    out = tmp_path / "tied"
+    shape = ["--size", "pico", "--length", 32, "--batch", 8, "--tokens", 512, "--warmup", 1]
+    machine = ["--no-compile", "--precision", "fp32", "--device", "cpu"]
+    assert command(train.main, "--data", prepared, *shape, *machine, "--out", out)[0] == 0
+    code, printed, _ = command(align.main, out, "--sequences", 2)
+    found = alignment(out)["embeddings"]["EN1-EN2"]
+    assert (code, list(found), found["shared"]) == (0, ["shared", "input"], 1)
+    assert ("tied EN1-EN2, input" in printed, "tied EN1-EN2, output" in printed) == (True, False)
+    assert "output.weight" not in alignment(out)["gradients"]["EN1-EN2"]["tensors"]
+    assert (out / "alignment-frequency.png").exists()
+
+
 def test_matching_is_made_on_the_mean_over_layers_and_measured_in_each():
     """Layer 2 contradicts layer 1, more weakly: the matching follows layer 1, and layer 2 pays for it."""
     same, crossed = torch.eye(2), torch.tensor([[0.6, 0.8], [0.8, 0.6]])
@@ -141,7 +195,9 @@ def test_centring_takes_off_what_all_states_of_a_language_share(monkeypatch):
     run = SimpleNamespace(out=Path("made-up"), config={"vocab": "cloned"}, languages=languages)
     run.model = SimpleNamespace(length=512)
     found = align.measure_hidden(run, texts, matching=False)["EN1-EN2"]
-    assert set(found) == {"positions", "positions, centred", "shuffled"}
+    texts_by_position = {"retrieval@1", "retrieval@1, shuffled"}
+    assert set(found) == {"positions", "positions, centred", "shuffled", *texts_by_position}
+    assert means(found["retrieval@1"]) == [1, 0]
     assert means(found["positions, centred"]) == pytest.approx([1, -1], abs=1e-5)
     for method in ("positions", "shuffled"):
         assert min(means(found[method])) > 0.9
@@ -275,8 +331,12 @@ def test_copied_clones_are_equal_everywhere(run, command):
     for matrix in ("input", "output"):
         expected = {"mean": pytest.approx(1), "standard_error": pytest.approx(0, abs=1e-6), "count": 511}
         assert embeddings[matrix]["counterparts"] == expected
+        assert (embeddings[matrix]["retrieval@1"], embeddings[matrix]["chance"]) == (1, 1 / 60)
+        assert all(entry["piece"] == entry["nearest"] for entry in embeddings[matrix]["key"])
         assert abs(embeddings[matrix]["all_pairs"]) < 0.9
     assert max(means(hidden.pop("shuffled"))) < 0.9
+    assert max(means(hidden.pop("retrieval@1, shuffled"))) < 0.5
+    assert means(hidden.pop("retrieval@1")) == [1, 1]
     assert list(hidden) == ["positions", "positions, centred", "matching", "matching, centred"]
     for layers in hidden.values():
         assert means(layers) == pytest.approx([1] * 2, abs=1e-5)
@@ -466,8 +526,11 @@ def test_snapshots_of_a_run_end_with_what_its_weights_have(runs, prepared, comma
     assert path.name == "snapshots.png"
     losses, cosines = figure.axes
     assert [line.get_label() for line in losses.lines] == ["kept EN1", "kept EN2"]
-    assert [line.get_label() for line in cosines.lines] == ["layer 1", "layer 2"]
-    for layer, line in enumerate(cosines.lines):
+    labels = ["layer 1", "layer 2", "retrieval@1 of embeddings"]
+    assert [line.get_label() for line in cosines.lines] == labels
+    found = [entry["key"]["EN1-EN2"] for entry in snapshots]
+    assert cosines.lines[2].get_ydata().tolist() == found
+    for layer, line in enumerate(cosines.lines[:2]):
         drawn = [means(entry["hidden"]["EN1-EN2"])[layer] for entry in snapshots]
         assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([512, 1024, 1536], drawn)
 

@@ -5,6 +5,7 @@ import math
 import shutil
 import string
 import unicodedata
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 import evaluate
 import train
 from common import Progress, read_json, write
-from data import END_OF_DOCUMENT, Dataset, cloned_languages, surface_forms, token_bytes
+from data import END_OF_DOCUMENT, Dataset, build_mixture, cloned_languages, surface_forms, token_bytes
 from evaluate import score, sliding_windows, standard_error
 from model import GPT, Size
 
@@ -151,15 +152,15 @@ def test_bits_per_byte_and_perplexity_say_the_same(trained, prepared):
 def test_a_clone_with_copied_rows_has_the_same_scores_twice(trained):
     run = evaluate.load_run(trained, torch.device("cpu"))
     with torch.no_grad():
-        for matrix in (run.model.token_embedding.weight, run.model.output.weight):
-            matrix[512:] = matrix[:512]
+        matrix = run.model.token_embedding.weight
+        matrix[512:] = matrix[:512]
     ids = run.dataset.stream("en", "test").read(0, 3000)
     first, second = (evaluate.perplexity(run, language, ids) for language in run.languages)
     assert first == pytest.approx(second, rel=1e-6)
     # A right answer's twin takes half of its probability: one bit more than in a model without the twin.
     single = GPT(run.model.size, 512, run.model.length)
-    vocabularies, weights = ("token_embedding.weight", "output.weight"), run.model.state_dict()
-    single.load_state_dict({name: w[:512] if name in vocabularies else w for name, w in weights.items()})
+    weights = run.model.state_dict()
+    single.load_state_dict(weights | {"token_embedding.weight": matrix[:512]})
     assert first["ppl"] == pytest.approx(2 * math.exp(score(single, ids, QUIET).mean()), rel=1e-5)
 
 
@@ -178,6 +179,48 @@ def test_a_text_of_ones_own_is_scored_like_the_held_out_one(trained, command, pr
     assert f"PPL {known['ppl']:.2f} ± {known['ppl_standard_error']:.2g}, " in out
     assert f"{known['bits_per_byte']:.3f} bits per byte, {known['scored_tokens']} tokens of " in out
     assert "EN1" not in out
+
+
+# --- counting -------------------------------------------------------------------------------------
+
+
+def counted_by_hand(windows: list[list[int]], token: int, context: tuple, vocabulary: int) -> float:
+    """Witten-Bell probability of a token after a context, from its definition."""
+    n = len(context) + 1
+    pairs = [(tuple(row[i - n + 1 : i]), row[i]) for row in windows for i in range(n - 1, len(row))]
+    followers = Counter(token for before, token in pairs if before == context)
+    shorter = counted_by_hand(windows, token, context[1:], vocabulary) if context else 1 / vocabulary
+    if not followers:
+        return shorter
+    kinds, total = len(followers), followers.total()
+    return (followers[token] + kinds * shorter) / (total + kinds)
+
+
+@given(st.integers(1, 6), st.integers(2, 9), st.integers(1, 4), st.integers(0, 99))
+def test_ngrams_are_counted_as_by_hand(many, length, longest, seed):
+    random = np.random.default_rng(seed)
+    windows, test = random.integers(0, 3, (many, length)), random.integers(0, 4, 12)
+    found = evaluate.ngram_perplexities(windows, test, 4, longest)
+    rows, text = windows.tolist(), test.tolist()
+    for n, perplexity in enumerate(found, 1):
+        contexts = [(tuple(text[i - n + 1 : i]), text[i]) for i in range(longest - 1, 12)]
+        shares = [counted_by_hand(rows, token, context, 4) for context, token in contexts]
+        assert perplexity == pytest.approx(math.exp(-np.log(shares).mean()))
+    every = [counted_by_hand(rows, token, tuple(text[: longest - 1]), 4) for token in range(4)]
+    assert sum(every) == pytest.approx(1)
+
+
+def test_counting_reads_what_the_run_read(prepared, tiny, command, tmp_path):
+    out = tmp_path / "alone"
+    assert command(train.main, "--ratio", 1, *tiny, "--out", out)[0] == 0
+    assert command(evaluate.main, out, "--device", "cpu")[0] == 0
+    found, run = read_json(out / "result.json")["ngrams"], evaluate.load_run(out, torch.device("cpu"))
+    windows, _ = build_mixture(run.dataset, run.config).batch(np.arange(64))
+    stream = run.dataset.stream("en", "test")
+    unigrams = (np.bincount(windows.ravel(), minlength=512) + np.unique(windows).size / 512).astype(float)
+    shares = (unigrams / unigrams.sum())[stream.read(4, len(stream) - 4)]
+    assert list(found) == ["1", "2", "3", "5"]
+    assert found["1"] == pytest.approx(math.exp(-np.log(shares).mean()))
 
 
 # --- text that the model writes -------------------------------------------------------------------
@@ -221,7 +264,7 @@ def test_draws_follow_the_seed_and_the_probabilities(gpt):
 def test_a_sample_says_who_gets_the_probability(trained, command, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
-    weights["output.weight"].zero_()
+    weights["token_embedding.weight"].zero_()
     torch.save(weights, tmp_path / "run" / "model.pt")
     flags = ["--sample", "import", "return", "--as", "EN1", "EN2", "--tokens", 7, "--device", "cpu"]
     code, out, _ = command(evaluate.main, tmp_path / "run", *flags)

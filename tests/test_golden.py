@@ -28,6 +28,8 @@ MIXTURES = {  # flags: hash of the tokens and languages of six scattered batches
     "--clones 10 --ratio 0.5": "afe48b9b7577919c",
     "--anchors 0.25 --ratio 0.7": "4a0070a1a1ca09ee",
     "--anchors 1 --ratio 0.9": "e79a11bf86b1475a",
+    "--shared e a --ratio 0.7": "fd2ef4344f0f7732",
+    "--languages en fr --shared e --ratio 0.9": "d4deaf243923df3d",
     "--languages fr --ratio 0.5": "f80713b1fa1f4397",
     "--languages en fr --ratio 0.9": "ef63dbc2c388f386",
     "--languages fr en --vocab anchored --ratio 0.9,0.1": "e788a0d7191e6794",
@@ -119,10 +121,52 @@ def test_batches(folder, flags):
     )
 
 
-@pytest.fixture(scope="module")
-def run(folder) -> Path:
-    """A run of 24 steps, evaluated."""
-    out = folder.parent.parent / "out"
+LOSSES = {  # of steps 1, 2, 3, 12 and 24
+    "paper": [
+        {"EN1": 6.948192685842514, "EN2": 6.945147807399432},
+        {"EN1": 6.897754852260862, "EN2": 6.92076563835144},
+        {"EN1": 6.856808064505458},
+        {"EN1": 5.3393351044505835},
+        {"EN1": 4.870253236343463, "EN2": 5.704803299158812},
+    ],
+    "nano": [
+        {"EN1": 6.935182666778564, "EN2": 6.8652635018030805},
+        {"EN1": 6.843489832111767, "EN2": 6.9651134461164474},
+        {"EN1": 6.827307410538197},
+        {"EN1": 5.331750240176916},
+        {"EN1": 4.926815086354812, "EN2": 5.618340525776148},
+    ],
+}
+WEIGHTS = {  # sums of absolute values
+    "paper": {
+        "token_embedding.weight": 2136.792127944614,
+        "blocks.0.attention.query_key_value.weight": 837.2350710364377,
+        "blocks.3.mlp_output.weight": 593.0960709980338,
+        "output.weight": 2778.1629846428877,
+    },
+    "nano": {
+        "token_embedding.weight": 2821.357880968848,
+        "blocks.0.attention.query_key_value.weight": 838.5629892393533,
+        "blocks.3.mlp_output.weight": 600.1042610788219,
+    },
+}
+PERPLEXITIES = {  # with standard error and bits per byte, of EN1 and EN2
+    "paper": [
+        (125.94897031768151, 0.653584236119705, 3.1906015204807625),
+        (404.2454287478917, 2.221446786959037, 3.9599977025931627),
+    ],
+    "nano": [
+        (137.69305378993226, 0.4176637156963009, 3.24942074985181),
+        (337.0001970792258, 1.8398519936893567, 3.8399587035426257),
+    ],
+}
+PAPERS = ("--positions", "learned", "--no-tied", "--shared")  # the paper's model, and nothing shared
+
+
+@pytest.fixture(scope="module", params=["paper", "nano"])
+def run(folder, request) -> Path:
+    """A run of 24 steps, evaluated: of the paper's model, and of nano's own."""
+    out, paper = folder.parent.parent / "out" / request.param, PAPERS if request.param == "paper" else ()
     shape = [
         "--size",
         "nano",
@@ -138,7 +182,7 @@ def run(folder) -> Path:
         0.75,
     ]
     machine = ["--log-every", 1, "--no-compile", "--precision", "fp32", "--device", "cpu"]
-    call(train.main, "--data", folder, *shape, *machine, "--out", out)
+    call(train.main, "--data", folder, *shape, *paper, *machine, "--out", out)
     call(evaluate.main, out, "--device", "cpu")
     return out
 
@@ -148,39 +192,16 @@ def test_losses_and_weights(run):
     assert [line["step"] for line in lines] == list(range(1, 25))
     assert [lines[0]["tokens"], lines[-1]["tokens"]] == [256, 24 * 256]
     losses = [lines[step - 1]["loss"] for step in (1, 2, 3, 12, 24)]
-    assert losses == [
-        pytest.approx({"EN1": 6.948192685842514, "EN2": 6.945147807399432}, rel=1e-5),
-        pytest.approx({"EN1": 6.897754852260862, "EN2": 6.92076563835144}, rel=1e-5),
-        pytest.approx({"EN1": 6.856808064505458}, rel=1e-5),
-        pytest.approx({"EN1": 5.3393351044505835}, rel=1e-5),
-        pytest.approx({"EN1": 4.870253236343463, "EN2": 5.704803299158812}, rel=1e-5),
-    ]
+    assert losses == [pytest.approx(expected, rel=1e-5) for expected in LOSSES[run.name]]
     weights = torch.load(run / "model.pt", weights_only=True)
     sums = {name: tensor.double().abs().sum().item() for name, tensor in weights.items()}
-    expected = {
-        "token_embedding.weight": 2136.792127944614,
-        "blocks.0.attention.query_key_value.weight": 837.2350710364377,
-        "blocks.3.mlp_output.weight": 593.0960709980338,
-        "output.weight": 2778.1629846428877,
-    }
+    expected = WEIGHTS[run.name]
     assert {name: sums[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
 def test_perplexity(run):
-    result = json.loads((run / "result.json").read_text())
-    found = {entry["name"]: entry for entry in result["languages"]}
-    assert [found[name]["tokens"] for name in ("EN1", "EN2")] == [4768, 1376]
-    expected = {
-        "EN1": {
-            "ppl": 125.94897031768151,
-            "ppl_standard_error": 0.653584236119705,
-            "bits_per_byte": 3.1906015204807625,
-        },
-        "EN2": {
-            "ppl": 404.2454287478917,
-            "ppl_standard_error": 2.221446786959037,
-            "bits_per_byte": 3.9599977025931627,
-        },
-    }
-    for name, numbers in expected.items():
-        assert {key: found[name][key] for key in numbers} == pytest.approx(numbers, rel=1e-5)
+    languages = json.loads((run / "result.json").read_text())["languages"]
+    assert [language["tokens"] for language in languages] == [4768, 1376]
+    keys = ("ppl", "ppl_standard_error", "bits_per_byte")
+    for language, numbers in zip(languages, PERPLEXITIES[run.name], strict=True):
+        assert [language[key] for key in keys] == pytest.approx(numbers, rel=1e-5)

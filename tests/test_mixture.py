@@ -117,6 +117,28 @@ def test_anchored_languages_share_what_looks_the_same(pieces):
     assert new == list(range(begin, begin + len(new)))  # in order, after those before
 
 
+@pytest.mark.parametrize(("sources", "vocab", "anchors"), [
+    (["en", "en", "en"], "cloned", 0.0),
+    (["en", "en"], "cloned", 0.3),
+    (["en", "xx"], "disjoint", 0.0),
+    (["xx", "en", "yy"], "disjoint", 0.0),
+])  # fmt: skip
+def test_a_shared_piece_has_one_id_in_all_languages_and_nothing_else_moves(babel, sources, vocab, anchors):
+    dataset = Dataset(babel)
+    config = {"sources": sources, "vocab": vocab, "anchors": anchors, "seed": 0}
+    before, after = (build_languages(dataset, config | {"shared": shared}) for shared in ([], [" ", "e"]))
+    places = [
+        [surface_forms(dataset.tokenizer(source)).index(form) for form in ("\u2581", "e")]
+        for source in sources
+    ]
+    joint = [language.table[ids].tolist() for language, ids in zip(after, places, strict=True)]
+    assert joint == [before[0].table[places[0]].tolist()] * len(sources)
+    for was, now, ids in zip(before, after, places, strict=True):
+        moved = np.flatnonzero(was.table != now.table)
+        assert set(moved) <= set(ids)
+        assert injective(now.table)
+
+
 def test_real_tokenisers_are_anchored_by_their_surface_forms(babel):
     dataset = Dataset(babel)
     config = {"sources": list(dataset.languages), "vocab": "anchored", "anchors": 0.0, "seed": 0}

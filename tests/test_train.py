@@ -44,6 +44,10 @@ SETTINGS = [
     ("--ratio 0.9,0.1", "EN1 EN2", "cloned", [[0.9, 0.1], [0.1, 0.9]]),
     ("--ratio 0.4 --clones 4", "EN1 EN2 EN3 EN4", "cloned", [[0.4, 0.2, 0.2, 0.2]]),
     ("--anchors 0.2", "EN1 EN2", "cloned", [[0.5, 0.5]]),
+    ("--shared", "EN1 EN2", "cloned", [[0.5, 0.5]]),
+    ("--shared e a", "EN1 EN2", "cloned", [[0.5, 0.5]]),
+    ("--positions learned", "EN1 EN2", "cloned", [[0.5, 0.5]]),
+    ("--no-tied", "EN1 EN2", "cloned", [[0.5, 0.5]]),
     ("--clones 3 --mix 0.5,0.3,0.2", "EN1 EN2 EN3", "cloned", [[0.5, 0.3, 0.2]]),
     ("--languages xx", "XX1 XX2", "cloned", [[0.5, 0.5]]),
     ("--languages xx --ratio 1", "XX1", "monolingual", [[1]]),
@@ -63,6 +67,33 @@ def test_flags_become_a_config_that_rebuilds_the_mixture(babel, flags, names, vo
     mixture = build_mixture(Dataset(babel), config)
     assert [language.name for language in mixture.languages] == names.split()
     assert [language.source for language in mixture.languages] == config["sources"]
+
+
+@pytest.mark.parametrize(("flags", "expected"), [
+    ("", ("rotary", True, [" "])),
+    ("--size mini", ("learned", False, [])),
+    ("--size mini --tied --positions rotary", ("rotary", True, [])),
+    ("--shared --no-tied --positions learned", ("learned", False, [])),
+    ("--ratio 1", ("rotary", True, [])),  # nothing is there to share it with: one yardstick for all mixes
+    ("--languages en xx --shared e", ("rotary", True, ["e"])),
+    ("--languages en xx --vocab anchored", ("rotary", True, [])),  # all that is spelled alike is shared
+])  # fmt: skip
+def test_a_size_has_a_model_and_shared_pieces_that_flags_replace(babel, flags, expected):
+    config = configure(babel, "--tokens", 2048, *flags.split())
+    assert (config["positions"], config["tied"], config["shared"]) == expected
+    mixture = build_mixture(Dataset(babel), config)
+    model = train.build_model(config, mixture.languages)
+    assert ("position_embedding.weight" in model.state_dict()) == (expected[0] == "learned")
+    assert ("output.weight" in model.state_dict()) == (not expected[1])
+
+
+def test_a_run_of_older_code_has_the_paper_s_model(babel):
+    config = configure(babel, "--tokens", 2048)
+    languages = build_mixture(Dataset(babel), config).languages
+    for setting in ("positions", "tied", "shared"):
+        del config[setting]
+    model = train.build_model(config, languages)
+    assert {"position_embedding.weight", "output.weight"} <= model.state_dict().keys()
 
 
 def test_no_two_settings_share_a_folder(babel, monkeypatch, tmp_path):
@@ -121,6 +152,8 @@ def test_learning_rate_warms_up_and_falls_to_a_hundredth():
     ("--data cut", "en_train_000.bin"),
     ("--out cut/meta.json", "found other things there"),
     ("--out cut", "found other things there"),
+    ("--shared the", "--shared 'the': the tokeniser of en has no such piece"),
+    ("--shared e --ratio 1", "--shared has no effect with --ratio 1"),
     ("--fsdp", "--fsdp splits a model among processes, found one"),
 ])  # fmt: skip
 def test_unusable_input_is_one_sentence_and_writes_nothing(
@@ -239,6 +272,31 @@ def test_the_same_run_again(reference, tmp_path, run, flags):
     tolerance = 0.05 if "--precision" in flags else 1e-5
     for ours, theirs in zip(losses(tmp_path / "run"), losses(reference), strict=True):
         assert ours == pytest.approx(theirs, abs=tolerance)
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-tied", "--positions", "learned")])
+def test_a_tied_matrix_is_one_parameter_in_checkpoint_and_optimiser(tmp_path, run, monkeypatch, flags):
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        run(*flags)
+    checkpoint = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    matrices = ["token_embedding.weight", *(["output.weight"] if flags else [])]
+    assert [name for name, weight in checkpoint["model"].items() if len(weight) == 1024] == matrices
+    moments = checkpoint["optimizer"]["state"]
+    assert [name for name in moments if len(moments[name]["exp_avg"]) == 1024] == matrices
+    assert len(moments) == len(checkpoint["model"])
+
+
+def test_the_paper_s_model_continues_as_if_never_stopped(tmp_path, run, command, prepared, monkeypatch):
+    paper = ["--no-tied", "--positions", "learned", "--shared"]
+    undisturbed = tmp_path / "undisturbed"
+    assert command(train.main, *TINY, *paper, "--data", prepared, "--out", undisturbed)[0] == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert run(*paper)[0] == 128 + signal.SIGTERM
+    assert "positions learned there and rotary here" in run()[2]
+    assert run(*paper)[0] == 0
+    assert same_weights(tmp_path / "run" / "model.pt", undisturbed / "model.pt")
 
 
 def test_another_seed_is_another_run(reference, tmp_path, run):
