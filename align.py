@@ -10,13 +10,13 @@
 For every pair of languages it measures, prints, draws, and merges into result.json as "alignment",
 
   embeddings   cosine of each token and its counterpart (its clone, or the same piece in another real
-               language) against that of all pairs of tokens, in the input and the output embedding (one matrix
-               in a tied model), and by training frequency (Figures 6, 7); the key: for each of the commonest
-               pieces of L2 the nearest of those of L1, and retrieval@1, how often that is its own counterpart
+               language) against that of all pairs of tokens, in the input and the output embedding, which are
+               one matrix in a tied model, and by training frequency (Figures 6, 7); the key: for each of the
+               commonest pieces of L2 the nearest of those of L1; retrieval@1, how often that is its counterpart
   hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
                real languages and with --matching (Tables 2 and 4, Figure 14); "shuffled" of different
                positions, large where all states share one direction; "centred" without each language's mean.
-               For clones also retrieval@1 of centred states: how often the nearest of the other clone's states
+               For clones also retrieval@1 of centred states: how often the nearest of the other clone's
                stands at the same position, in the same text and, as a control, in the text before
   gradients    cosine of the gradients of one sequence's mean loss in each language, for each parameter
                tensor; "blocks" is the macro average over those inside the blocks (Figures 11 to 13)
@@ -115,12 +115,12 @@ def mean_similarity(one: Tensor, other: Tensor) -> np.ndarray:
 
 
 def nearest(vectors: Tensor, others: Tensor) -> Tensor:
-    """Which of the `others`, (..., m, width), has the highest cosine with each of (..., n, width): (..., n)."""
+    """Which of the (..., m, width) others has the highest cosine with each of (..., n, width): (..., n)."""
     return (normalise(vectors) @ normalise(others).mT).argmax(-1)
 
 
 def retrieval(one: Tensor, other: Tensor) -> Tensor:
-    """Share of the rows of `other` whose nearest row of `one` is the one of equal place; (..., n, width) -> (...)."""
+    """How often the nearest row of `one` to a row of `other` has the same place: (..., n, width) -> (...)."""
     found = nearest(other, one)
     return (found == torch.arange(found.shape[-1], device=found.device)).double().mean(-1)
 
@@ -369,7 +369,7 @@ def measure_gradients(run: Run, texts: list[Sides]) -> dict:
 
 
 def measure_snapshots(run: Run, texts: list[Sides]) -> list[dict]:
-    """Centred similarity after each layer, and retrieval@1, in the weights that train.py --keep-every kept."""
+    """Centred similarity after each layer, and retrieval@1, in weights that train.py --keep-every kept."""
     paths = sorted((run.out / "snapshots").glob("*.pt"), key=lambda path: int(path.stem))
     if not paths:
         raise UserError(f"{run.out} has no snapshots; train.py --keep-every N makes some")
@@ -491,7 +491,7 @@ def tables(results: Results) -> str:
 
 
 def keys(results: Results) -> str:
-    """For each run and pair: the commonest pieces of L2, below each its nearest piece of L1, and what is wrong."""
+    """For each run and pair: the commonest pieces of L2, and below each its nearest piece of L1."""
     text = ""
     for pair, _, found in pairs_of(results, "embeddings"):
         if not (key := found["input"].get("key")):
@@ -500,14 +500,16 @@ def keys(results: Results) -> str:
         right = sum(entry["piece"] == entry["nearest"] for entry in key)
         text += f"\nThe key of {pair}: {right} of the {len(key)} commonest pieces are nearest to their own\n"
         for first in range(0, len(key), 20):
-            lines = {name: "" for name in (other, one, "wrong")}
+            lines = dict.fromkeys((other, one, "wrong"), "")
             for entry in key[first : first + 20]:
                 pieces = [printable(entry[name]) for name in ("piece", "nearest")]
                 pieces.append("^" if pieces[0] != pieces[1] else "")
                 width = 1 + max(map(len, pieces))
                 for name, piece in zip(lines, pieces, strict=True):
                     lines[name] += piece.ljust(width)
-            text += "".join(f"  {name:6}{line}".rstrip() + "\n" for name, line in lines.items() if line.strip())
+            text += "".join(
+                f"  {name:6}{line}".rstrip() + "\n" for name, line in lines.items() if line.strip()
+            )
     return text
 
 
@@ -560,7 +562,7 @@ def draw_frequency(results: Results, axes: np.ndarray) -> None:
 
 
 def draw_layers(results: Results, axes: np.ndarray) -> None:
-    """Tables 2 and 4 as lines with standard errors: raw beside what shuffled positions have, centred, found."""
+    """Tables 2 and 4 as lines with standard errors: raw beside shuffled positions, centred, retrieval@1."""
     panels = {  # method: panel and how it is drawn
         "positions": (0, "o-"),
         "matching": (0, "s--"),

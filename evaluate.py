@@ -10,8 +10,8 @@ Perplexity, into out/NAME/result.json: a window of one sequence length moves ove
 length (paper: 512 by 128), and only the last quarter of its predictions counts: every scored token has seen
 three quarters of a window. The softmax runs over the whole joint vocabulary: a model that answers in the
 wrong language pays for it. Clones are scored on the same text. Beside a monolingual run stands what counting
-n-grams of its training text reaches: a model that is no better than bigrams has not yet learned to look back. Arithmetic is float32, but for matrix
-products on GPUs: those are fp16, at training's speed.
+n-grams of its training text reaches: a model that is no better than bigrams has not yet learned to look back.
+Arithmetic is float32, but for matrix products on GPUs: those are fp16, at training's speed.
 
 GLUE (right half of Figure 1), too: a linear head reads the last token's hidden state, all weights learn a
 task in L1, and those that did best on L1's dev set are scored in every clone: the same English with other
@@ -188,7 +188,9 @@ def ngram_perplexities(windows: np.ndarray, test: np.ndarray, vocabulary: int, l
     """
     tokens = np.concatenate([windows.ravel(), test]).astype(np.int64)
     trained = np.arange(len(tokens)) < windows.size
-    place = np.where(trained, np.arange(len(tokens)) % windows.shape[1], np.arange(len(tokens)) - windows.size)
+    place = np.where(
+        trained, np.arange(len(tokens)) % windows.shape[1], np.arange(len(tokens)) - windows.size
+    )
     context, probability = np.zeros_like(tokens), np.full(len(tokens), 1 / vocabulary)
     perplexities = []
     for n in range(1, longest + 1):

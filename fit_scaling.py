@@ -508,7 +508,8 @@ PPL alone: of a monolingual model on as many tokens of it (MLPE); - where no suc
 TEff: tokens that it needs for this PPL, per token of the language; above 1, others helped. At most: 1 / share
 of the run, were all one language. Gain: tokens that it needs more, per token of the others: 0 nothing is
 shared, 1 everything. Head start: tokens that it needs more; the same in a longer run means that a plateau was
-left sooner, more of it that knowledge is shared. * is outside the fitted range; far outside, only its end is known. TEff of a law's own
+left sooner, more of it that knowledge is shared.
+* is outside the fitted range; far outside, only its end is known. TEff of a law's own
 runs tells how closely it fits; lines meet theirs. [95%] covers noise of runs, misfit and few points of the
 law, the choice of test documents; not what all runs share. Rows may differ although their intervals overlap.
 """
@@ -523,6 +524,15 @@ def names_of(laws) -> dict[LawKey, str]:
         differing = [name for name in own if any(other.get(name) != own[name] for other in alike)]
         names[key] = ", ".join([key.size, key.source, *(f"{name} {own[name]}" for name in differing)])
     return names
+
+
+def floors(fitted: Fitted) -> dict[str, list[tuple[float, float]]]:
+    """What counting reaches: by n, (tokens, perplexity) of n-grams on the text of each monolingual run."""
+    lines = defaultdict(list)
+    for row in fitted.rows:
+        for n, perplexity in row.result.get("ngrams", {}).items():
+            lines[n].append((row.seen, perplexity))
+    return {n: sorted(points) for n, points in lines.items()}
 
 
 def table(fitted: Fitted) -> str:
@@ -546,6 +556,10 @@ def table(fitted: Fitted) -> str:
         text += f" {runs} monolingual runs {LADDERS[fitted.ladder][0]}, {tokens}.\n"
         if exponent and math.isnan(exponent.low):
             text += "No intervals: they need a fourth run, and a law that has a perplexity for each.\n"
+    if counted := floors(fitted):
+        reached = ", ".join(f"{points[-1][1]:.1f} (n = {n})" for n, points in counted.items())
+        most = max(tokens for tokens, _ in counted["1"])
+        text += f"Counting n-grams of {count(most)} tokens reaches a perplexity of {reached}.\n"
     return text + EXPLANATION
 
 
@@ -564,6 +578,9 @@ def draw(fitted: Fitted, path: Path) -> None:
         curve = np.geomspace(law.fewest, law.most, 100)
         left.plot(curve, law.perplexity(curve), color="0.6", zorder=1, label=f"{name} alone")
         left.plot(*np.array([(run.tokens, run.ppl) for run in fitted.points[key]]).T, "ko")
+    for n, line in floors(fitted).items():
+        left.plot(*np.transpose(line), color="0.8", linewidth=1, zorder=0)
+        left.annotate(f"{n}-grams", line[-1], color="0.6", fontsize=8, va="center")
     highest = 10 * max((run.ppl for runs in fitted.points.values() for run in runs), default=1e5)
     for row, colour in zip(mixed, colours, strict=True):
         if row.seen and row.ppl.value < highest:  # what was never learned would squeeze all others together

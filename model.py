@@ -1,7 +1,7 @@
 """The GPT of the paper (section 3.1): a GPT-2 decoder, its sizes and nothing else.
 
-Pre-LayerNorm blocks, biases in every linear layer but the last, GELU in its tanh form, no dropout. Two details
-follow the code released with the paper rather than its text: token embeddings are multiplied by sqrt(width)
+Pre-LayerNorm blocks, biases in every linear layer but the last, GELU in its tanh form, no dropout. Two
+details follow the code released with the paper rather than its text: token embeddings are multiplied by sqrt(width)
 before the first block, and each MLP's output projection starts smaller, at 0.02 / sqrt(2 * layers).
 
 From mini on the model is the paper's: positions are learned, and the input and output embeddings are two
@@ -44,7 +44,12 @@ class Size:
 
 
 POSITIONS = ("learned", "rotary")
-TWO_CORES = {"length": 128, "positions": "rotary", "tied": True, "shared": (" ",)}  # what shows the effect there
+TWO_CORES = {
+    "length": 128,
+    "positions": "rotary",
+    "tied": True,
+    "shared": (" ",),
+}  # what shows the effect there
 
 SIZES = {
     "pico": Size(4, 64, 2, 32, 256, batch=8, learning_rate=3e-3, warmup=100, **TWO_CORES),
@@ -68,7 +73,7 @@ def gelu(x: Tensor) -> Tensor:
 def rotate(x: Tensor) -> Tensor:
     """Rotary positions (Su et al., 2021): turn each pair of entries by an angle that grows with time.
 
-    The product of a rotated query and a rotated key depends on how far apart they are, not on where they stand.
+    The product of a rotated query and a rotated key depends on how far apart they are, not on their places.
     (batch, time, heads, head_dim) -> the same shape. Entry i is paired with entry i + head_dim / 2.
     """
     one, other = x.float().chunk(2, dim=-1)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -215,8 +216,11 @@ class PlainGPT(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()), None
 
 
-STEPS = {  # size and ids: the demo's of characters, and pieces; the paper's of one, two and ten clones
-    "cpu": [(SIZES["pico"], 196), (Size(4, 256, 4, 64, 1024, length=256, batch=16), 8192)],
+STEPS = {  # size and ids: the paper's model as small as the demo's, and with pieces; with 1, 2 and 10 clones
+    "cpu": [
+        (replace(SIZES["pico"], positions="learned", tied=False), 196),
+        (Size(4, 256, 4, 64, 1024, length=256, batch=16), 8192),
+    ],
     "cuda": [(SIZES["small"], ids) for ids in (16_384, 32_768, 163_840)],
 }
 
@@ -275,7 +279,7 @@ def score_one_at_a_time(model: GPT, text: np.ndarray) -> np.ndarray:
     nats, length = [], model.length
     for start, counted in zip(*sliding_windows(len(text) - 1, length, length // 4), strict=True):
         window = torch.from_numpy(text[start : start + length + 1]).to(model.output_embedding.device)
-        logits = model.output(model.hidden(window[None, :-1]))[0]
+        logits = F.linear(model.hidden(window[None, :-1]), model.output_embedding)[0]
         nats.append(F.cross_entropy(logits, window[1:], reduction="none")[-counted:])
     return torch.cat(nats).cpu().numpy()
 

@@ -3,7 +3,8 @@
     echo python train.py --ratio 0.9 --tokens 1e6 --out out/a | JOBS=2 python -m paper.run
 
 Each run is forked from this process, which has loaded PyTorch and its compiler: loading them takes as long as
-evaluating a small model. What a run prints goes to out/a.log. If one fails the others save, and end.
+evaluating a small model. What a run prints goes to out/a.log; its last line is told every 20 seconds. If one
+fails the others save, and end.
 """
 
 import os
@@ -11,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from importlib import import_module
 from multiprocessing import connection, get_context
@@ -24,6 +26,7 @@ from common import Parser, UserError, read_json, run_script
 from paper.plan import plan
 
 # Neither CUDA nor Apple's libraries bear a fork: there, each run loads its own.
+TELL_EVERY = 20  # seconds
 CONTEXT = get_context("fork" if sys.platform == "linux" and not torch.version.cuda else "spawn")
 
 
@@ -61,9 +64,16 @@ def told(out: Path) -> str:
     return f"{out.name} is done: {before[0] if before else 'PPL ' + ', '.join(reached)}"
 
 
+def latest(out: Path) -> str:
+    """How far a run is: the last line of its log, with losses by language once there are some."""
+    log = Path(f"{out}.log")
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return f"   {out.name}: {lines[-1]}" if lines and " | " in lines[-1] else ""
+
+
 def run_all(commands: list[list[str]], jobs: int) -> None:
     """Start each as soon as one of `jobs` slots is free; UserError with the end of its log if one fails."""
-    waiting, running = deque(commands), {}  # slot: process, folder
+    waiting, running, told_at = deque(commands), {}, time.monotonic()  # running: slot to process and folder
     try:
         while waiting or running:
             if waiting and len(running) < jobs:
@@ -74,7 +84,11 @@ def run_all(commands: list[list[str]], jobs: int) -> None:
                 process.start()
                 running[slot] = process, out
                 continue
-            connection.wait([process.sentinel for process, _ in running.values()])
+            connection.wait([process.sentinel for process, _ in running.values()], timeout=1)
+            if time.monotonic() - told_at > TELL_EVERY:
+                lines = [line for _, out in running.values() if (line := latest(out))]
+                print(*lines, sep="\n", end="\n" * bool(lines), flush=True)
+                told_at += TELL_EVERY * bool(lines)
             for slot, (process, out) in list(running.items()):
                 if process.exitcode is not None:
                     del running[slot]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The paper's second takeaway on two CPU cores: cloned English, balanced and imbalanced (Table 1, rows 1 to 5), and
-# the controls that say why to believe it. `make demo` runs this; results lie in out/demo.
+# Cloned English on two CPU cores: does a rare clone learn from a dominant one, and how do we know? `make demo` runs
+# this; results lie in out/demo.
 #
 #   SEED=1 bash runs/demo.sh     # another seed, results in out/demo-seed1
 SCALE=cpu
@@ -9,24 +9,25 @@ corpus clones
 into demo
 PAGE=$FOLDER
 
-run 90-10      1x    --ratio 0.9
-LADDER="0.5 0.3 0.25 0.2 0.1"
-ladder # English alone, with the batch that does best at each length
-run 50-50      1x    --ratio 0.5
-run placebo    0.25x --ratio 0.4 --languages en noise --batch 2 # as many steps, a partner that cannot help: TEff at most 1
-run positive   0.1x  --ratio 0.9 --anchors 1 $(batch_of 0.1)    # EN2 is EN1: TEff is 1 / share = 10
+run 90-10    0.6x   --ratio 0.9
+run 50-50    0.6x   --ratio 0.5
+LADDER="0.4 0.2 0.1 0.05"
+ladder # English alone, in the batch that does best
+run no-space 0.6x   --ratio 0.9 --shared                      # 90-10 again, but the clones share nothing, not even the space
+run placebo  0.125x --ratio 0.4 --languages en noise $ALONE   # a partner that has nothing to teach: TEff at most 1
+run positive 0.1x   --ratio 0.9 --anchors 1 $ALONE            # EN2 is EN1: TEff is 1 / share = 10
 
 also python fit_scaling.py "$FOLDER" --out "$PAGE"
+also python align.py "$FOLDER/90-10" "$FOLDER/50-50" "$FOLDER/no-space" --only embeddings hidden --sequences 40 --out "$PAGE"
 [ -n "$DRY" ] || cat <<END
 
-look at $PAGE/figure.png (as .svg for slides); $PAGE/table.md explains its columns
-next, after source .venv/bin/activate, what the model writes in its rare language:
+The key is above: which letter of EN1 the model takes each letter of EN2 for. Pictures: $PAGE/figure.png and
+$PAGE/alignment-layers.png; $PAGE/table.md explains the columns.
+Next, after source .venv/bin/activate, what the model writes in its rare language:
   python evaluate.py $FOLDER/90-10 --sample "Return the" --as EN2
-what it looks like inside:
-  python align.py $FOLDER/50-50 $FOLDER/90-10 --out $PAGE
 and an experiment of your own, beside these runs in a table:
-  python train.py --ratio 0.7 --tokens $ONE --out $FOLDER/70-30
+  python train.py --ratio 0.7 --tokens 3e6 --out $FOLDER/70-30
   python evaluate.py $FOLDER/70-30
   python fit_scaling.py $FOLDER --out $PAGE
-README.md goes on from there
+README.md goes on from there.
 END

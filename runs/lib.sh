@@ -26,7 +26,7 @@ NOVEL_DATA=$([ -n "$NOVELS" ] && echo novels || echo eltec)
 NOVELS_TEST="" # of the novels, one in fifty by default
 case $SCALE in
 cpu) # 4x is 20 of the 20.4 million characters of pydocs: no row of Table 1 reads a text twice
-    STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_RECIPE=${RECIPE:-} BEST_BATCH=4
+    STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_RECIPE=${RECIPE:-} ALONE="--batch 2"
     OTHER_RECIPE="--batch 8 --learning-rate 1e-3 --warmup 100" # as pico's, but for the rate; alone, its best batch
     LADDER="2 1 0.5 0.4 0.3 0.25 0.2 0.1 0.05" REAL_LADDER=$LADDER OTHER_LADDER=${LADDER#2 } # its mixes are of 1x
     NOVELS_TEST="--test-fraction 0.1 --test-characters 20000" # of more novels, so much that it takes seconds
@@ -121,16 +121,12 @@ case $(basename "$0") in table* | figure* | demo* | pieces*) announce "$@" ;; es
 
 trap 'kill ${RUNNING:-} 2>/dev/null || true' EXIT # each run saves what it has
 
-batch_of() { # TIMES: the batch with which a monolingual run of this length does best, where the scale says so
-    [ -z "${BEST_BATCH:-}" ] || awk "BEGIN { b = int($BEST_BATCH * $1 + 0.5); print \"--batch\", b < 2 ? 2 : b }"
-}
-
 ladder() { # [LANGUAGE]: monolingual runs of different length, for the law
     local times steps=$LADDER own=LADDER_$SIZE
     [ $# = 0 ] || steps=$REAL_LADDER
     [ "$SIZE" = "$STANDARD_SIZE" ] || steps=${!own:-$OTHER_LADDER}
     for times in $steps; do
-        run "mono-${1:+$1-}${times}x" "${times}x" ${1:+--languages "$1"} --ratio 1 $(batch_of "$times")
+        run "mono-${1:+$1-}${times}x" "${times}x" ${1:+--languages "$1"} --ratio 1 ${ALONE:-}
     done
 }
 

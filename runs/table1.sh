@@ -26,7 +26,7 @@ for SEED in $SEEDS; do
 
     [ "$SCALE" = cpu ] || continue # controls, the demo's, but for a longer positive one
     once run placebo     0.25x --ratio 0.4 --languages en noise --batch 2 # a partner that cannot help: TEff at most 1
-    once run positive    0.2x --ratio 0.9 --anchors 1 $(batch_of 0.2)     # EN2 is EN1: TEff is 1 / share = 10
+    once run positive    0.2x --ratio 0.9 --anchors 1 ${ALONE:-}     # EN2 is EN1: TEff is 1 / share = 10
     once run steps-0.5x  0.5x --ratio 1 --batch 4    # alone, in as many steps as row 4
     once run steps-0.1x  0.1x --ratio 1 --batch 1    # alone, in as many steps as row 5, nearly
 done

@@ -110,7 +110,7 @@ def test_retrieval_counts_rows_whose_nearest_is_their_own(n, width, seed):
 
 
 def test_the_key_names_what_a_model_takes_for_another_piece(run, command):
-    """The clone's rows are the first clone's around another mean, but the two commonest have changed places."""
+    """The clone's rows are the first one's around another mean, but the two commonest have changed places."""
     out = run("clones")
     opened = load_run(out, torch.device("cpu"))
     frequency = align.relative_frequency(opened.dataset, "en")
@@ -123,12 +123,15 @@ def test_the_key_names_what_a_model_takes_for_another_piece(run, command):
     code, printed, _ = command(align.main, out, "--only", "embeddings")
     found = alignment(out)["embeddings"]["EN1-EN2"]["input"]
     forms = surface_forms(opened.dataset.tokenizer("en"))
-    wrong = [(entry["piece"], entry["nearest"]) for entry in found["key"] if entry["piece"] != entry["nearest"]]
+    wrong = [
+        (entry["piece"], entry["nearest"]) for entry in found["key"] if entry["piece"] != entry["nearest"]
+    ]
     assert wrong == [(forms[first], forms[second]), (forms[second], forms[first])]
     assert (code, found["retrieval@1"]) == (0, pytest.approx(58 / 60))
     assert "The key of clones EN1-EN2: 58 of the 60 commonest pieces are nearest to their own" in printed
     english, clone = (
-        next(line for line in printed.splitlines() if line.startswith(f"  {name} ")) for name in ("EN1", "EN2")
+        next(line for line in printed.splitlines() if line.startswith(f"  {name} "))
+        for name in ("EN1", "EN2")
     )
     assert clone.split()[1:3] == english.split()[2:0:-1] == [forms[first], forms[second]]
 

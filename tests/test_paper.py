@@ -526,5 +526,5 @@ def test_word2vec_reads_the_run_s_sequences_with_the_paper_s_settings(run, comma
     assert np.flatnonzero(known).tolist() == sorted({read[0, 0], read[0, -1]})
     assert vectors["output"][read[0, 0], 0] == -1
     found = read_json(run.out / "result.json")["alignment"]["word2vec"]["EN1-EN2"]
-    assert found["input"].keys() == found["output"].keys() == {"counterparts", "all_pairs", "frequency"}
+    assert found["input"].keys() == found["output"].keys() >= {"counterparts", "all_pairs", "frequency"}
     assert "has its word2vec" in command(word2vec.main, run.out)[1]
