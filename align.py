@@ -12,7 +12,7 @@ For every pair of languages it measures, prints, draws, and merges into result.j
   embeddings   cosine of each token and its counterpart (its clone, or the same piece in another real
                language) against that of all pairs of tokens, in the input and the output embedding, which are
                one matrix in a tied model, and by training frequency (Figures 6, 7); the key: for each of the
-               commonest pieces of L2 the nearest of those of L1; retrieval@1, how often that is its counterpart
+               commonest pieces of L2 the nearest of those of L1; retrieval@1, how often that is its own
   hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
                real languages and with --matching (Tables 2 and 4, Figure 14); "shuffled" of different
                positions, large where all states share one direction; "centred" without each language's mean.

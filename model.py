@@ -1,8 +1,9 @@
 """The GPT of the paper (section 3.1): a GPT-2 decoder, its sizes and nothing else.
 
 Pre-LayerNorm blocks, biases in every linear layer but the last, GELU in its tanh form, no dropout. Two
-details follow the code released with the paper rather than its text: token embeddings are multiplied by sqrt(width)
-before the first block, and each MLP's output projection starts smaller, at 0.02 / sqrt(2 * layers).
+details follow the code released with the paper rather than its text: token embeddings are multiplied by
+sqrt(width) before the first block, and each MLP's output projection starts smaller, at
+0.02 / sqrt(2 * layers).
 
 From mini on the model is the paper's: positions are learned, and the input and output embeddings are two
 matrices. pico and nano have rotary positions and one matrix for both, because a model of their size shares

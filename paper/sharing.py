@@ -27,9 +27,9 @@ MODEL = (
 COLUMNS = ("run", "language", "seeds", "PPL", "TEff of each", "TEff [95%]", "head start", "hidden", "key")
 EXPLANATION = """
 PPL: geometric mean over seeds. TEff: tokens that a model alone needs for this PPL, per token of the language;
-`>` and `<` lie beyond the longest and shortest run alone. Head start: tokens that it needs more, mean. Hidden:
-cosine of the hidden states of EN1 and EN2, each position's mean taken off, mean over layers, of each seed. Key:
-retrieval@1 of embeddings, how often the nearest of the 60 commonest pieces of EN1 is a piece's own counterpart.
+`>` and `<` lie beyond the longest and shortest run alone. Head start: tokens that it needs more, mean.
+Hidden: cosine of the hidden states of EN1 and EN2, each position's mean taken off, mean over layers, of each
+seed. Key: retrieval@1 of embeddings, how often the nearest of the 60 commonest pieces of EN1 is its own.
 """
 
 

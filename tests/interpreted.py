@@ -125,8 +125,10 @@ def test_asking_the_driver_does_not_break_a_graph():
     assert ask(torch.zeros(1)) == 1
 
 
-def test_a_model_with_all_kernels_compiles_without_a_break_and_learns_the_same(monkeypatch):
-    gpt = GPT(Size(layers=1, width=48, heads=2, head_dim=32, mlp=96), vocabulary=100, length=24)
+@pytest.mark.parametrize(("positions", "tied"), [("learned", False), ("rotary", True)])
+def test_a_model_with_all_kernels_compiles_without_a_break_and_learns_the_same(monkeypatch, positions, tied):
+    size = Size(layers=1, width=48, heads=2, head_dim=32, mlp=96, positions=positions, tied=tied)
+    gpt = GPT(size, vocabulary=100, length=24)
     tokens, targets = torch.randint(100, (2, 2, 24))
 
     def gradients(model):

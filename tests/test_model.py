@@ -86,7 +86,7 @@ def test_only_a_tied_model_has_one_embedding_matrix(gpt):
 
 
 def turned(x: torch.Tensor) -> torch.Tensor:
-    """Rotary positions of (batch, time, 16) as complex numbers: entries i and i + 8, turned by t / 10^(i / 2)."""
+    """Rotary positions of (batch, time, 16) as complex numbers, entries i and i + 8, turned."""
     times, speeds = torch.arange(x.shape[1]).double(), 10_000.0 ** (-torch.arange(8).double() / 8)
     numbers = torch.complex(x[..., :8], x[..., 8:]) * torch.exp(1j * times[:, None] * speeds)
     return torch.cat([numbers.real, numbers.imag], -1)
