@@ -535,6 +535,18 @@ def floors(fitted: Fitted) -> dict[str, list[tuple[float, float]]]:
     return {n: sorted(points) for n, points in lines.items()}
 
 
+def sharing(fitted: Fitted) -> str:
+    """Which pieces have one id in all languages of a mix, in a line; nothing if no mix shares any."""
+    runs = defaultdict(list)
+    for row in fitted.rows:
+        if not row.monolingual and row.position == 0:
+            runs[", ".join(map(repr, row.result["config"].get("shared", []))) or "nothing"].append(row.run)
+    if set(runs) <= {"nothing"}:
+        return ""
+    parts = [f"{shared} in {', '.join(names)}" for shared, names in runs.items()]
+    return f"Languages share, beside padding: {'; '.join(parts)}.\n"
+
+
 def table(fitted: Fitted) -> str:
     """The rows as a Markdown table, the laws in words, and what the columns mean."""
     lines = []
@@ -556,6 +568,7 @@ def table(fitted: Fitted) -> str:
         text += f" {runs} monolingual runs {LADDERS[fitted.ladder][0]}, {tokens}.\n"
         if exponent and math.isnan(exponent.low):
             text += "No intervals: they need a fourth run, and a law that has a perplexity for each.\n"
+    text += sharing(fitted)
     if counted := floors(fitted):
         reached = ", ".join(f"{points[-1][1]:.1f} (n = {n})" for n, points in counted.items())
         most = max(tokens for tokens, _ in counted["1"])

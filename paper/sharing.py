@@ -1,6 +1,6 @@
 """Is knowledge shared, or is a plateau only left sooner? What each seed says (results/LOG.md, 27 and 28).
 
-    python -m paper.sharing out/sharing --out results/sharing      # sharing.md and sharing.png
+    python -m paper.sharing out/sharing-0.6x-seed* --out results/sharing      # sharing.md and sharing.png
 
 The seed is the unit. Each seed has monolingual runs of its own, between which log PPL is a straight line over
 log tokens: from it MLTE, the tokens that a model alone needs for a perplexity. TEff = MLTE / own tokens. Over
@@ -33,10 +33,10 @@ seed. Key: retrieval@1 of embeddings, how often the nearest of the 60 commonest 
 """
 
 
-def read_runs(folder: Path) -> list[dict]:
-    """A flat record of each language of each evaluated run below `folder`."""
+def read_runs(folders: list[Path]) -> list[dict]:
+    """A flat record of each language of each evaluated run below the folders."""
     records = []
-    for path in sorted(folder.rglob("result.json")):
+    for path in sorted(path for folder in folders for path in folder.rglob("result.json")):
         result = read_json(path)
         alone = len(result["languages"]) == 1
         for language in result["languages"]:
@@ -48,7 +48,7 @@ def read_runs(folder: Path) -> list[dict]:
             record |= {"own": language["tokens"], "ppl": language["ppl"]}
             records.append(record | inside(result.get("alignment", {})))
     if not records:
-        raise UserError(f"{folder} holds no evaluated run of train.py")
+        raise UserError(f"{', '.join(map(str, folders))} holds no evaluated run of train.py")
     return records
 
 
@@ -169,13 +169,15 @@ def draw(groups: dict[tuple[str, str], list[dict]], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print and write what the runs below a folder say."""
+    """Print and write what the runs below the folders say."""
     parser = Parser(__doc__)
-    parser.add_argument("folder", type=Path, help="holds runs, in a folder a seed")
-    parser.add_argument("--out", type=Path, help="where sharing.md and sharing.png go; default: the folder")
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of runs of one or more seeds")
+    parser.add_argument(
+        "--out", type=Path, help="where sharing.md and sharing.png go; default: the first folder"
+    )
     args = parser.parse_args(arguments)
-    records = read_runs(args.folder)
-    groups, out = experiments(records), args.out or args.folder
+    records = read_runs(args.folders)
+    groups, out = experiments(records), args.out or args.folders[0]
     text = table(groups) + EXPLANATION + plateau(records)
     write(out / "sharing.md", text)
     draw(groups, out / "sharing.png")

@@ -377,6 +377,28 @@ def test_three_runs_give_a_law_without_intervals(tmp_path):
     assert "No intervals: they need a fourth run" in out
 
 
+def test_shared_pieces_and_what_counting_reaches_stand_below_the_table(tmp_path):
+    lengths = [ONE * share for share in (0.1, 0.5, 1)]
+    for tokens in lengths:
+        floors = {"ngrams": {"1": 30.0, "2": 17.0 - tokens / ONE}}
+        write_run(
+            tmp_path,
+            f"mono-{tokens:g}",
+            tokens,
+            [float(PAPERS.perplexity(tokens))],
+            sources=("en",),
+            facts=floors,
+        )
+    write_run(tmp_path, "90-10", ONE, [22.5, 32.8], ratio=0.9, shared=[" "])
+    write_run(tmp_path, "apart", ONE, [22.5, 40.8], ratio=0.9, shared=[])
+    fitted = fit([tmp_path])
+    assert fit_scaling.floors(fitted)["2"] == [(n, 17 - n / ONE) for n in lengths]
+    out = table(fitted)
+    assert "Languages share, beside padding: ' ' in 90-10; nothing in apart.\n" in out
+    assert "Counting n-grams of 1.2B tokens reaches a perplexity of 30.0 (n = 1), 16.0 (n = 2).\n" in out
+    assert cells_of(out)["90-10", "EN2"][-4] == "2.08"  # runs that share other pieces have one yardstick
+
+
 def test_seeds_are_one_row(table1):
     other = table1.parent / "table1-seed1"
     for path in sorted(table1.glob("*/result.json")):

@@ -71,7 +71,7 @@ def test_each_seed_is_held_against_its_own_runs(folder, command):
 
 
 def test_a_run_of_another_model_is_no_yardstick(folder):
-    records = sharing.read_runs(folder)
+    records = sharing.read_runs([folder])
     mix = next(record for record in records if record["run"] == "90-10")
     for key in sharing.MODEL:
         assert len(sharing.yardstick(mix | {key: "another"}, records)[0]) == 0
