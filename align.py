@@ -329,11 +329,13 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
     if matching or not methods:
         methods["matching"] = matched
     means = [mean_state(run.model, list(side)) for side in zip(*texts, strict=True)]
-    values, before = defaultdict(lambda: defaultdict(list)), {}
+    values = defaultdict(lambda: defaultdict(list))
+    before = {}  # states of the text before, by pair
     for found in look_at(run, texts, hidden_states, "hidden states"):
         sides = zip(run.languages, found, means, strict=True)
         for (one, states, mean), (other, other_states, other_mean) in combinations(sides, 2):
-            cosines = values[f"{one.name}-{other.name}"]
+            pair = f"{one.name}-{other.name}"
+            cosines = values[pair]
             for name, partners in methods.items():
                 left, right = partners(states, other_states)
                 cosines[name].append(by_position(left, right))
@@ -344,9 +346,9 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
             if "positions" in methods:
                 centred, other_centred = states - mean, other_states - other_mean
                 cosines["retrieval@1"].append(retrieval(centred, other_centred))
-                if (text_before := before.get(one.name, centred)).shape == centred.shape:
-                    cosines["retrieval@1, shuffled"].append(retrieval(text_before, other_centred))
-                before[one.name] = centred
+                if pair in before:
+                    cosines["retrieval@1, shuffled"].append(retrieval(before[pair], other_centred))
+                before[pair] = centred
     return {
         pair: {name: list(map(estimate, torch.stack(rows).T.cpu().numpy())) for name, rows in cosines.items()}
         for pair, cosines in values.items()
@@ -424,7 +426,7 @@ def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> No
 # --- what is printed and drawn --------------------------------------------------------------------
 
 
-def in_both(found: dict) -> list[str]:
+def measured(found: dict) -> list[str]:
     """Those of MATRICES that were measured."""
     return [matrix for matrix in MATRICES if matrix in found]
 
@@ -468,7 +470,7 @@ def tables(results: Results) -> str:
         "gradients": [["run", "sequences", "blocks"]],
     }
     for pair, _, found in pairs_of(results, "embeddings"):
-        for matrix in in_both(found):
+        for matrix in measured(found):
             same, everything = found[matrix]["counterparts"], found[matrix]["all_pairs"]
             cells = [with_error(same), str(same["count"] if same else 0), f"{everything:.3f}"]
             cells += [str(found["shared"]), *(percent(found[matrix].get(name)) for name in RETRIEVAL)]

@@ -209,11 +209,11 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
     shares = "-".join("+".join(f"{100 * share:g}" for share in stage) for stage in shown)
     kinds = config["sources"] if config["vocab"] in {"disjoint", "anchored"} else config["sources"][:1]
     clones = f"-{len(stages[0])}clones" if config["vocab"] == "cloned" and len(stages[0]) > 2 else ""
-    anchors = f"-{100 * config['anchors']:g}anchors" if config["anchors"] else ""
-    anchors += f"-{len(config['shared'])}shared" if args.shared is not None else ""
-    anchors += f"-{args.positions}" if args.positions else ""
-    anchors += {None: "", True: "-tied", False: "-untied"}[args.tied]
-    name = f"{args.data.name}-{args.size}-{'-'.join(kinds)}-{config['vocab']}-{shares}{clones}{anchors}"
+    more = f"-{100 * config['anchors']:g}anchors" if config["anchors"] else ""
+    more += f"-{len(config['shared'])}shared" if args.shared is not None else ""
+    more += f"-{args.positions}" if args.positions else ""
+    more += {None: "", True: "-tied", False: "-untied"}[args.tied]
+    name = f"{args.data.name}-{args.size}-{'-'.join(kinds)}-{config['vocab']}-{shares}{clones}{more}"
     out = args.out or Path("out") / f"{name}-{count(config['tokens'])}-seed{args.seed}"
     if not (out / "config.json").exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
