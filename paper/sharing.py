@@ -116,6 +116,7 @@ def table(groups: dict[tuple[str, str], list[dict]]) -> str:
     for (run, language), seeds in sorted(groups.items()):
         seeds.sort(key=lambda record: record["seed"])
         mean, low, high = interval([record["teff"] for record in seeds])
+        known = not any(record["sign"] for record in seeds)
         needed = [record["mlte"] - record["own"] for record in seeds]
         rows.append((
             run,
@@ -123,8 +124,8 @@ def table(groups: dict[tuple[str, str], list[dict]]) -> str:
             " ".join(str(record["seed"]) for record in seeds),
             f"{np.exp(np.mean([math.log(record['ppl']) for record in seeds])):.2f}",
             " ".join(f"{record['sign']}{record['teff']:.2f}" for record in seeds),
-            f"{mean:.2f} [{low:.2f}, {high:.2f}]",
-            count(float(np.mean(needed))),
+            f"{mean:.2f} [{low:.2f}, {high:.2f}]" if known else "-",
+            count(float(np.mean(needed))) if known else "-",
             " ".join(f"{record['hidden']:.2f}" for record in seeds),
             " ".join(f"{record['key']:.0%}" for record in seeds),
         ))  # fmt: skip
@@ -154,7 +155,8 @@ def draw(groups: dict[tuple[str, str], list[dict]], path: Path) -> None:
     labels = {"teff": "TEff", "hidden": "centred cosine of hidden states", "key": "key found"}
     for axis, (measure, label) in zip(figure.subplots(1, 3, sharey=True), labels.items(), strict=True):
         for place, run in enumerate(names):
-            values = [record[measure] for record in groups[run, last[run]]]
+            records = groups[run, last[run]]
+            values = [record[measure] for record in records if measure != "teff" or not record["sign"]]
             axis.plot(values, [place] * len(values), "o", color="C0", alpha=0.6)
         axis.set(xlabel=label, yticks=range(len(names)), yticklabels=[f"{run}: {last[run]}" for run in names])
         axis.grid(axis="y", color="0.9")
@@ -162,9 +164,11 @@ def draw(groups: dict[tuple[str, str], list[dict]], path: Path) -> None:
         if measure == "teff":
             axis.axvline(1, color="0.4", linestyle=":")
             axis.set_xscale("log")
-            axis.xaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
+            axis.set_xticks([0.5, 1, 2, 3, 5], ["0.5", "1", "2", "3", "5"])
+            axis.minorticks_off()
         else:
             axis.set_xlim(-0.1, 1.05)
+    axis.invert_yaxis()  # all panels share it
     write(path, figure)
 
 
