@@ -8,6 +8,7 @@ fails the others save, and end.
 """
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -68,7 +69,7 @@ def latest(out: Path) -> str:
     """How far a run is: the last line of its log, with losses by language once there are some."""
     log = Path(f"{out}.log")
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return f"   {out.name}: {lines[-1]}" if lines and " | " in lines[-1] else ""
+    return f"   {out.name}: {lines[-1]}" if lines and re.search("loss|scoring", lines[-1]) else ""
 
 
 def run_all(commands: list[list[str]], jobs: int) -> None:
