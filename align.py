@@ -525,7 +525,7 @@ def finish(axis, **labels) -> None:
     axis.set(**labels)
     axis.spines[["top", "right"]].set_visible(False)
     if 0 < len(axis.get_legend_handles_labels()[1]) <= 16:
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, fontsize="small")
 
 
 def draw_embeddings(results: Results, axes: np.ndarray, part="embeddings", model="GPT", color="C0") -> None:
@@ -578,7 +578,7 @@ def draw_layers(results: Results, axes: np.ndarray) -> None:
         for method, layers in found.items():
             points = [(n, layer["mean"], layer["standard_error"] or 0) for n, layer in enumerate(layers, 1)]
             panel, style = panels[method]
-            label = f"{pair}, {method.removesuffix(', centred')}"
+            label = f"{pair}, {method.removesuffix(', centred').removeprefix('retrieval@1, ')}"
             axes[panel].errorbar(*np.transpose(points), fmt=style, color=f"C{i}", label=label)
     titles = {"Hidden states": "cosine", "Hidden states, centred": "cosine", "Nearest is its own": "share"}
     for axis, (title, label) in zip(axes, titles.items(), strict=True):

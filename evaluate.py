@@ -294,9 +294,13 @@ def print_sample(run: Run, prompts: list[str], names: list[str], tokens: int, te
     spelling = spell(run)
     before, after = ("".join(spelling[i] for i in part) for part in (prompt[1:], ids))
     print(f"{run.out.name}, the prompt|and what the model writes:\n\n{before.strip()}|{after}\n")
+    known_to = np.bincount(np.concatenate([np.unique(language.table) for language in run.languages]))
+    parts = {"pieces that languages share": np.flatnonzero(known_to > 1)}
     for language, alphabet in zip(run.languages, ALPHABETS * len(run.languages), strict=False):
-        share = float(probabilities[:, np.unique(language.table)].sum(1).mean())
-        name = language.name.translate(alphabet)
+        own = np.unique(language.table)
+        parts[language.name.translate(alphabet)] = own[known_to[own] == 1]
+    for name, ids in parts.items():
+        share = float(probabilities[:, ids].sum(1).mean())
         print(f"{name}: {share:.1%} of the probability, mean of {tokens} steps, the draws at {temperature:g}")
 
 

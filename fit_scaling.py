@@ -508,10 +508,10 @@ PPL alone: of a monolingual model on as many tokens of it (MLPE); - where no suc
 TEff: tokens that it needs for this PPL, per token of the language; above 1, others helped. At most: 1 / share
 of the run, were all one language. Gain: tokens that it needs more, per token of the others: 0 nothing is
 shared, 1 everything. Head start: tokens that it needs more; the same in a longer run means that a plateau was
-left sooner, more of it that knowledge is shared.
-* is outside the fitted range; far outside, only its end is known. TEff of a law's own
-runs tells how closely it fits; lines meet theirs. [95%] covers noise of runs, misfit and few points of the
-law, the choice of test documents; not what all runs share. Rows may differ although their intervals overlap.
+left sooner, more of it that knowledge is shared. * is outside the fitted range; far outside, only its end is
+known. TEff of a law's own runs tells how closely it fits; lines meet theirs. [95%] covers noise of runs,
+misfit and few points of the law, the choice of test documents; not what all runs share. Rows may differ
+although their intervals overlap.
 """
 
 
@@ -593,7 +593,7 @@ def draw(fitted: Fitted, path: Path) -> None:
         left.plot(*np.array([(run.tokens, run.ppl) for run in fitted.points[key]]).T, "ko")
     for n, line in floors(fitted).items():
         left.plot(*np.transpose(line), color="0.8", linewidth=1, zorder=0)
-        left.annotate(f"{n}-grams", line[-1], color="0.6", fontsize=8, va="center")
+        left.annotate(f"{n}-grams ", line[0], color="0.6", fontsize=8, ha="right", va="center")
     highest = 10 * max((run.ppl for runs in fitted.points.values() for run in runs), default=1e5)
     for row, colour in zip(mixed, colours, strict=True):
         if row.seen and row.ppl.value < highest:  # what was never learned would squeeze all others together
