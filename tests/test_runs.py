@@ -18,7 +18,7 @@ from made_up_runs import write_run
 from common import UserError, duration
 from model import SIZES, flops_per_token
 from paper import plan, values
-from paper.run import run_all
+from paper.run import latest, run_all
 from train import Process, languages_and_stages, parse_arguments
 
 PAGES = ["table1", "table2", "table3", "table4", *(f"figure{number}" for number in range(1, 15))]
@@ -336,6 +336,16 @@ def test_runs_go_side_by_side_and_all_are_done_before_the_table(start, tmp_path)
         script, *flags = shlex.split(line)
         source = (ROOT / script).read_text()
         assert all(f'"{flag}"' in source for flag in flags if flag.startswith("--")), line
+
+
+def test_of_a_run_is_told_what_has_losses_and_not_a_guess_of_its_first_step(tmp_path):
+    log = tmp_path / "90-10.log"
+    assert latest(tmp_path / "90-10") == ""
+    log.write_text("writing to out\ntraining   0% | 63 tokens/s | 13h17m left\n")
+    assert latest(tmp_path / "90-10") == ""
+    line = "training  14% | loss EN1 2.319 EN2 2.815 | 16.4k tokens/s | 2m37s left"
+    log.write_text(log.read_text() + line + "\n")
+    assert latest(tmp_path / "90-10") == f"   90-10: {line}"
 
 
 @pytest.fixture
