@@ -93,7 +93,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--shared",
         nargs="*",
         metavar="PIECE",
-        help='pieces with one id in all languages, by their spelling; none after it: none (pico, nano: " ")',
+        help="pieces that have one id in all languages, by their spelling; --shared alone: none (the space "
+        "with pico and nano, else none)",
     )
     what.add_argument("--languages", nargs="+", metavar="L", help="real ones; one is cloned (the first)")
     what.add_argument("--vocab", choices=["disjoint", "anchored"], default="disjoint", help="of real ones")
