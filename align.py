@@ -391,8 +391,10 @@ def measure_snapshots(run: Run, texts: list[Sides]) -> list[dict]:
 
 def matrices_of(model: GPT) -> dict[str, Tensor]:
     """The embedding matrices, (vocabulary, width) each; a tied model has one."""
-    matrices = {"input": model.token_embedding.weight, "output": model.output_embedding}
-    return dict(list(matrices.items())[: 1 if model.size.tied else 2])
+    matrices = {"input": model.token_embedding.weight}
+    if not model.size.tied:
+        matrices["output"] = model.output_embedding
+    return matrices
 
 
 def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> None:

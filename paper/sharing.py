@@ -13,17 +13,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from common import Parser, UserError, count, markdown, read_json, run_script, write
+from paper.figures import over_seeds
 
-MODEL = (
-    "fingerprint",
-    "size",
-    "positions",
-    "tied",
-    "precision",
-)  # what a run and its yardstick have in common
+# What a run and its yardstick have in common.
+MODEL = ("fingerprint", "size", "positions", "tied", "precision", "code")
 COLUMNS = ("run", "language", "seeds", "PPL", "TEff of each", "TEff [95%]", "head start", "hidden", "key")
 EXPLANATION = """
 PPL: geometric mean over seeds. TEff: tokens that a model alone needs for this PPL, per token of the language;
@@ -85,13 +80,7 @@ def tokens_needed(perplexity: float, tokens: np.ndarray, perplexities: np.ndarra
 
 def interval(values: list[float]) -> tuple[float, float, float]:
     """Geometric mean of positive values over seeds, and Student's t interval of 95%; nan from one seed."""
-    logs = np.log(values)
-    if not np.isfinite(logs).all():
-        return math.nan, math.nan, math.nan
-    mean, half = logs.mean(), math.nan
-    if len(logs) > 1:
-        half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
-    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+    return tuple(np.exp(over_seeds(np.log(values))).tolist())
 
 
 def experiments(records: list[dict]) -> dict[tuple[str, str], list[dict]]:

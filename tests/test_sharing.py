@@ -39,7 +39,7 @@ def folder(tmp_path):
     """Two seeds: alone on a power law, and mixes that are as good as twice and half as many tokens alone."""
     for seed, shift in ((0, 1.0), (1, 1.1)):
         settings = {"fingerprint": "text", "size": "pico", "positions": "rotary", "tied": True}
-        settings |= {"precision": "fp32", "seed": seed, "batch": 2, "learning_rate": 3e-3}
+        settings |= {"precision": "fp32", "code": "abc", "seed": seed, "batch": 2, "learning_rate": 3e-3}
         runs = {f"mono-{n}": [("EN1", n, law(n))] for n in (100_000, 200_000, 400_000, 1_000_000)}
         runs["90-10"] = [("EN1", 900_000, law(9e5)), ("EN2", 200_000, law(4e5))]
         runs["50-50"] = [("EN1", 500_000, law(2.5e5)), ("EN2", 500_000, law(2.5e5))]
