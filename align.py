@@ -276,6 +276,17 @@ def relative_frequency(dataset: Dataset, source: str) -> np.ndarray:
     return counts / counts.sum()
 
 
+def find_key(one: Tensor, other: Tensor, pieces: list[str]) -> list[dict]:
+    """Each of n pieces in L2, and the piece whose row in L1 is nearest to its; rows are (n, width) each.
+
+    The rows of a language lie around a direction that says nothing of the piece: their mean is taken off.
+    """
+    if not pieces:
+        return []
+    places = nearest(other - other.mean(0), one - one.mean(0)).tolist()
+    return [{"piece": piece, "nearest": pieces[place]} for piece, place in zip(pieces, places, strict=True)]
+
+
 @torch.no_grad()
 def measure_embeddings(
     dataset: Dataset, languages: list[Language], matrices: dict[str, Tensor], known: np.ndarray
@@ -290,26 +301,21 @@ def measure_embeddings(
         left, right = left[both], right[both]
         everything = [language.table[1:][known[language.table[1:]]] for language in (one, other)]
         commonest = np.argsort(-frequencies[other.source][right], kind="stable")[:COMMONEST]
-        forms = [surface_forms(dataset.tokenizer(language.source)) for language in (one, other)]
+        forms = surface_forms(dataset.tokenizer(other.source))
+        pieces = [forms[i] for i in right[commonest]]
         found = {"shared": shared}
         for name, matrix in matrices.items():
-            # Rows lie around a direction that all of their language share, which is taken off.
-            rows = [matrix[language.table[ids[commonest]]] for language, ids in ((one, left), (other, right))]
-            rows = [row - row.mean(0) for row in rows]
+            sides = (language.table[ids[commonest]] for language, ids in ((one, left), (other, right)))
+            key = find_key(*(matrix[ids] for ids in sides), pieces)
             products = normalise(matrix[one.table[left]]) * normalise(matrix[other.table[right]])
             cosines = products.sum(-1).cpu().numpy()
             found[name] = {
                 "counterparts": estimate(cosines),
                 "all_pairs": float(mean_of_all_pairs(*(matrix[ids] for ids in everything))),
                 "frequency": by_frequency(frequencies[one.source][left], cosines),
-                "retrieval@1": float(retrieval(*rows)) if len(commonest) else None,
-                "chance": 1 / max(1, len(commonest)),
-                "key": [
-                    {"piece": forms[1][right[i]], "nearest": forms[0][left[commonest[place]]]}
-                    for i, place in zip(commonest, nearest(*reversed(rows)).tolist(), strict=True)
-                ]
-                if len(commonest)
-                else [],
+                "retrieval@1": float(np.mean([e["piece"] == e["nearest"] for e in key])) if key else None,
+                "chance": 1 / max(1, len(key)),
+                "key": key,
             }
         result[f"{one.name}-{other.name}"] = found
     return result
@@ -495,25 +501,31 @@ def tables(results: Results) -> str:
 
 
 def keys(results: Results) -> str:
-    """For each run and pair: the commonest pieces of L2, and below each its nearest piece of L1."""
+    """The key of each run and pair."""
     text = ""
     for pair, _, found in pairs_of(results, "embeddings"):
-        if not (key := found["input"].get("key")):
-            continue
-        one, other = pair.rpartition(" ")[2].split("-")
-        right = sum(entry["piece"] == entry["nearest"] for entry in key)
-        text += f"\nThe key of {pair}: {right} of the {len(key)} commonest pieces are nearest to their own\n"
-        for first in range(0, len(key), 20):
-            lines = dict.fromkeys((other, one, "wrong"), "")
-            for entry in key[first : first + 20]:
-                pieces = [printable(entry[name]) for name in ("piece", "nearest")]
-                pieces.append("^" if pieces[0] != pieces[1] else "")
-                width = 1 + max(map(len, pieces))
-                for name, piece in zip(lines, pieces, strict=True):
-                    lines[name] += piece.ljust(width)
-            text += "".join(
-                f"  {name:6}{line}".rstrip() + "\n" for name, line in lines.items() if line.strip()
+        if key := found["input"].get("key"):
+            right = sum(entry["piece"] == entry["nearest"] for entry in key)
+            text += (
+                f"\nThe key of {pair}: {right} of the {len(key)} commonest pieces are nearest to their own\n"
             )
+            text += key_as_text(key, *pair.rpartition(" ")[2].split("-"))
+    return text
+
+
+def key_as_text(key: list[dict], one: str, other: str) -> str:
+    """The pieces of L2, below each its nearest of L1, and a mark where that is another piece."""
+    rows = {
+        other: [printable(entry["piece"]) for entry in key],
+        one: [printable(entry["nearest"]) for entry in key],
+        "wrong": ["^" if entry["piece"] != entry["nearest"] else "" for entry in key],
+    }
+    width = 1 + max(len(piece) for row in rows.values() for piece in row)
+    columns, text = max(1, 80 // width), ""
+    for first in range(0, len(key), columns):
+        for name, row in rows.items():
+            line = "".join(piece.ljust(width) for piece in row[first : first + columns])
+            text += f"  {name:6}{line}".rstrip() + "\n" if line.strip() else ""
     return text
 
 

@@ -187,10 +187,10 @@ def ngram_perplexities(windows: np.ndarray, test: np.ndarray, vocabulary: int, l
     P(w | h) = (c(hw) + T(h) P(w | h less its first token)) / (c(h) + T(h)).
     """
     tokens = np.concatenate([windows.ravel(), test]).astype(np.int64)
-    trained = np.arange(len(tokens)) < windows.size
-    place = np.where(
-        trained, np.arange(len(tokens)) % windows.shape[1], np.arange(len(tokens)) - windows.size
-    )
+    number = np.arange(len(tokens))
+    trained = number < windows.size
+    place = np.where(trained, number % windows.shape[1], number - windows.size)
+    scored = ~trained & (place >= longest - 1)  # the same tokens for each n
     context, probability = np.zeros_like(tokens), np.full(len(tokens), 1 / vocabulary)
     perplexities = []
     for n in range(1, longest + 1):
@@ -202,7 +202,7 @@ def ngram_perplexities(windows: np.ndarray, test: np.ndarray, vocabulary: int, l
         seen = context_counts[context] > 0
         weight, known = followers[context[seen]], context_counts[context[seen]]
         probability[seen] = (ngram_counts[ngram[seen]] + weight * probability[seen]) / (known + weight)
-        perplexities.append(float(np.exp(-np.log(probability[~trained & (place >= longest - 1)]).mean())))
+        perplexities.append(float(np.exp(-np.log(probability[scored]).mean())))
         context = np.roll(ngram, 1)  # the n tokens before each
     return perplexities
 
