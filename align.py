@@ -25,7 +25,6 @@ Clones read the run's held-out text, real languages the parallel text. Arithmeti
 """
 
 import argparse
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -41,9 +40,22 @@ from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from common import Parser, Progress, UserError, count, markdown, number, read_json, run_script, write
+from common import (
+    Parser,
+    Progress,
+    UserError,
+    count,
+    exclusive,
+    markdown,
+    number,
+    read_json,
+    read_metrics,
+    run_script,
+    shown,
+    write,
+)
 from data import PAD, Dataset, Language, named_path, surface_forms
-from evaluate import Run, load_run
+from evaluate import Run, finished, load_run
 from model import GPT
 from train import Process
 
@@ -224,7 +236,7 @@ def join_lines(lines: Iterable[list[list[int]]], length: int) -> Iterator[list[l
     """Consecutive aligned lines, joined while all sides fit into `length` tokens; longer ones are skipped."""
     held = None
     for line in lines:
-        if max(map(len, line)) > length:
+        if max(map(len, line)) > length or min(map(len, line)) == 0:  # Europarl has empty sides
             continue
         joined = [side + more for side, more in zip(held, line, strict=True)] if held else line
         if max(map(len, joined)) > length:
@@ -336,7 +348,7 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
         methods["matching"] = matched
     means = [mean_state(run.model, list(side)) for side in zip(*texts, strict=True)]
     values = defaultdict(lambda: defaultdict(list))
-    before = {}  # states of the text before, by pair
+    before, former = {}, {}  # states of the text before, centred and not, by pair
     for found in look_at(run, texts, hidden_states, "hidden states"):
         sides = zip(run.languages, found, means, strict=True)
         for (one, states, mean), (other, other_states, other_mean) in combinations(sides, 2):
@@ -345,10 +357,18 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool) -> dict:
             for name, partners in methods.items():
                 left, right = partners(states, other_states)
                 cosines[name].append(by_position(left, right))
-                # Matched partners stand at different positions, which have one mean.
-                taken = [m if name == "positions" else m.mean(1, keepdim=True) for m in (mean, other_mean)]
-                cosines[f"{name}, centred"].append(by_position(left - taken[0], right - taken[1]))
+                if len(texts) > 1:  # one text is its own mean
+                    # Matched partners stand at different positions, which have one mean.
+                    means_of = [
+                        m if name == "positions" else m.mean(1, keepdim=True) for m in (mean, other_mean)
+                    ]
+                    cosines[f"{name}, centred"].append(by_position(left - means_of[0], right - means_of[1]))
             cosines["shuffled"].append(shuffled(states, other_states))
+            if (
+                "matching" in methods and pair in former
+            ):  # what matching finds between texts that are strangers
+                cosines["matching, another text"].append(by_position(*matched(former[pair], other_states)))
+            former[pair] = states
             if "positions" in methods:
                 centred, other_centred = states - mean, other_states - other_mean
                 cosines["retrieval@1"].append(retrieval(centred, other_centred))
@@ -410,6 +430,10 @@ def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> No
         raise UserError(f"{out} is monolingual, there is nothing to compare")
     most = args.sequences or (100 if args.only == ["snapshots"] else 500)
     if run.config["vocab"] == "cloned":
+        if args.parallel or args.line:
+            raise UserError(
+                f"{out} has clones, which read one text; --parallel and --line are for real languages"
+            )
         texts = clone_texts(run, most)
     elif args.parallel or set(args.only) - {"embeddings"}:
         lines = aligned_lines(run, dict(args.parallel))
@@ -426,9 +450,10 @@ def measure_run(out: Path, args: argparse.Namespace, device: torch.device) -> No
     }
     for part in args.only:
         found = measures[part]()
-        result = read_json(out / "result.json")
-        (result if part == "snapshots" else result.setdefault("alignment", {}))[part] = found
-        write(out / "result.json", result)
+        with exclusive(out, wait=True):
+            result = read_json(out / "result.json")
+            (result if part == "snapshots" else result.setdefault("alignment", {}))[part] = found
+            write(out / "result.json", result)
 
 
 # --- what is printed and drawn --------------------------------------------------------------------
@@ -447,7 +472,7 @@ def percent(share: float | None) -> str:
 def pairs_of(results: Results, part: str) -> list[tuple[str, dict, dict]]:
     """(run and pair of languages, result, what was found) of all that have the part."""
     return [
-        (f"{name} {pair}", result, found)
+        (shown(f"{name} {pair}"), result, found)
         for name, result in results.items()
         for pair, found in result.get("alignment", {}).get(part, {}).items()
     ]
@@ -583,6 +608,7 @@ def draw_layers(results: Results, axes: np.ndarray) -> None:
         "positions": (0, "o-"),
         "matching": (0, "s--"),
         "shuffled": (0, "x:"),
+        "matching, another text": (0, "+:"),
         "positions, centred": (1, "o-"),
         "matching, centred": (1, "s--"),
         "retrieval@1": (2, "o-"),
@@ -642,11 +668,11 @@ def draw_training(runs: list[Path], path: Path, snapshots: list[dict] | None = N
     figure = Figure(figsize=(7, 7) if snapshots else (7, 4.2), layout="constrained")
     above, *below = figure.subplots(1 + bool(snapshots), sharex=True, squeeze=False)[:, 0]
     for out in runs:
-        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
+        lines = read_metrics(out)
         for name in dict.fromkeys(name for line in lines for name in line["loss"]):
             points = [(line["tokens"], line["loss"][name]) for line in lines if name in line["loss"]]
             parts = np.array_split(points, min(60, len(points)))  # a batch more or less easy is no news
-            above.plot(*np.transpose([part.mean(0) for part in parts]), label=f"{out.name} {name}")
+            above.plot(*np.transpose([part.mean(0) for part in parts]), label=shown(f"{out.name} {name}"))
     above.xaxis.set_major_formatter(lambda tokens, _: count(tokens))
     finish(above, xlabel="training tokens", ylabel="training loss in nats")
     for axis in below:  # none or one
@@ -703,6 +729,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.losses:
         return draw_training(args.runs, folder / "losses.png")
     device = Process.current(args.device).device
+    for out in args.runs:
+        finished(out)  # all of them, before the first is measured
     for out in args.runs:
         measure_run(out, args, device)
         draw_all({out.name: read_json(out / "result.json")}, out)

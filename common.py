@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def number(kind=float, low=1e-300, high=1e15):
 
 def run_script(main) -> None:
     """Call `main()` and end the process: with 0, or with 2 and one sentence where a user can do something."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a terminal cannot show must not end a script
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except (UserError, OSError) as error:
@@ -67,13 +71,19 @@ def write(path: Path, content) -> None:
         content = picture(content, "png", dpi=150)
     if not isinstance(content, bytes | str):
         content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    if isinstance(content, str):
+        content = content.encode(errors="backslashreplace")  # half an emoji in JSON becomes its escape
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())  # on the disk before it replaces anything: a power cut loses the new one only
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before it replaces anything: a power cut loses the new one
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def picture(figure, kind: str, **options) -> bytes:
@@ -81,9 +91,21 @@ def picture(figure, kind: str, **options) -> bytes:
     from matplotlib import rc_context  # here, as most scripts draw nothing and it takes a second
 
     file = io.BytesIO()
-    with rc_context({"svg.hashsalt": "nanobabel"}):
+    with rc_context({"svg.hashsalt": "nanobabel"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # that the font lacks one is plain to see
         figure.savefig(file, format=kind, **options)
     return file.getvalue()
+
+
+def shown(name: str) -> str:
+    """A run's name as a label: matplotlib hides one that begins with _, and reads formulas between two $."""
+    return (" " + name if name.startswith("_") else name).replace("$", r"\$")
+
+
+def read_metrics(out: Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl; a last one of which a crash left half is left out."""
+    *lines, _ = (out / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines]
 
 
 def read_json(path: Path) -> dict:
@@ -97,17 +119,30 @@ def read_json(path: Path) -> dict:
 @contextmanager
 def exclusive(folder: Path, wait: bool = False):
     """Let one process at a time work in `folder`, which is made if need be; another waits or is sent away."""
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(f"{folder} is a link to a place that is not there")
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
-    try:
-        if fcntl:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    if not fcntl:
         yield
-    except BlockingIOError:
-        raise UserError(f"another process is at work in {folder}; wait or choose another folder") from None
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock(descriptor, folder, wait)
+        yield
     finally:
-        if fcntl:
-            os.close(descriptor)
+        os.close(descriptor)
+
+
+def lock(descriptor: int, folder: Path, wait: bool) -> None:
+    """Lock an open folder, or say that another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            message = f"another process is at work in {folder}; wait or choose another folder"
+            raise UserError(message) from None
+        print(f"waiting for another process that is at work in {folder}", flush=True)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def markdown(head, rows, left: int = 1) -> str:

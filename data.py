@@ -24,16 +24,12 @@ Two ideas carry everything that comes after it:
 """
 
 import argparse
-import gzip
 import hashlib
 import importlib
 import io
-import json
-import random
 import re
+import shlex
 import shutil
-import unicodedata
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
@@ -43,94 +39,36 @@ from typing import NamedTuple
 import numpy as np
 import sentencepiece
 
-from common import Parser, Progress, UserError, exclusive, markdown, number, read_json, run_script, write
+from common import (
+    Parser,
+    Progress,
+    UserError,
+    count,
+    exclusive,
+    markdown,
+    number,
+    read_json,
+    run_script,
+    write,
+)
+from text import (
+    SPLIT_BY,
+    SPLITS,
+    choose_split,
+    digest_of,
+    find_files,
+    listed,
+    read_and_not,
+    split_documents,
+)
 
 DATA = Path("data")
 CORPORA = ("pydocs", "eltec", "books")  # scripts in corpora/ that lay text down below data/downloads
-SPLITS = ("train", "test")
-KINDS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")  # of files that are read
-SHORTEST = 64  # characters; below this a document is a stub that teaches nothing
+VERSION = 2  # of what meta.json holds
 SAMPLE = 50_000_000  # bytes of text that a tokeniser is trained on, about, drawn from the whole corpus
 SHARD = 100_000_000  # tokens in a file, about
 BATCH = 4_000_000  # characters that are tokenised at a time, by all cores
 BLOCK = 2**18  # tokens of the placebo that are drawn at a time, while a CPU's cache holds them
-
-
-# --- text -----------------------------------------------------------------------------------------
-
-
-def named_path(text: str) -> tuple[str, Path]:
-    """A `type=` of argparse: 'en=novels/en' -> ('en', Path('novels/en'))."""
-    name, _, path = text.partition("=")
-    if not (name.isidentifier() and path):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected LANG=PATH, as in en=novels/en")
-    return name, Path(path)
-
-
-def text_files(path: Path) -> list[Path]:
-    """The files of text at or below `path`, in a fixed order; hidden ones are copies that editors keep."""
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    files = [file for file in files if file.name.lower().endswith(KINDS) and not file.name.startswith(".")]
-    if not files:
-        raise UserError(f"{path}: expected text, in files that end in {', '.join(KINDS)}; found none")
-    return files
-
-
-def documents(path: Path) -> Iterator[tuple[str, str]]:
-    """(name, text) of each document at or below `path`: a .txt file is one, each line of a .jsonl is one.
-
-    Names, also a line's "name" if it has one, decide what is held out: they must not depend on the machine.
-    """
-    for file in text_files(path):
-        name = file.name if file == path else file.relative_to(path).as_posix()
-        where, opened = str(file), gzip.open if name.lower().endswith(".gz") else open
-        try:
-            with opened(file, "rt", encoding="utf-8-sig") as lines:
-                if ".jsonl" not in name.lower():
-                    yield name, lines.read()
-                    continue
-                for line_number, line in enumerate(lines, 1):
-                    where = f"{file}:{line_number}"
-                    if not line.strip():
-                        continue
-                    record = json.loads(line)
-                    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-                        raise ValueError('expected {"text": "..."}')
-                    yield record.get("name", f"{name}:{line_number}"), record["text"]
-        except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:  # ValueError: also UTF-8, JSON
-            raise UserError(f"{where} cannot be read: {error}") from None
-
-
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")  # all but tab and line feed
-
-
-def clean(text: str) -> str:
-    """Unicode NFC, \\n as line end; no control characters, trailing blanks, two empty lines in a row."""
-    text = CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = unicodedata.normalize("NFC", text).expandtabs(4)  # now that nothing parts letter and accent
-    text = "\n".join(map(str.rstrip, text.split("\n")))
-    return re.sub("\n\n\n+", "\n\n", text).strip("\n")
-
-
-def split_documents(path: Path, recipe: dict) -> Iterator[tuple[str, str, str]]:
-    """(fate, name, cleaned text) of each document; its fate is "train", "test", or why it is dropped.
-
-    The split follows from a hash of (seed, name): a document stays on its side when others are added.
-    """
-    seen = set()
-    for name, text in documents(path):
-        cleaned = clean(text)
-        digest = hashlib.sha256(cleaned.encode()).digest()[:16]
-        if len(cleaned) < SHORTEST:
-            fate = "too short"
-        elif digest in seen:
-            fate = "copy of another"
-        else:
-            place = int.from_bytes(hashlib.sha256(f"{recipe['seed']}/{name}".encode()).digest()[:8], "big")
-            fate = "test" if place < recipe["test_fraction"] * 2**64 else "train"
-            seen.add(digest)
-            cleaned = cleaned[: recipe.get("test_characters")] if fate == "test" else cleaned
-        yield fate, name, cleaned
 
 
 # --- tokeniser ------------------------------------------------------------------------------------
@@ -152,9 +90,11 @@ PIECES = {
 def train_tokenizer(lines: list[str], vocab_size: int, pieces: str) -> bytes:
     """A SentencePiece model of `vocab_size` pieces, or at most as many characters."""
     model = io.BytesIO()
+    # SentencePiece leaves out lines of a megabyte and ends the process at a word of 65,536 characters.
+    parts = (line[begin : begin + PART] for line in lines for begin in range(0, len(line), PART))
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=parts,
             model_writer=model,
             model_type=pieces,
             vocab_size=vocab_size,
@@ -171,8 +111,8 @@ def train_tokenizer(lines: list[str], vocab_size: int, pieces: str) -> bytes:
             **PIECES[pieces],
         )
     except RuntimeError as error:
-        reason = str(error).rpartition("] ")[2]
-        raise UserError(f"--vocab-size {vocab_size} does not fit this text: {reason}") from None
+        reason = str(error).rpartition("] ")[2].partition("\n")[0].partition(" Increase")[0]
+        raise UserError(f"--vocab-size {vocab_size} does not fit this text ({reason})") from None
     return model.getvalue()
 
 
@@ -200,10 +140,11 @@ def surface_forms(tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.id_to_piece(i) for i in range(tokenizer.vocab_size())]
 
 
-def token_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
-    """How many bytes of text each token stands for, (n,) own ids -> (n,): over a document they add up to its.
+def token_bytes(tokenizer: Tokenizer, ids: np.ndarray, text_bytes: int | None = None) -> np.ndarray:
+    """How many bytes of text each token stands for: (n,) own ids of whole documents -> (n,), float.
 
-    The space that SentencePiece puts before every document was not in the text. `ids` begin with a document.
+    Unknown tokens share what the others leave of `text_bytes`; without it, they count for none. The space
+    that SentencePiece puts before every document was not in the text.
     """
     forms = surface_forms(tokenizer)
     sizes = np.array([len(form.replace(SPACE, " ").encode()) for form in forms])
@@ -211,13 +152,16 @@ def token_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
     sizes[[PAD, UNKNOWN, END_OF_DOCUMENT]] = 0
     added = np.array([form.startswith(SPACE) for form in forms])[ids]
     added[1:] &= ids[:-1] == END_OF_DOCUMENT
-    return sizes[ids] - added
+    found, unknown = sizes[ids] - added.astype(float), ids == UNKNOWN
+    if text_bytes is not None:
+        found[unknown] = (text_bytes - found.sum()) / max(1, unknown.sum())
+    return found
 
 
 # --- shards ---------------------------------------------------------------------------------------
 
-COUNTS = ("documents", "tokens", "words", "bytes")  # of a split
-MAGIC, VERSION, HEADER = 20240520, 1, 256  # as llm.c and modded-nanogpt read and write them
+COUNTS = ("documents", "tokens", "words", "characters", "bytes", "unknown")  # of a split
+MAGIC, SHARD_VERSION, HEADER = 20240520, 1, 256  # as llm.c and modded-nanogpt read and write them
 
 
 class ShardWriter:
@@ -230,7 +174,14 @@ class ShardWriter:
 
     def add(self, ids: np.ndarray, text: str) -> None:
         """Append one document."""
-        self.totals.update(documents=1, tokens=len(ids), words=len(text.split()), bytes=len(text.encode()))
+        self.totals.update(
+            documents=1,
+            tokens=len(ids),
+            words=len(text.split()),
+            characters=len(text),
+            bytes=len(text.encode()),
+            unknown=int((ids == UNKNOWN).sum()),
+        )
         self.waiting += ids.astype("<u2").tobytes()
         if len(self.waiting) >= 2 * SHARD:
             self.flush()
@@ -241,7 +192,7 @@ class ShardWriter:
             tokens, file = len(self.waiting) // 2, f"{self.prefix}_{len(self.shards):03d}.bin"
             header = np.zeros(HEADER, "<i4")
             # The last two are for other tools: the first id in the disjoint joint vocabulary, and pieces.
-            header[:5] = MAGIC, VERSION, tokens, self.offset, self.vocab_size
+            header[:5] = MAGIC, SHARD_VERSION, tokens, self.offset, self.vocab_size
             content = header.tobytes() + self.waiting
             write(self.folder / file, content)
             digest = hashlib.sha256(content).hexdigest()
@@ -253,7 +204,7 @@ class ShardWriter:
 def open_shard(path: Path) -> np.ndarray:
     """Map a shard's tokens into memory, read-only: (n,) uint16."""
     header, size = np.fromfile(path, "<i4", HEADER).tolist(), path.stat().st_size
-    if size < 4 * HEADER or header[:2] != [MAGIC, VERSION] or size != 4 * HEADER + 2 * header[2]:
+    if size < 4 * HEADER or header[:2] != [MAGIC, SHARD_VERSION] or size != 4 * HEADER + 2 * header[2]:
         raise UserError(f"{path} is not a whole token shard; prepare the data again")
     return np.memmap(path, "<u2", "r", 4 * HEADER, (header[2],))
 
@@ -278,9 +229,13 @@ class Dataset:
     """A prepared folder: what meta.json says, and the streams and tokenisers it names."""
 
     def __init__(self, folder: Path):
-        if not (folder / "meta.json").exists():
+        here = Path(__file__).parent / folder  # a run names its data from there, wherever it is evaluated
+        if not (folder / "meta.json").exists() and not (here / "meta.json").exists():
             raise UserError(f"{folder} holds no prepared data; python data.py --help says how to make it")
-        self.folder, self.meta = folder, read_json(folder / "meta.json")
+        self.folder = folder if (folder / "meta.json").exists() else here
+        self.meta = read_json(self.folder / "meta.json")
+        if self.meta.get("version") != VERSION:
+            raise UserError(f"{folder} was not prepared by this data.py; remove it, and prepare it again")
         self.languages: dict[str, dict] = self.meta["languages"]
         self.fingerprint: str = self.meta["fingerprint"]
 
@@ -320,7 +275,7 @@ def prepare(folder: Path, recipe: dict, texts: dict[str, Path]) -> None:
             languages["noise"] = prepare_placebo(unfinished, first, recipe["seed"], offset)
         hashes = " ".join(part["sha256"] for part in files_of(languages))
         fingerprint = hashlib.sha256(hashes.encode()).hexdigest()[:16]
-        meta = {"fingerprint": fingerprint, "recipe": recipe, "languages": languages}
+        meta = {"version": VERSION, "fingerprint": fingerprint, "recipe": recipe, "languages": languages}
         write(unfinished / "meta.json", meta)
         unfinished.rename(folder)
     finally:
@@ -329,50 +284,86 @@ def prepare(folder: Path, recipe: dict, texts: dict[str, Path]) -> None:
 
 def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: int) -> dict:
     """Tokeniser and shards of one language; returns its entry of meta.json."""
-    size = sum(file.stat().st_size for file in text_files(path))
+    files, others = find_files(path)
+    digest = digest_of(path, files)
+    size = sum(file.stat().st_size for file in files)
     print(f"{name}: reading {size / 1e6:.1f} MB of text", flush=True)
-    rate = SAMPLE / max(1, size)
-    fates, total, sample = Counter(), 0, []
-    for fate, document, text in split_documents(path, recipe):
-        fates[fate] += 1
-        total += len(text) * (fate in SPLITS)
-        if fate == "train":
-            draw = random.Random(f"{recipe['seed']}/{document}").random
-            sample += [line for line in text.split("\n") if line and (rate >= 1 or draw() < rate)]
-    for split in SPLITS:
-        if not fates[split]:
-            found = ", ".join(f"{many} {fate}" for fate, many in fates.items()) or "none"
-            raise UserError(f"{name}: no document is left to {split} on ({found}); see --test-fraction")
+    by, documents, characters, sample = choose_split(path, recipe, SAMPLE)
 
-    print(
-        f"{name}: training a tokeniser ({recipe['pieces']}, at most {recipe['vocab_size']} pieces)",
-        flush=True,
-    )
+    pieces = f"{recipe['pieces']}, at most {recipe['vocab_size']} pieces"
+    print(f"{name}: training a tokeniser ({pieces})", flush=True)
     model = train_tokenizer(sample, recipe["vocab_size"], recipe["pieces"])
     write(folder / f"{name}.model", model)
     tokenizer = Tokenizer(model_proto=model)
 
     writers = {split: ShardWriter(folder, f"{name}_{split}", offset, len(tokenizer)) for split in SPLITS}
+    total = characters["train"] + characters["test"]
     progress = Progress(f"{name}: tokenising", total, "characters")
-    batch, begin, done = [], 0, 0
-    for fate, _, text in split_documents(path, recipe):
-        if fate in SPLITS:
-            batch.append((fate, text))
-            done += len(text)
-        if batch and (done - begin >= BATCH or done >= total):
-            encoded = encode(tokenizer, [text for _, text in batch])
-            for (split, kept), ids in zip(batch, encoded, strict=True):
-                writers[split].add(ids, kept)
-            progress.update(done)
-            batch, begin = [], done
+    for texts in batches_of(path, recipe, by):
+        encoded = encode(tokenizer, [text for _, text in texts])
+        for (split, text), ids in zip(texts, encoded, strict=True):
+            writers[split].add(ids, text)
+        progress.update(min(total - 1, sum(writer.totals["characters"] for writer in writers.values())))
+    progress.update(total)
+    if digest_of(path, find_files(path)[0]) != digest:
+        raise UserError(f"{path} has changed while it was read; the same command starts again")
 
-    return {
+    entry = {
         "vocab_size": len(tokenizer),
         "offset": offset,
         "tokenizer": {"file": f"{name}.model", "sha256": hashlib.sha256(model).hexdigest()},
-        "dropped": {fate: many for fate, many in fates.items() if fate not in SPLITS},
+        "files": {"read": len(files), "not read": dict(others), "digest": digest},
+        "documents": dict(documents),
+        "characters": dict(characters),
+        "held out": by,
         **{split: writer.flush() for split, writer in writers.items()},
     }
+    refuse_unknown(name, entry, recipe)
+    print(what_was_read(name, entry), flush=True)
+    return entry
+
+
+def batches_of(path: Path, recipe: dict, by: str) -> Iterator[list[tuple[str, str]]]:
+    """Lists of (split, text), about BATCH characters long: all documents that are kept."""
+    batch, size = [], 0
+    for fate, document in split_documents(path, recipe, by):
+        if fate in SPLITS:
+            batch.append((fate, document.text))
+            size += len(document.text)
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def share_unknown(entry: dict) -> float:
+    """Unknown tokens among all of a language's."""
+    return sum(entry[split]["unknown"] for split in SPLITS) / sum(entry[split]["tokens"] for split in SPLITS)
+
+
+def refuse_unknown(name: str, entry: dict, recipe: dict) -> None:
+    """A text of which the tokeniser knows too little: its perplexity would say nothing."""
+    if (share := share_unknown(entry)) > 0.01:
+        few = f"{recipe['vocab_size']} pieces are too few for its characters"
+        raise UserError(f"{name}: {share:.0%} of the tokens are unknown, for {few}; see --vocab-size")
+
+
+def what_was_read(name: str, entry: dict) -> str:
+    """What became of a language's text, in three lines: files, documents, tokens."""
+    files, documents, characters = entry["files"], Counter(entry["documents"]), Counter(entry["characters"])
+    kept, held = characters["train"] + characters["test"], characters["test"]
+    dropped = characters.total() - kept
+    lines = [read_and_not(files["read"], files["not read"])]
+    reasons = {fate: many for fate, many in documents.items() if fate not in SPLITS}
+    lines.append(f"{documents['train']:,} documents to train on, {documents['test']:,} to test on")
+    if reasons:
+        lines[-1] += f"; dropped: {listed(reasons)}, {dropped / characters.total():.1%} of the characters"
+    lines.append(f"{held / kept:.1%} of {count(kept)} characters held out ({SPLIT_BY[entry['held out']]})")
+    lines.append(f"{entry['vocab_size']:,} pieces; {share_unknown(entry):.2%} of the tokens are unknown")
+    if dropped > characters.total() / 3:
+        lines.append("warning: more than a third of the text is dropped; join documents that are too short")
+    return "\n".join(f"{name}: {line}" for line in lines)
 
 
 def prepare_placebo(folder: Path, entry: dict, seed: int, offset: int) -> dict:
@@ -586,6 +577,18 @@ def build_mixture(dataset: Dataset, config: dict) -> Mixture:
 # --- the command ----------------------------------------------------------------------------------
 
 
+def named_path(text: str) -> tuple[str, Path]:
+    """A `type=` of argparse: 'en=novels/en' -> ('en', Path('novels/en'))."""
+    name, _, path = text.partition("=")
+    if name == "noise":
+        raise argparse.ArgumentTypeError("noise is the name of the placebo; choose another")
+    if not (name.isidentifier() and path):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected LANG=PATH, with letters, digits and _ in LANG, as in pt_BR=novels/pt"
+        )
+    return name, Path(path)
+
+
 def verify(dataset: Dataset) -> None:
     """Compare every file with its hash in meta.json."""
     for part in files_of(dataset.languages):
@@ -595,19 +598,36 @@ def verify(dataset: Dataset) -> None:
     print(f"{dataset.folder}: all hashes match")
 
 
+def check_unchanged(dataset: Dataset, recipe: dict, texts: dict[str, Path]) -> None:
+    """Refuse prepared data that the same command would no longer make."""
+    earlier, instead = dataset.meta["recipe"], "choose another --name, or remove it"
+    if differing := [key for key in recipe if earlier.get(key) != recipe[key]]:
+        was = ", ".join(f"{key} {earlier.get(key)} instead of {recipe[key]}" for key in differing)
+        raise UserError(f"{dataset.folder} was prepared with {was}; {instead}")
+    for name, path in texts.items():
+        files, _ = find_files(path)
+        before = dataset.languages[name]["files"]
+        if digest_of(path, files) != before["digest"]:
+            changed = f"{path} has changed since: {before['read']} files then, {len(files)} now"
+            raise UserError(f"{dataset.folder} is of an older text; {changed}; {instead}")
+
+
 def describe(dataset: Dataset) -> None:
     """Print languages, sizes, fertility, and the pieces that each pair of languages shares."""
     rows = []
     for name, entry in dataset.languages.items():
         for split in SPLITS:
-            _, tokens, words, size = counts = [entry[split][key] for key in COUNTS]
-            ratios = tokens / max(1, words), size / tokens
-            rows.append([name, split, *map("{:,}".format, counts), *map("{:.2f}".format, ratios)])
+            counts = {key: entry[split][key] for key in COUNTS}
+            per_word = counts["tokens"] / max(1, counts["words"])
+            per_token = counts["bytes"] / counts["tokens"]
+            rows.append(
+                [name, split, *map("{:,}".format, counts.values()), f"{per_word:.2f}", f"{per_token:.2f}"]
+            )
     head = ["language", "split", *COUNTS, "tokens per word", "bytes per token"]
     print(f"{dataset.folder}, fingerprint {dataset.fingerprint}\n{markdown(head, rows, 2)}", end="")
     for name, entry in dataset.languages.items():
-        dropped = ", ".join(f"{many} {reason}" for reason, many in entry["dropped"].items())
-        print(f"{name}: {entry['vocab_size']} pieces; documents dropped: {dropped or 'none'}")
+        if name != "noise":
+            print(what_was_read(name, entry))
     forms = {source: set(surface_forms(dataset.tokenizer(source))[1:]) for source in dataset.languages}
     for one, other in combinations(forms, 2):
         shared, fewer = len(forms[one] & forms[other]), min(len(forms[one]), len(forms[other]))
@@ -621,50 +641,60 @@ def main(arguments: list[str] | None = None) -> None:
     text.add_argument("--corpus", choices=CORPORA, default="pydocs", help="found or fetched (%(default)s)")
     text.add_argument("--text", action="append", type=named_path, metavar="LANG=PATH", help="your own")
     parser.add_argument("--name", help="the folder below data/ (the corpus)")
-    parser.add_argument("--max-tokens", type=number(), default=1.3e9, help="of each language's books (1.3e9)")
+    parser.add_argument("--max-tokens", type=number(), help="of each language's books (1.3e9)")
     parser.add_argument("--pieces", choices=PIECES, help="of a tokeniser (bpe; pydocs: char)")
     parser.add_argument("--vocab-size", type=number(int, 512, 65536), help="pieces at most (16384)")
     parser.add_argument("--placebo", action="store_true", help="add a language `noise` (pydocs: always)")
-    parser.add_argument("--test-fraction", type=number(float, 0, 1), help="held out (0.02; pydocs: 0.01)")
+    parser.add_argument(
+        "--test-fraction", type=number(float, 1e-4, 0.9), help="held out (0.02; pydocs: 0.01)"
+    )
     parser.add_argument("--test-characters", type=number(int, 64), help="at most, of each of those (all)")
     parser.add_argument("--seed", type=number(int, 0), default=0, help="of what is held out (%(default)s)")
     parser.add_argument("--describe", type=Path, metavar="DIR", help="say what a prepared folder holds")
     parser.add_argument("--verify", type=Path, metavar="DIR", help="check a prepared folder's hashes")
     args = parser.parse_args(arguments)
+    if args.verify or args.describe:
+        return verify(Dataset(args.verify)) if args.verify else describe(Dataset(args.describe))
+    pydocs = args.corpus == "pydocs" and not args.text
     if args.text and not args.name:
         parser.error("--text needs --name, the folder below data/")
     if args.name and args.name != Path(args.name).name:
         parser.error(f"--name {args.name}: expected the name of a folder below data/, without a path")
     if args.text and len({name.upper() for name, _ in args.text}) < len(args.text):
         parser.error("--text names a language more than once")
-    if args.verify or args.describe:
-        return verify(Dataset(args.verify)) if args.verify else describe(Dataset(args.describe))
-    folder, pydocs = DATA / (args.name or args.corpus), args.corpus == "pydocs" and not args.text
+    if args.max_tokens and args.corpus != "books":
+        parser.error("--max-tokens has no effect without --corpus books")
+    defaults = {
+        "pieces": "char" if pydocs else "bpe",
+        "vocab_size": 16384,
+        "test_fraction": 0.01 if pydocs else 0.02,
+        "max_tokens": 1.3e9 if args.corpus == "books" else None,
+    }
+    given = {key: getattr(args, key) for key in defaults}
     recipe = {
         "source": " ".join(f"{name}={path}" for name, path in args.text or []) or args.corpus,
-        "pieces": args.pieces or ("char" if pydocs else "bpe"),
-        "vocab_size": args.vocab_size or 16384,
+        **{key: default if given[key] is None else given[key] for key, default in defaults.items()},
         "placebo": args.placebo or pydocs,
-        "test_fraction": args.test_fraction or (0.01 if pydocs else 0.02),
         "test_characters": args.test_characters,
         "seed": args.seed,
-        "max_tokens": args.max_tokens if args.corpus == "books" else None,
     }
-    with exclusive(DATA, wait=True):
-        if not folder.exists():
-            texts = dict(args.text or [])
-            if not texts:
+    texts = dict(args.text or [])
+    for path in texts.values():
+        find_files(path)  # what cannot be read is said before any work
+    folder = DATA / (args.name or args.corpus)
+    if folder.exists() and not (folder / "meta.json").exists():
+        raise UserError(f"{folder} is there and holds other things than prepared data; choose another --name")
+    if not folder.exists():
+        with exclusive(DATA, wait=True):
+            if not folder.exists():
                 corpus = importlib.import_module(f"corpora.{args.corpus}")
-                texts = corpus.fetch(DATA / "downloads", args.max_tokens)
-            prepare(folder, recipe, texts)
+                prepare(folder, recipe, texts or corpus.fetch(DATA / "downloads", recipe["max_tokens"]))
     dataset = Dataset(folder)
-    earlier = dataset.meta["recipe"]
-    if differing := [key for key in recipe if earlier.get(key) != recipe[key]]:
-        was = ", ".join(f"{key} {earlier.get(key)} instead of {recipe[key]}" for key in differing)
-        raise UserError(f"{folder} was prepared with {was}; choose another --name or remove it")
+    check_unchanged(dataset, recipe, texts)
     names = [name for name in dataset.languages if name != "noise"]
     languages = f"--languages {' '.join(names)} " if len(names) > 1 else ""
-    print(f"{folder} is ready; next: python train.py --data {folder} {languages}--ratio 0.9")
+    command = f"python train.py --data {shlex.quote(str(folder))} {languages}--ratio 0.9"
+    print(f"{folder} is ready; next: {command}")
 
 
 if __name__ == "__main__":

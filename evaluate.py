@@ -33,21 +33,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common import Parser, Progress, UserError, markdown, number, read_json, run_script, write
+from common import (
+    Parser,
+    Progress,
+    UserError,
+    exclusive,
+    markdown,
+    number,
+    read_json,
+    run_script,
+    write,
+)
 from data import (
     END_OF_DOCUMENT,
+    UNKNOWN,
     Dataset,
     Language,
     build_languages,
     build_mixture,
-    clean,
-    documents,
     encode,
     surface_forms,
     token_bytes,
 )
 from kernels.cross_entropy import linear_cross_entropy
 from model import GPT
+from text import clean, digest_of, documents
 from train import Process, build_model, code_hash, default_precision, load_weights, mixed_precision
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 65536}  # scored at a time: what a CPU's cache holds
@@ -68,12 +78,19 @@ class Run(NamedTuple):
     model: GPT
 
 
-def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
-    """Open a run's folder with the data it was trained on and the weights in one of its files."""
+def finished(out: Path) -> None:
+    """Refuse a folder that holds no finished run."""
     if not (out / "config.json").exists():
         raise UserError(f"{out} is no run of train.py: it has no config.json")
     if not (out / "result.json").exists():
         raise UserError(f"{out} is not finished: it has no result.json; start its train.py command again")
+    if missing := {"data", "fingerprint", "code"} - set(read_json(out / "config.json")):
+        raise UserError(f"{out / 'config.json'} is not of train.py: it lacks {', '.join(sorted(missing))}")
+
+
+def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
+    """Open a run's folder with the data it was trained on and the weights in one of its files."""
+    finished(out)
     config = read_json(out / "config.json")
     dataset = Dataset(Path(config["data"]))
     if dataset.fingerprint != config["fingerprint"]:
@@ -157,25 +174,35 @@ def standard_error(nats: np.ndarray, document_of: np.ndarray) -> float | None:
     return math.exp(min(mean, 700.0)) * math.sqrt(variance)
 
 
-def perplexity(run: Run, language: Language, ids: np.ndarray) -> dict:
-    """Perplexity of (n,) own ids in one of the run's languages, and what result.json has beside it."""
+def perplexity(run: Run, language: Language, ids: np.ndarray, text_bytes: int) -> dict:
+    """Perplexity of (n,) own ids in one of the run's languages, and what result.json has beside it.
+
+    text_bytes: how long the text is that the ids stand for.
+    """
     if len(ids) < 2:
         raise UserError(f"the text to score as {language.name} has {len(ids)} tokens, expected two or more")
     progress = Progress(f"{run.out.name}: scoring {language.name}", len(ids), "tokens")
     nats = score(run.model, language.table[ids], progress)
+    if not np.isfinite(nats).all():
+        raise UserError(
+            f"{run.out}: its predictions are not finite; the run diverged, or its weights are damaged"
+        )
     scored = slice(len(ids) - len(nats), None)
-    scored_bytes = int(token_bytes(run.dataset.tokenizer(language.source), ids)[scored].sum())
+    scored_bytes = token_bytes(run.dataset.tokenizer(language.source), ids, text_bytes)[scored].sum()
     document_of = np.cumsum(np.append(0, ids[:-1] == END_OF_DOCUMENT))[scored]  # it belongs to what it closes
     measured = {
         "ppl": math.exp(min(nats.mean(), 700.0)),
         "ppl_standard_error": standard_error(nats, document_of),
-        "bits_per_byte": float(nats.sum()) / math.log(2) / scored_bytes if scored_bytes else None,
+        "bits_per_byte": float(nats.sum() / math.log(2) / scored_bytes) if scored_bytes else None,
         "scored_tokens": len(nats),
         "scored_documents": int(document_of[-1] - document_of[0]) + 1,
+        "unknown": float(np.mean(ids[scored] == UNKNOWN)),
     }
-    ppl, error, bits, tokens, texts = measured.values()
+    ppl, error, bits, tokens, texts, unknown = measured.values()
     note = f"PPL {ppl:.2f}{f' ± {error:.2g}' if error else ''}, {bits or math.nan:.3f} bits per byte"
     progress.update(len(ids), f"{note}, {tokens} tokens of {texts} documents | ")
+    if unknown > 0.01:
+        print(f"warning: {language.name} has no piece for {unknown:.0%} of these tokens: its PPL says little")
     return measured
 
 
@@ -222,16 +249,20 @@ def evaluate_counting(run: Run) -> dict[str, float]:
 
 def evaluate_held_out_text(run: Run) -> None:
     """Perplexity in each language on the test split of its source, into result.json."""
+    result = read_json(run.out / "result.json")
+    if any("ppl" in entry for entry in result["languages"]) and run.config["code"] != code_hash():
+        raise UserError(f"{run.out} was scored already, and made by other code; go back to it to score again")
     measured = []
     for language in run.languages:
         stream = run.dataset.stream(language.source, "test")
-        measured.append(perplexity(run, language, stream.read(0, len(stream))))
-    result = read_json(run.out / "result.json")
-    for entry, found in zip(result["languages"], measured, strict=True):
-        entry.update(found)
-    if len(run.languages) == 1:
-        result["ngrams"] = evaluate_counting(run)
-    write(run.out / "result.json", result)
+        size = run.dataset.languages[language.source]["test"]["bytes"]
+        measured.append(perplexity(run, language, stream.read(0, len(stream)), size))
+    found = {"ngrams": evaluate_counting(run)} if len(run.languages) == 1 else {}
+    with exclusive(run.out, wait=True):
+        result = read_json(run.out / "result.json") | found
+        for entry, values in zip(result["languages"], measured, strict=True):
+            entry.update(values)
+        write(run.out / "result.json", result)
 
 
 def language_called(run: Run, name: str) -> Language:
@@ -245,9 +276,10 @@ def language_called(run: Run, name: str) -> Language:
 def evaluate_text(run: Run, path: Path, name: str) -> None:
     """Perplexity of a text, cleaned and tokenised like a corpus, in one of the languages; printed only."""
     language = language_called(run, name)
-    texts = [text for _, document in documents(path) if (text := clean(document))]
+    texts = [text for document in documents(path) if (text := clean(document.text))]
     ids = encode(run.dataset.tokenizer(language.source), texts)
-    perplexity(run, language, np.concatenate([np.empty(0, np.uint16), *ids]))
+    size = sum(len(text.encode()) for text in texts)
+    perplexity(run, language, np.concatenate([np.empty(0, np.uint16), *ids]), size)
 
 
 # --- text that the model writes -------------------------------------------------------------------
@@ -276,7 +308,9 @@ def write_text(model: GPT, ids: list[int], tokens: int, temperature: float, seed
     Those are the model's own, of temperature 1. It sees as many tokens as a sequence of its training has.
     """
     generator, probabilities = torch.Generator().manual_seed(seed), []
-    for _ in range(tokens):
+    progress = Progress("writing", tokens, "tokens", quiet=tokens < 1000)
+    for done in range(tokens):
+        progress.update(done)
         seen = torch.tensor([ids[-model.length :]], device=model.output_embedding.device)
         logits = F.linear(model.hidden(seen, last=1)[0, 0], model.output_embedding).float().cpu()
         probabilities.append(logits.softmax(0))
@@ -365,6 +399,8 @@ def read_rows(path: Path, task: Task) -> Iterator[dict]:
     columns, broken = task.columns, 0
     with open(path, encoding="utf-8-sig", newline="\n") as lines:
         for line in lines:
+            if not line.strip():
+                continue
             cells = line.rstrip("\r\n").split("\t")
             if path.suffix == ".jsonl":
                 yield from task.flatten(json.loads(line))
@@ -382,13 +418,20 @@ def read_examples(path: Path, task: Task, tokenizer, length: int) -> Examples:
     """Read a file. An example is its texts in a row, each closed by <eod>, cut to `length` tokens."""
     try:
         rows = list(read_rows(path, task))
-        labels = [task.labels.index(str(row[task.label])) for row in rows]
+        given = [str(row[task.label]) for row in rows]
+        if strange := set(given) - set(task.labels):
+            raise ValueError(f"a label is {strange.pop()!r}, expected {' or '.join(task.labels)}")
+        labels = [task.labels.index(label) for label in given]
         texts = [encode(tokenizer, [clean(row[column]) for row in rows]) for column in task.texts]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not laid out as this task's official download: {error!r}") from None
+        reason = f"it has no column {error}" if isinstance(error, LookupError) else error
+        raise UserError(f"{path} is not laid out as this task's official download: {reason}") from None
     if not rows:
         raise UserError(f"{path} holds no examples")
-    return Examples([np.concatenate(parts)[:length] for parts in zip(*texts, strict=True)], np.array(labels))
+    whole = [np.concatenate(parts) for parts in zip(*texts, strict=True)]
+    if cut := sum(len(ids) > length for ids in whole):
+        print(f"{path}: {cut} of {len(whole)} examples are longer than {length} tokens; their end is cut off")
+    return Examples([ids[:length] for ids in whole], np.array(labels))
 
 
 # --- GLUE: learned in L1, scored in every clone ---------------------------------------------------
@@ -501,9 +544,15 @@ def evaluate_glue(run: Run, folder: Path, names: list[str], seeds: list[int]) ->
     languages = [language for language in run.languages if language.source == run.languages[0].source]
     path = run.out / "result.json"
     for name in names:
-        if read_json(path).get("glue", {}).get(name, {}).get("seeds") != seeds:
-            found = transfer(run, languages, folder, name, seeds)
-            result = read_json(path)  # not before: hours may have passed, in which others wrote to it
+        known = read_json(path).get("glue", {}).get(name, {})
+        digest = digest_of(folder / name, [folder / name / file for file in TASKS[name].files])
+        if known.get("examples") == digest and set(seeds) <= set(known["seeds"]):
+            continue
+        found = transfer(run, languages, folder, name, seeds)
+        with exclusive(run.out, wait=True):
+            result = read_json(path)  # hours may have passed, in which others wrote to it
+            for entry in found.values():
+                entry["examples"] = digest
             write(path, result | {"glue": result.get("glue", {}) | found})
 
     def cell(values) -> str:
@@ -522,7 +571,7 @@ def evaluate_glue(run: Run, folder: Path, names: list[str], seeds: list[int]) ->
 def main(arguments: list[str] | None = None) -> None:
     """Evaluate each run that the command line names and merge what is found into its result.json."""
     parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="out/NAME", help="folders of finished runs")
     parser.add_argument("--device", choices=["cpu", "cuda", "mps"], help="(cuda where there is one)")
     parser.add_argument("--text", type=Path, help="another text: a .txt or .jsonl file, or a folder of them")
     parser.add_argument("--as", nargs="+", dest="languages", metavar="L", help="its language in the run: EN2")
@@ -534,6 +583,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, metavar="TASK", help="some of its tasks (all)")
     parser.add_argument("--seeds", type=number(int, 1, 100), default=1, help="fine-tune so often (1)")
     args = parser.parse_args(arguments)
+    if not args.runs:
+        parser.error(
+            "expected out/NAME, a run's folder, before flags such as --as, which take all that follows"
+        )
+    if sum(bool(asked) for asked in (args.text, args.sample, args.glue)) > 1:
+        parser.error("--text, --sample and --glue ask for different things; give one of them")
     texts = args.sample or [args.text] * (args.text is not None)
     if len(texts) != len(args.languages or []):
         parser.error(f"--as: found {len(args.languages or [])} languages for {len(texts)} texts to read")
@@ -542,6 +597,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--glue {args.glue} holds no task, expected folders named {', '.join(TASKS)}")
 
     process = Process.current(args.device)
+    for out in args.runs:
+        finished(out)  # all of them, before the first is scored
     for out in dict.fromkeys(args.runs):
         run = load_run(out, process.device)
         if args.glue:

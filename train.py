@@ -16,6 +16,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,18 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from common import Parser, Progress, UserError, count, exclusive, number, read_json, run_script, write
+from common import (
+    Parser,
+    Progress,
+    UserError,
+    count,
+    exclusive,
+    number,
+    read_json,
+    read_metrics,
+    run_script,
+    write,
+)
 from data import Dataset, Language, Mixture, build_mixture
 from kernels import attention
 from model import GPT, POSITIONS, SIZES, flops_per_token
@@ -87,8 +99,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     share = what.add_mutually_exclusive_group()
     share.add_argument("--ratio", type=shares, default=[0.5], help="of L1, for each equal stage (0.5)")
     share.add_argument("--mix", type=mix, help="shares of all languages, 0.8,0.1,0.1; a / between stages")
-    what.add_argument("--clones", type=number(int, 2, 1000), default=2, help="how many, L1 among them (2)")
-    what.add_argument("--anchors", type=number(float, 0, 1), default=0.0, help="share of joint pieces (0)")
+    what.add_argument("--clones", type=number(int, 2, 1000), help="how many, L1 among them (2)")
+    what.add_argument("--anchors", type=number(float, 0, 1), help="share of joint pieces (0)")
     what.add_argument(
         "--shared",
         nargs="*",
@@ -97,7 +109,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "with pico and nano, else none)",
     )
     what.add_argument("--languages", nargs="+", metavar="L", help="real ones; one is cloned (the first)")
-    what.add_argument("--vocab", choices=["disjoint", "anchored"], default="disjoint", help="of real ones")
+    what.add_argument("--vocab", choices=["disjoint", "anchored"], help="of real ones (disjoint)")
     what.add_argument("--data", type=Path, default=DEFAULT_DATA, help="made by data.py (%(default)s)")
     what.add_argument("--size", choices=SIZES, default="pico", help="(pico; from mini the paper's)")
     what.add_argument("--tokens", type=number(), help="of all languages (no text twice, 1.2e9 at most)")
@@ -128,6 +140,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+KINDS = {"monolingual": "one language", "cloned": "clones", "real": "real languages"}  # of runs
+SERVES = {"clones": "cloned", "anchors": "cloned", "vocab": "real"}  # which kind a flag is for
+
+
 def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
     """What config.json says of languages: sources, how pieces become joint ids, shares by stage."""
     names = args.languages or list(dataset.languages)[:1]
@@ -138,8 +154,12 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
     alone = args.mix == [[1.0]] or (args.mix is None and set(args.ratio) == {1.0})
     if alone and len(names) > 1:
         raise UserError(f"--ratio 1 is a monolingual run, but --languages names {' '.join(names)}")
-    sources = names if alone or len(names) > 1 else names * args.clones
-    vocab = "monolingual" if alone else "cloned" if len(names) == 1 else args.vocab
+    kind = "monolingual" if alone else "cloned" if len(names) == 1 else "real"
+    for flag, serves in SERVES.items():
+        if getattr(args, flag) and kind != serves:
+            raise UserError(f"--{flag} is for {KINDS[serves]}, but this run is of {KINDS[kind]}")
+    sources = names * (args.clones or 2) if kind == "cloned" else names
+    vocab = (args.vocab or "disjoint") if kind == "real" else kind
     others = len(sources) - 1
     # Rounded, so that 0.9 leaves 0.1 and not 0.09999999999999998.
     stages = args.mix or [
@@ -155,7 +175,7 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
     return {
         "sources": sources,
         "vocab": vocab,
-        "anchors": args.anchors,
+        "anchors": args.anchors or 0.0,
         "shared": list(shared),
         "stages": stages,
     }
@@ -263,6 +283,8 @@ class Process(NamedTuple):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         defaults = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
         rank, world, local, local_world = (int(os.environ.get(*default)) for default in defaults.items())
+        if world > 1 and "MASTER_ADDR" not in os.environ:
+            raise UserError(f"WORLD_SIZE is {world}, but torchrun did not start this process; unset it")
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda: PyTorch finds no CUDA device on this machine")
         if device == "mps":
@@ -276,8 +298,7 @@ class Process(NamedTuple):
             problem = f"missing or too old for the CUDA {torch.version.cuda} of this PyTorch"
             raise UserError(f"the GPU's driver is {problem}; --device cpu goes on without it")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        runs = int(os.environ.get("JOBS", "1"))  # that the scripts in runs/ start side by side
-        torch.set_num_threads(max(1, cores // local_world // runs))  # torchrun's own default is one thread
+        torch.set_num_threads(max(1, cores // local_world))  # torchrun's own default is one thread
         keep_freed_memory()
         return cls(rank, world, torch.device("cpu"))
 
@@ -381,7 +402,8 @@ def compiler_works(process: Process) -> bool:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=process.device))
         return True
     except Exception as error:  # whatever is missing must not cost the run
-        reason = (str(error).strip() or "no reason given").splitlines()[0][:160]
+        lines = [line for line in str(error).splitlines() if line.strip() and not line.endswith("raised:")]
+        reason = lines[0][:160] if lines else "no reason given"
         process.say(f"torch.compile does not work, going on without it ({type(error).__name__}: {reason})")
         return False
 
@@ -429,18 +451,20 @@ def exchange_gradients(model: torch.nn.Module, now: bool):
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def save_weights(path: Path, state: dict) -> None:
-    """Replace `path` by tensors, complete and on the disk before anything older is touched."""
+def save_weights(path: Path, state: dict, former: Path | None = None) -> None:
+    """Replace `path` by tensors that are whole and on the disk; what was there is kept as `former`."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # PyTorch's writer reports a full disk as a RuntimeError
+    except (OSError, RuntimeError):  # PyTorch's writer reports a full disk as a RuntimeError
         temporary.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be written ({reason}); what was saved before is kept") from None
+        free = f"its disk has {count(shutil.disk_usage(path.parent).free)} bytes left"
+        raise UserError(f"{path} cannot be written, {free}; what was saved before is kept") from None
+    if former and path.exists():
+        os.replace(path, former)
     os.replace(temporary, path)
 
 
@@ -455,11 +479,10 @@ def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) 
     """Keep the state after `step` steps, as whole tensors: a run can go on with more or fewer processes."""
     weights, moments = get_state_dict(model, optimizer, options=WHOLE)
     if process.rank == 0:
-        if (out / "checkpoint.pt").exists():
-            os.replace(out / "checkpoint.pt", out / "checkpoint-before.pt")
         metrics = (out / "metrics.jsonl").read_text(encoding="utf-8")
         state = {"step": step, "model": weights, "optimizer": moments, "scaler": scaler.state_dict()}
-        save_weights(out / "checkpoint.pt", state | {"metrics": metrics})
+        state["metrics"] = metrics
+        save_weights(out / "checkpoint.pt", state, former=out / "checkpoint-before.pt")
     process.total(torch.zeros(1))  # nobody leaves before it is written: torchrun then ends all
 
 
@@ -529,7 +552,8 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
     """Run the steps that are left, or until `asked` holds a signal; returns what result.json says of them."""
     device, steps, length, precision = process.device, config["steps"], config["length"], config["precision"]
     local = config["batch"] // process.world  # sequences of a step that are this process's
-    micro = math.gcd(local, args.micro_batch or SIZES[config["size"]].micro_batch)
+    most = args.micro_batch or SIZES[config["size"]].micro_batch
+    micro = max((n for n in range(1, most + 1) if local % n == 0), default=1)
     per_step, parts = config["batch"] * length, local // micro
     if config["batch"] % process.world:
         raise UserError(f"--batch {config['batch']} does not divide among {process.world} processes")
@@ -567,7 +591,9 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
     if args.wandb and process.rank == 0:
         import wandb
 
-        log = wandb.init(project=args.wandb, id=out.name, resume="allow", config=config, dir=out)
+        log = wandb.init(
+            project=args.wandb, id=str(out).replace("/", "-"), resume="allow", config=config, dir=out
+        )
 
     for step in range(begin, steps):
         # One step of Adam on one batch of all processes together.
@@ -617,7 +643,7 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
     weights = get_state_dict(model, optimizer, options=WHOLE)[0]
     if process.rank == 0:
         save_weights(out / "model.pt", weights)
-        line = line or json.loads((out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+        line = line or read_metrics(out)[-1]
     facts = {key: line[key] for key in ("tokens_per_second", "mfu") if key in line}
     return facts | {
         "compiled": compiled,
@@ -658,10 +684,17 @@ def main(arguments: list[str] | None = None) -> None:
     matrices = "one embedding matrix" if config["tied"] else "two embedding matrices"
     process.say(f"model: {config['size']}, {config['positions']} positions, {matrices}")
     sharing = f"; shared: {', '.join(map(repr, config['shared']))}" if config["shared"] else ""
-    process.say(f"languages: {', '.join(shown)}{sharing}")
+    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    process.say(f"languages: {', '.join(shown[:12])}{more}{sharing}")
     length = f"{count(config['tokens'])} tokens in {config['steps']} steps"
     process.say(f"text: {length} of {args.data}: {', '.join(passes)}")
     process.say(f"machine: {process.device_name()}, {config['precision']}, processes: {process.world}")
+    read = zip(mixture.languages, mixture.tokens_seen(), strict=True)
+    if unread := [language.name for language, tokens in read if not tokens]:
+        names = (
+            f"{unread[0]} gets" if len(unread) == 1 else f"{len(unread)} languages, {unread[0]} first, get"
+        )
+        process.say(f"warning: {names} none of the {mixture.total} sequences")
     if config["warmup"] >= config["steps"]:
         process.say(f"warning: --warmup takes {config['warmup']} of {config['steps']} steps")
     try:

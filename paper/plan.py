@@ -36,7 +36,9 @@ def cost(command: str, pieces: int) -> tuple[Namespace, float, str]:
     sources, size = languages_and_stages(args, named)["sources"], SIZES[args.size]
     if prepared or args.data.name == "pydocs":
         pieces = max((language["vocab_size"] for language in prepared.values()), default=98)
-    vocabulary = int(pieces * (1 + (len(sources) - 1) * (1 - args.anchors)))  # fewer if pieces are anchored
+    vocabulary = int(
+        pieces * (1 + (len(sources) - 1) * (1 - (args.anchors or 0)))
+    )  # fewer if pieces are anchored
     held_out = [prepared[source]["test"]["tokens"] if prepared else HELD_OUT for source in sources]
     flops = (args.tokens + 4 / 3 * sum(held_out)) * flops_per_token(
         size, vocabulary, args.length or size.length

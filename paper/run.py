@@ -50,6 +50,9 @@ def in_its_process(words: list[str], out: Path, slot: int, jobs: int) -> None:
             os.dup2(file.fileno(), stream)
     if jobs > 1:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(slot))
+        if hasattr(os, "sched_setaffinity"):  # a run computes with as many threads as it has cores
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, cores[slot % len(cores) :: jobs])
     run_script(lambda: train_and_evaluate(words, out))
 
 
@@ -117,7 +120,10 @@ def main(arguments: list[str] | None = None) -> None:
     import_module("torch._inductor.compile_fx")  # or every run would
     if script:
         planning.join()
-    run_all([shlex.split(line) for line in sys.stdin], int(os.environ.get("JOBS", "1")))
+    jobs = os.environ.get("JOBS") or "1"
+    if not jobs.isdigit() or jobs == "0":
+        raise UserError(f"JOBS={jobs}: expected how many runs go side by side, as in JOBS=2")
+    run_all([shlex.split(line) for line in sys.stdin], int(jobs))
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ also() { # COMMAND...: when all runs are done, print it and do it; with DRY only
     finish_runs
     [ -z "$DRY" ] || { echo "$*" && return; }
     echo "== $*"
-    JOBS=1 "$@" </dev/null
+    "$@" </dev/null
     keep "$@"
     for folder in ${RESULTS:+${FOLDERS[@]+"${FOLDERS[@]}"}}; do # without weights
         [ -d "$folder" ] || continue

@@ -14,6 +14,7 @@
 # the same beside noise (the first language's tokens, shuffled), and the rarest alone, as long. Where its text has no
 # more than RARE tokens, that is more passes over it. And alone on 1x, as often as a mix reads it: in the same batch,
 # and in one so small that there are as many steps. HOLD_OUT=0.1 tests on more documents than one in fifty.
+CALLED_FROM=$PWD
 source "$(dirname "$0")/lib.sh"
 refuse() { echo "error: $*" >&2 && exit 2; }
 case $SCALE in
@@ -29,12 +30,13 @@ RARE=${RARE:-$least}
 [ $# -ge 2 ] || refuse "expected two texts or more, the rarest language last, as in en=texts/english sw=texts/swahili"
 languages=() texts=() bytes=""
 for text; do
-    [ "${text#*=}" != "$text" ] || refuse "expected NAME=FOLDER, as in en=texts/english, found $text"
-    languages+=("${text%%=*}") texts+=(--text "$text")
-    size=$({ find "${text#*=}" -type f \( -name '*.txt*' -o -name '*.jsonl*' \) -exec wc -c {} + 2>/dev/null || true; } |
-        awk '$2 != "total" { sum += $1 } END { printf "%.0f", sum }')
-    [ "$size" -gt 0 ] || refuse "$text: found no .txt or .jsonl files there"
-    bytes+=" $size"
+    name=${text%%=*} path=${text#*=}
+    [ "$path" != "$text" ] || refuse "expected NAME=FOLDER, as in en=texts/english, found $text"
+    [[ $name =~ ^[A-Za-z][A-Za-z0-9_]*$ && $name != noise ]] || refuse "$name: expected letters, digits and _, not noise"
+    [[ $path = /* || $CALLED_FROM = "$PWD" ]] || path=$CALLED_FROM/$path
+    languages+=("$name") texts+=(--text "$name=$path")
+    found=$(python text.py "$path")
+    bytes+=" ${found%% *}"
 done
 for percent in $MIXES; do
     [ "$percent" -gt 0 ] 2>/dev/null && [ "$percent" -lt 100 ] || refuse "MIXES: expected percents as 50 80, found $percent"
@@ -42,7 +44,7 @@ done
 if awk "BEGIN { exit $RARE >= $least }"; then
     steps=$(awk "BEGIN { printf \"%d\", ${AMOUNTS% *} * $RARE / $BATCH / $LENGTH }")
     refuse "the shortest run would have $steps steps, not 20 times its $WARMUP of warm-up, which says little of" \
-        "longer ones: RARE=$least or more, or a WARMUP of $((steps / 20)), or a BATCH below $BATCH"
+        "longer ones: RARE=$least or more, or a WARMUP of $((steps < 40 ? 1 : steps / 20)), or a BATCH below $BATCH"
 fi
 
 mixes() { # NAME TIMES SHARES REST RARE: each mix, its length in units of 1x, and its shares; the last by temperature

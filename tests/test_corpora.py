@@ -14,6 +14,7 @@ from conftest import tree, write_documents
 import data
 from common import UserError
 from corpora import books, eltec, europarl, pydocs
+from text import documents as documents_of
 
 UNREACHABLE = "http://127.0.0.1:9/fr-en.tgz"  # the port that discards: nothing listens there
 
@@ -77,7 +78,7 @@ def test_pydocs_are_named_documents_without_copies(tmp_path, monkeypatch, capsys
         (tmp_path / f"{name}.py").write_text(f'"""Shared."""\ndef {name}(): "Only {name}."\n')
     files = [("x/a.py", tmp_path / "a.py"), ("x/b.py", tmp_path / "b.py")]
     monkeypatch.setattr(pydocs, "source_files", lambda: iter(files))
-    found = list(data.documents(pydocs.fetch(tmp_path, 1e9)["en"]))
+    found = [(document.name, document.text) for document in documents_of(pydocs.fetch(tmp_path, 1e9)["en"])]
     assert found == [("x/a.py", "Shared.\n\nOnly a."), ("x/b.py", "Only b.")]
     assert "other versions" in capsys.readouterr().out
 
@@ -136,7 +137,7 @@ def repository(tmp_path_factory) -> tuple[str, str]:
 def test_novels_come_from_the_pinned_commit_once(tmp_path, monkeypatch, repository):
     monkeypatch.setattr(eltec, "NOVELS", {"en": repository})
     folder = eltec.fetch(tmp_path, 1e9)["en"]
-    assert list(data.documents(folder)) == [("novel.txt", "old")]
+    assert [(document.name, document.text) for document in documents_of(folder)] == [("novel.txt", "old")]
     assert list(tree(tmp_path)) == [f"{folder.name}/novel.txt"]
     monkeypatch.setattr(
         eltec, "NOVELS", {"en": (UNREACHABLE, repository[1])}
@@ -227,7 +228,7 @@ def hub(monkeypatch):
 
 def test_books_stop_at_the_tokens_asked_for(tmp_path, hub):
     path = books.fetch(tmp_path, 300)["en"]
-    texts = [text for _, text in data.documents(path)]
+    texts = [document.text for document in documents_of(path)]
     assert [int(text[:-1]) for text in texts] == [
         0,
         1,
@@ -241,7 +242,7 @@ def test_books_stop_at_the_tokens_asked_for(tmp_path, hub):
 
 
 def test_all_books_are_taken_when_there_are_no_more(tmp_path, hub, capsys):
-    assert len(list(data.documents(books.fetch(tmp_path, 1e9)["en"]))) == 50
+    assert len(list(documents_of(books.fetch(tmp_path, 1e9)["en"]))) == 50
     assert "some/books has no more than 1.25k tokens" in capsys.readouterr().out
 
 

@@ -8,7 +8,6 @@ import resource
 import shutil
 import struct
 import threading
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,8 @@ from hypothesis import strategies as st
 
 import data
 from common import UserError, exclusive
-from data import END_OF_DOCUMENT, Dataset, Stream, clean, documents, encode, open_shard, token_bytes
+from data import END_OF_DOCUMENT, UNKNOWN, Dataset, Stream, encode, open_shard, token_bytes
+from text import clean, split_documents
 
 SPOILT = gzip.compress(bytes(range(256)) * 9)[:60] * 9
 RECIPE = {"source": "topics", **BPE, "test_fraction": 0.05, "seed": 0}
@@ -45,102 +45,6 @@ def few(tmp_path, monkeypatch, documents) -> list[str]:
     for name, text in documents[:20]:
         Path("text", f"{name}.txt").write_text(text, encoding="utf-8")
     return ["--text", "en=text", "--name", "x", "--vocab-size", "512", "--test-fraction", "0.2"]
-
-
-# --- text -----------------------------------------------------------------------------------------
-
-
-@quick
-@given(st.text())
-def test_cleaning_is_idempotent_and_leaves_no_control_characters(text):
-    cleaned = clean(text)
-    assert clean(cleaned) == cleaned
-    assert unicodedata.is_normalized("NFC", cleaned)
-    assert not any(unicodedata.category(c) in ("Cc", "Cs") for c in cleaned if c != "\n")
-    assert "\n\n\n" not in cleaned
-    assert " \n" not in cleaned
-
-
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        ("e\x00\u0301", "é"),  # an accent joins its letter once what was between them is gone
-        ("\r\nA word.\t \r\n\r\n\r\n\r\n    indented\x00\n", "A word.\n\n    indented"),
-    ],
-)
-def test_cleaning_keeps_letters_indentation_and_paragraphs(text, cleaned):
-    assert clean(text) == cleaned
-
-
-@pytest.mark.parametrize(("end", "compress"), [("", bytes), (".gz", gzip.compress)])
-def test_text_and_json_lines_are_read_compressed_or_not(tmp_path, end, compress):
-    (tmp_path / f"b.TXT{end}").write_bytes(compress("\ufeffzweite Ä\n".encode()))
-    (tmp_path / f"a.jsonl{end}").write_bytes(compress(jsonl("one", "") + b"\n \n" + jsonl("four")))
-    (tmp_path / "c.jsonl").write_text('{"name": "stdlib/c.py", "text": "named"}')
-    assert list(documents(tmp_path)) == [
-        (f"a.jsonl{end}:1", "one"),
-        (f"a.jsonl{end}:2", ""),
-        (f"a.jsonl{end}:5", "four"),
-        (f"b.TXT{end}", "zweite Ä\n"),
-        ("stdlib/c.py", "named"),
-    ]
-    assert list(documents(tmp_path / f"b.TXT{end}")) == [(f"b.TXT{end}", "zweite Ä\n")]
-
-
-def test_folders_are_read_in_one_order_without_hidden_files(tmp_path):
-    for name in ("b/2.txt", "b/1.txt", "a.txt", "c.txt", "ignored.md", "b/._1.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
-    assert [name for name, _ in documents(tmp_path)] == ["a.txt", "b/1.txt", "b/2.txt", "c.txt"]
-
-
-@pytest.mark.parametrize(("name", "content", "sentence"), [
-    ("a.txt", b"ok \xff", r"a\.txt cannot be read: .* byte 0xff"),
-    ("a.txt", "Ä".encode("utf-16"), r"a\.txt cannot be read: .* byte 0xff"),
-    ("a.txt.gz", gzip.compress(b"text" * 999)[:-9], r"a\.txt\.gz cannot be read: Compressed file ended"),
-    ("a.txt.gz", SPOILT, r"a\.txt\.gz cannot be read"),
-    ("a.jsonl.gz", jsonl("text"), r"a\.jsonl\.gz cannot be read: Not a gzipped file"),
-    ("a.jsonl", b'\n{"text": "open', r"a\.jsonl:2 cannot be read: Unterminated string"),
-    ("a.jsonl", b"[1]", r"a\.jsonl:1 cannot be read: expected"),
-    ("a.jsonl", jsonl("text") + b'{"content": "x"}', r"a\.jsonl:2 cannot be read: expected"),
-    ("a.jsonl", b'{"text": null}', r"a\.jsonl:1 cannot be read: expected"),
-], ids=lambda value: str(value)[:20])  # fmt: skip
-def test_damaged_documents_are_named(tmp_path, name, content, sentence):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=sentence) as raised:
-        list(documents(tmp_path))
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("kind", data.KINDS)
-@quick
-@given(content=st.binary(max_size=60))
-def test_any_bytes_are_read_or_refused_in_a_sentence(tmp_path_factory, kind, content):
-    path = tmp_path_factory.getbasetemp() / f"any{kind}"
-    path.write_bytes(content)
-    with contextlib.suppress(UserError):
-        assert all(isinstance(text, str) for _, text in documents(path))
-
-
-def test_a_document_stays_on_its_side_when_others_are_added(tmp_path, documents):
-    def fates(some):
-        path = write_documents(tmp_path / "some.jsonl", some)
-        return {name: fate for fate, name, _ in data.split_documents(path, RECIPE | {"test_fraction": 0.3})}
-
-    few, many = fates(documents[::2]), fates([*documents, ("stub", "A stub."), ("again", documents[0][1])])
-    assert {"train", "test"} <= set(few.values())
-    assert few == {name: many[name] for name in few}
-    assert (many["stub"], many["again"]) == ("too short", "copy of another")
-
-
-def test_of_a_held_out_document_only_the_beginning_may_be_kept(tmp_path, documents):
-    path = write_documents(tmp_path / "all.jsonl", documents)
-    whole = list(data.split_documents(path, RECIPE))
-    for (fate, name, text), short in zip(
-        whole, data.split_documents(path, RECIPE | {"test_characters": 100}), strict=True
-    ):
-        assert short == (fate, name, text[:100] if fate == "test" else text)
-    assert any(fate == "test" and len(text) > 100 for fate, _, text in whole)
 
 
 # --- tokeniser ------------------------------------------------------------------------------------
@@ -253,8 +157,9 @@ def test_a_prepared_folder_describes_itself(prepared, documents):
         assert (ids == END_OF_DOCUMENT).sum() == entry[split]["documents"]
         assert ids.max() < 512
         assert token_bytes(dataset.tokenizer("en"), ids).sum() == entry[split]["bytes"]
-    kept = entry["train"]["documents"] + entry["test"]["documents"]
-    assert kept + sum(entry["dropped"].values()) == len(documents)
+        assert (ids == UNKNOWN).sum() == entry[split]["unknown"]
+    assert sum(entry["documents"].values()) == len(documents)
+    assert entry["files"]["read"] == 1
     assert {Path(name).suffix for name in tree(prepared)} == {".bin", ".model", ".json"}
 
 
@@ -280,7 +185,7 @@ def test_small_shards_and_batches_hold_the_same_tokens(prepared, tmp_path, monke
 
 def test_a_tokeniser_is_trained_on_a_sample_of_training_lines(tmp_path, monkeypatch, documents):
     path = write_documents(tmp_path / "en.jsonl", documents)
-    training = [text for fate, _, text in data.split_documents(path, RECIPE) if fate == "train"]
+    training = [document.text for fate, document in split_documents(path, RECIPE) if fate == "train"]
     lines = [line for text in training for line in text.split("\n") if line]
     samples = []
 
@@ -321,7 +226,7 @@ def test_a_full_disk_leaves_no_folder(few, command, limit):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert code == 2
-    assert "File too large" in error
+    assert "cannot be written: File too large" in error
     assert list(Path("data").iterdir()) == []
 
 
@@ -340,6 +245,83 @@ def test_a_second_preparation_waits_for_the_first(few, prepared):
         before = tree(Path("data/x"))
     assert finished.wait(10)
     assert tree(Path("data/x")) == before
+
+
+def test_a_text_that_changed_is_noticed(few, command, monkeypatch):
+    assert command(data.main, *few)[0] == 0
+    Path("text", "more.txt").write_text("One more. " * 20)
+    code, _, error = command(data.main, *few)
+    assert code == 2
+    assert "data/x is of an older text; text has changed since: 20 files then, 21 now" in error
+
+
+def test_a_text_that_changes_while_it_is_read_is_refused(few, command, monkeypatch):
+    train = data.train_tokenizer
+
+    def edit(*arguments):
+        next(Path("text").iterdir()).write_text("A shorter text. " * 20)
+        return train(*arguments)
+
+    monkeypatch.setattr(data, "train_tokenizer", edit)
+    code, _, error = command(data.main, *few)
+    assert code == 2
+    assert "text has changed while it was read" in error
+    assert list(Path("data").iterdir()) == []
+
+
+def test_what_was_read_is_said_and_stored(few, command):
+    Path("text", "a.train").write_text("not read")
+    Path("text", "stub.txt").write_text("A stub.")
+    _, out, _ = command(data.main, *few)
+    for line in (
+        "en: 21 files; not read: 1 .train",
+        "dropped: 1 shorter than 64 bytes",
+        "characters held out (",
+    ):
+        assert line in out
+        assert line in command(data.main, "--describe", "data/x")[1]
+
+
+def test_a_text_of_which_most_is_dropped_is_marked(few, command):
+    Path("text", "short.jsonl").write_text(
+        "".join(json.dumps({"text": f"{i} short"}) + "\n" for i in range(40_000))
+    )
+    assert "warning: more than a third of the text is dropped" in command(data.main, *few)[1]
+
+
+def test_too_few_pieces_for_the_characters_are_an_error(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    letters = [chr(0x4E00 + i) for i in range(2000)]
+    for i in range(30):
+        Path(f"{i}.txt").write_text("".join(random.Random(i).choices(letters, k=3000)))
+    flags = ["--text", "zh=.", "--name", "zh", "--pieces", "char", "--vocab-size", "512"]
+    code, _, error = command(data.main, *flags)
+    assert code == 2
+    assert "% of the tokens are unknown, for 512 pieces are too few" in error
+
+
+@pytest.mark.parametrize("pieces", ["bpe", "char"])
+def test_lines_and_words_of_any_length_reach_the_tokeniser(pieces):
+    long = "".join(random.Random(0).choices("äöüß", k=70_000))  # no space; SentencePiece would abort
+    short = ["some words in plain letters, and more of them in this line"] * 9
+    model = data.train_tokenizer([*short, long, "x é " * 400_000], 300 if pieces == "bpe" else 512, pieces)
+    tokenizer = data.Tokenizer(model_proto=model)
+    ids = encode(tokenizer, [long])[0]
+    assert (ids == UNKNOWN).sum() == 0
+    assert token_bytes(tokenizer, ids).sum() == len(long.encode())
+
+
+def test_unknown_tokens_share_the_bytes_that_no_piece_stands_for(tokenizer_of_letters):
+    tokenizer, seen = tokenizer_of_letters, "abc яя"
+    ids = encode(tokenizer, [seen])[0]
+    assert (ids == UNKNOWN).any()
+    assert token_bytes(tokenizer, ids, len(seen.encode())).sum() == len(seen.encode())
+
+
+@pytest.fixture(scope="module")
+def tokenizer_of_letters():
+    """Characters of English as pieces."""
+    return data.Tokenizer(model_proto=data.train_tokenizer(["abc def ghi"] * 99, 512, "char"))
 
 
 def test_a_prepared_folder_is_kept(few, command):
@@ -384,11 +366,11 @@ def test_describe_tells_sizes_and_shared_pieces(babel, command):
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--text", "en=missing", "--name", "x"], "missing: expected text, in files that end in .txt"),
-    (["--text", "en=missing.txt", "--name", "x"], "missing.txt: expected text"),
+    (["--text", "en=missing", "--name", "x"], "missing: no such file or folder"),
+    (["--text", "en=missing.txt", "--name", "x"], "missing.txt: no such file or folder"),
     (["--text", "en=empty", "--name", "x"], "empty: expected text"),
-    (["--text", "en=one", "--name", "x"], "en: no document is left to test on (1 train)"),
-    (["--text", "en=stubs", "--name", "x"], "en: no document is left to train on (2 too short)"),
+    (["--text", "en=one", "--name", "x"], "--vocab-size 16384 does not fit"),
+    (["--text", "en=stubs", "--name", "x"], "no text is left to train and to test on; documents: 2 sho"),
     (["--text", "en=few", "--name", "x", "--test-fraction", "0.5"], "--vocab-size 16384 does not fit"),
     (["--text", "en", "--name", "x"], "expected LANG=PATH"),
     (["--text", "en=few", "--text", "EN=one", "--name", "x"], "more than once"),
@@ -398,6 +380,10 @@ def test_describe_tells_sizes_and_shared_pieces(babel, command):
     (["--vocab-size", "100"], "100: expected a whole number from 512 to 65536"),
     (["--vocab-size", "many"], "--vocab-size"),
     (["--test-fraction", "2"], "--test-fraction"),
+    (["--test-fraction", "0"], "--test-fraction: 0: expected a number"),
+    (["--text", "en=few", "--name", "x", "--max-tokens", "1e3"], "--max-tokens has no effect"),
+    (["--text", "noise=few", "--name", "x"], "noise is the name of the placebo"),
+    (["--text", "pt-BR=few", "--name", "x"], "letters, digits and _"),
     (["--corpus", "books4"], "invalid choice"),
     (["--describe", "missing"], "missing holds no prepared data"),
     (["--verify", "missing"], "missing holds no prepared data"),
