@@ -48,6 +48,7 @@ def number(kind=float, low=1e-300, high=1e15):
 
 def run_script(main) -> None:
     """Call `main()` and end the process: with 0, or with 2 and one sentence where a user can do something."""
+    sys.stdout = sys.stdout or io.StringIO()  # closed: what is computed is written all the same
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what a terminal cannot show must not end a script
             stream.reconfigure(errors="backslashreplace")
@@ -178,11 +179,15 @@ class Progress:
 
     def __init__(self, label: str, total: float, unit: str, begin: float = 0, quiet: bool = False):
         self.label, self.total, self.unit, self.begin, self.quiet = label, total, unit, begin, quiet
-        self.started = self.shown = time.monotonic()
+        self.started = self.counted = self.shown = time.monotonic()
+
+    def count_from(self, done: float) -> None:
+        """Take speed from now on: what came before, as compiling, was of another kind."""
+        self.begin, self.counted = done, time.monotonic()
 
     def rate(self, done: float) -> float:
-        """Units a second since the start."""
-        return (done - self.begin) / max(time.monotonic() - self.started, 1e-9)
+        """Units a second."""
+        return (done - self.begin) / max(time.monotonic() - self.counted, 1e-9)
 
     def update(self, done: float, note: str = "") -> None:
         """Show that `done` of `total` units are behind us, unless something was shown just now."""

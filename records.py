@@ -6,6 +6,7 @@ alone) and "yardstick" (a run and the monolingual ones that it is held against).
 
 import json
 import math
+from collections import defaultdict
 from pathlib import Path
 
 from common import UserError, read_json
@@ -28,7 +29,7 @@ def read_records(folders: list[Path]) -> list[dict]:
         for path in sorted(folder.rglob("result.json")):
             try:
                 found = records_of(path.parent)
-            except (KeyError, TypeError, UserError) as error:
+            except (KeyError, TypeError, OSError, UserError) as error:
                 print(f"left out: {path.parent} is no evaluated run ({error})")
                 continue
             for record in found:  # a seed that was run twice counts once
@@ -37,6 +38,12 @@ def read_records(folders: list[Path]) -> list[dict]:
                     print(f"left out: {record['out']} has the settings and the seed of {first['out']}")
     if not records:
         raise UserError(f"{', '.join(map(str, folders))} holds no evaluated run of train.py")
+    named = defaultdict(set)
+    for record in records.values():
+        named[record["run"]].add(record["experiment"])
+    for record in records.values():
+        if len(named[record["out"].name]) > 1:  # runs of one name that differ
+            record["run"] = f"{record['out'].parent.name}/{record['out'].name}"
     return list(records.values())
 
 

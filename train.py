@@ -500,6 +500,8 @@ def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
         scaler.load_state_dict(state["scaler"])
         if process.rank == 0:  # what was logged after the checkpoint is about to be repeated
             write(out / "metrics.jsonl", state["metrics"])
+            for damaged in paths[: paths.index(path)]:  # the next one must not take the place of the good one
+                damaged.unlink()
         return state["step"]
     if paths:
         raise UserError(f"no checkpoint in {out} can be read; remove {paths[0]} to begin anew")
@@ -548,15 +550,20 @@ def learning_rate(step: int, config: dict) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
+def equal_parts(sequences: int, most: int) -> int:
+    """The size of the largest equal parts of a batch that have at most `most` sequences."""
+    return max(size for size in range(1, most + 1) if sequences % size == 0)
+
+
 def train(args, config: dict, mixture: Mixture, out: Path, process: Process, asked: list[int]) -> dict:
     """Run the steps that are left, or until `asked` holds a signal; returns what result.json says of them."""
     device, steps, length, precision = process.device, config["steps"], config["length"], config["precision"]
-    local = config["batch"] // process.world  # sequences of a step that are this process's
-    most = args.micro_batch or SIZES[config["size"]].micro_batch
-    micro = max((n for n in range(1, most + 1) if local % n == 0), default=1)
-    per_step, parts = config["batch"] * length, local // micro
     if config["batch"] % process.world:
         raise UserError(f"--batch {config['batch']} does not divide among {process.world} processes")
+    local = config["batch"] // process.world  # sequences of a step that are this process's
+    most = args.micro_batch or SIZES[config["size"]].micro_batch
+    micro = equal_parts(local, most)
+    per_step, parts = config["batch"] * length, local // micro
 
     def read(step: int, part: int) -> tuple[torch.Tensor, np.ndarray]:
         first = step * config["batch"] + process.rank * local + part * micro
@@ -636,6 +643,8 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
                 (out / "snapshots").mkdir(exist_ok=True)
                 save_weights(out / "snapshots" / f"{done:06d}.pt", weights)
         progress.update(done * per_step, note)
+        if step == begin:
+            progress.count_from(done * per_step)
         if stopping and done < steps:
             process.say(f"\nstopped after step {done} of {steps}, saved in {out}; the same command continues")
             sys.exit(128 + (asked or [signal.SIGTERM])[0])
@@ -713,6 +722,7 @@ def main(arguments: list[str] | None = None) -> None:
         for language, tokens in zip(mixture.languages, mixture.tokens_seen(), strict=True)
     ]
     facts |= {
+        "passes": mixture.passes(),  # over each text; above 1, some was read again
         "device": process.device_name(),
         "processes": process.world,
         "torch": torch.__version__,

@@ -340,6 +340,7 @@ def test_copied_clones_are_equal_everywhere(run, command):
     assert max(means(hidden.pop("shuffled"))) < 0.9
     assert max(means(hidden.pop("retrieval@1, shuffled"))) < 0.5
     assert means(hidden.pop("retrieval@1")) == [1, 1]
+    assert max(means(hidden.pop("matching, another text"))) < 0.999
     assert list(hidden) == ["positions", "positions, centred", "matching", "matching, centred"]
     for layers in hidden.values():
         assert means(layers) == pytest.approx([1] * 2, abs=1e-5)
@@ -416,7 +417,12 @@ def test_real_languages_are_compared_on_parallel_text(run, command, lines, vocab
     code, printed, _ = command(align.main, out, *lines, "--sequences", 3)
     assert code == 0
     found = alignment(out)
-    assert list(found["hidden"]["EN-XX"]) == ["matching", "matching, centred", "shuffled"]
+    assert list(found["hidden"]["EN-XX"]) == [
+        "matching",
+        "matching, centred",
+        "shuffled",
+        "matching, another text",
+    ]
     assert (
         found["hidden"]["EN-XX"]["matching"][0]["count"]
         == found["gradients"]["EN-XX"]["blocks"]["count"]

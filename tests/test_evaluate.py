@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 import evaluate
 import train
 from common import Progress, read_json, write
-from data import END_OF_DOCUMENT, Dataset, build_mixture, cloned_languages, surface_forms, token_bytes
+from data import (
+    END_OF_DOCUMENT,
+    UNKNOWN,
+    Dataset,
+    build_mixture,
+    cloned_languages,
+    surface_forms,
+    token_bytes,
+)
 from evaluate import score, sliding_windows, standard_error
 from model import GPT, Size
 
@@ -155,7 +163,7 @@ def test_a_clone_with_copied_rows_has_the_same_scores_twice(trained):
         matrix = run.model.token_embedding.weight
         matrix[512:] = matrix[:512]
     ids = run.dataset.stream("en", "test").read(0, 3000)
-    first, second = (evaluate.perplexity(run, language, ids) for language in run.languages)
+    first, second = (evaluate.perplexity(run, language, ids, 9000) for language in run.languages)
     assert first == pytest.approx(second, rel=1e-6)
     # A right answer's twin takes half of its probability: one bit more than in a model without the twin.
     single = GPT(run.model.size, 512, run.model.length)
@@ -179,6 +187,54 @@ def test_a_text_of_ones_own_is_scored_like_the_held_out_one(trained, command, pr
     assert f"PPL {known['ppl']:.2f} ± {known['ppl_standard_error']:.2g}, " in out
     assert f"{known['bits_per_byte']:.3f} bits per byte, {known['scored_tokens']} tokens of " in out
     assert "EN1" not in out
+
+
+def test_a_text_that_the_model_does_not_know_is_marked(trained, command, tmp_path, monkeypatch):
+    (tmp_path / "mine.txt").write_text("A text of some words, which is long enough. " * 20)
+    flags = ["--text", tmp_path / "mine.txt", "--as", "EN1", "--device", "cpu"]
+    assert "warning" not in command(evaluate.main, trained, *flags)[1]
+    ids = evaluate.encode
+
+    def unknown(tokenizer, texts):  # as the characters of another script would be
+        return [np.where(np.arange(len(own)) % 2, UNKNOWN, own) for own in ids(tokenizer, texts)]
+
+    monkeypatch.setattr(evaluate, "encode", unknown)
+    out = command(evaluate.main, trained, *flags)[1]
+    assert "warning: EN1 has no piece for 50% of these tokens: its PPL says little" in out
+
+
+def test_unknown_tokens_count_the_bytes_of_the_text(trained):
+    run = evaluate.load_run(trained, torch.device("cpu"))
+    ids = run.dataset.stream("en", "test").read(0, 3000)
+    ids[::3] = UNKNOWN
+    few, many = (evaluate.perplexity(run, run.languages[0], ids, size) for size in (20_000, 40_000))
+    assert few["unknown"] == pytest.approx(1 / 3, abs=0.01)
+    assert few["ppl"] == many["ppl"]
+    assert many["bits_per_byte"] < 0.7 * few["bits_per_byte"]
+
+
+def test_what_other_code_has_scored_is_not_overwritten(trained, command, monkeypatch):
+    before = tree(trained)
+    monkeypatch.setattr(evaluate, "code_hash", lambda: "fedcba987654")
+    code, _, error = command(evaluate.main, trained, "--device", "cpu")
+    assert (code, "was scored already, and made by other code" in error) == (2, True)
+    assert tree(trained) == before
+
+
+def test_all_runs_are_looked_at_before_the_first_is_scored(trained, command, tmp_path):
+    before = tree(trained)
+    code, _, error = command(evaluate.main, trained, tmp_path / "missing", "--device", "cpu")
+    assert (code, "missing is no run of train.py" in error) == (2, True)
+    assert tree(trained) == before
+
+
+@pytest.mark.parametrize(("flags", "sentence"), [
+    (["--as", "EN1", "out/a"], "expected out/NAME, a run's folder, before flags"),
+    (["out/a", "--text", "a.txt", "--sample", "The", "--as", "EN1"], "give one of them"),
+])  # fmt: skip
+def test_flags_that_swallow_or_exclude_each_other_are_told(command, flags, sentence):
+    code, _, error = command(evaluate.main, *flags)
+    assert (code, sentence in error) == (2, True)
 
 
 # --- counting -------------------------------------------------------------------------------------

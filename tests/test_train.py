@@ -129,6 +129,11 @@ def test_learning_rate_warms_up_and_falls_to_a_hundredth():
     assert rates[(500 + 18264) // 2] == pytest.approx((6e-4 + 6e-6) / 2, rel=1e-3)
 
 
+@pytest.mark.parametrize(("sequences", "most", "size"), [(12, 8, 6), (24, 32, 24), (10, 32, 10), (7, 4, 1)])
+def test_a_batch_is_worked_on_in_the_largest_equal_parts(sequences, most, size):
+    assert train.equal_parts(sequences, most) == size
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 
@@ -155,16 +160,21 @@ def test_learning_rate_warms_up_and_falls_to_a_hundredth():
     ("--shared the", "--shared 'the': the tokeniser of en has no such piece"),
     ("--shared e --ratio 1", "--shared has no effect with --ratio 1"),
     ("--fsdp", "--fsdp splits a model among processes, found one"),
+    ("--ratio 1 --clones 3", "--clones is for clones, but this run is of one language"),
+    ("--ratio 1 --anchors 0.5", "--anchors is for clones, but this run is of one language"),
+    ("--vocab anchored", "--vocab is for real languages, but this run is of clones"),
+    ("--data foreign", "foreign was not prepared by this data.py"),
 ])  # fmt: skip
 def test_unusable_input_is_one_sentence_and_writes_nothing(
     tmp_path, monkeypatch, tiny, command, flags, sentence, prepared
 ):
     monkeypatch.chdir(tmp_path)
-    for folder in ("cut", "alien"):
+    for folder in ("cut", "alien", "foreign"):
         (tmp_path / folder).mkdir()
     for name, content in tree(prepared).items():
         (tmp_path / "cut" / name).write_bytes(content[:-2] if name == "en_train_000.bin" else content)
     (tmp_path / "alien" / "meta.json").write_text("not JSON")
+    (tmp_path / "foreign" / "meta.json").write_text('{"tokens": 5}')
     before = tree(tmp_path)
     code, _, error = command(train.main, *tiny, *flags.split())
     assert code == 2
@@ -178,6 +188,27 @@ def test_real_languages_have_no_monolingual_ratio(babel, tiny, command):
     assert (code, "--ratio 1 is a monolingual run" in error) == (2, True)
     code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", "en")
     assert (code, "one is named twice" in error) == (2, True)
+
+
+def test_flags_of_clones_have_no_place_beside_real_languages(babel, tiny, command):
+    for flag, value in (("--clones", 7), ("--anchors", 0.5)):
+        code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", flag, value)
+        assert (code, f"{flag} is for clones, but this run is of real languages" in error) == (2, True)
+
+
+def test_a_language_without_a_sequence_is_named(tmp_path, tiny, command):
+    out = command(train.main, *tiny, "--ratio", 0.9999, "--out", tmp_path / "run")[1]
+    assert "warning: EN2 gets none of the 64 sequences" in out
+    out = command(train.main, *tiny, "--clones", 300, "--out", tmp_path / "many")[1]
+    assert re.search(r"warning: 2\d\d languages, EN\d+ first, get none of the 64 sequences", out)
+    assert max(map(len, out.splitlines())) < 300
+
+
+def test_a_world_without_torchrun_is_refused(monkeypatch, tiny, command):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    code, _, error = command(train.main, *tiny)
+    assert (code, "WORLD_SIZE is 2, but torchrun did not start this process" in error) == (2, True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
