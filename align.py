@@ -56,8 +56,8 @@ from common import (
 )
 from data import PAD, Dataset, Language, named_path, surface_forms
 from evaluate import Run, finished, load_run
+from machine import Process
 from model import GPT
-from train import Process
 
 PARTS = ("embeddings", "hidden", "gradients")
 MATRICES = ("input", "output")  # a tied model has the first alone
@@ -672,9 +672,13 @@ def draw_training(runs: list[Path], path: Path, snapshots: list[dict] | None = N
         for name in dict.fromkeys(name for line in lines for name in line["loss"]):
             points = [(line["tokens"], line["loss"][name]) for line in lines if name in line["loss"]]
             parts = np.array_split(points, min(60, len(points)))  # a batch more or less easy is no news
-            above.plot(*np.transpose([part.mean(0) for part in parts]), label=shown(f"{out.name} {name}"))
+            (curve,) = above.plot(*np.transpose([part.mean(0) for part in parts]))
+            curve.set_label(shown(f"{out.name} {name}"))
+            saved = [line for line in lines if name in line.get("held_out", {})]
+            held_out = [(line["tokens"], line["held_out"][name]) for line in saved]
+            above.plot(*np.reshape(held_out, (-1, 2)).T, ".", color=curve.get_color())
     above.xaxis.set_major_formatter(lambda tokens, _: count(tokens))
-    finish(above, xlabel="training tokens", ylabel="training loss in nats")
+    finish(above, xlabel="training tokens", ylabel="loss in nats; dots: held-out text")
     for axis in below:  # none or one
         pairs = [list(snapshot["hidden"].values()) for snapshot in snapshots]
         cosines = np.vectorize(lambda layer: layer["mean"])(pairs).mean(1)  # (snapshots, layers)

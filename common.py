@@ -1,6 +1,7 @@
 """What every script shares: one-sentence errors, files that are never half-written, a progress line."""
 
 import argparse
+import hashlib
 import io
 import json
 import math
@@ -115,6 +116,14 @@ def read_json(path: Path) -> dict:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         raise UserError(f"{path} is damaged: it is not a JSON object") from None
+
+
+def code_hash() -> str:
+    """Of the files that decide what a run computes: whoever edits one of them trains something else."""
+    folder = Path(__file__).parent
+    files = ["model.py", "data.py", "train.py", "machine.py"]
+    files += [f"kernels/{name}.py" for name in ("attention", "cross_entropy", "embedding")]
+    return hashlib.sha256(b"".join((folder / file).read_bytes() for file in files)).hexdigest()[:12]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What a trained run can do: perplexity in its languages, and GLUE transfer (section 3.3 of the paper).
 
-    python evaluate.py out/NAME                                # perplexity on the held-out text
+    python evaluate.py out/NAME                                # perplexity on the held-out text, once more
     python evaluate.py out/NAME --glue DIR --tasks SST-2 CoLA  # learned in L1, scored in all clones
     python evaluate.py out/NAME --text my.txt --as EN2         # of a text of your own, printed only
     python evaluate.py out/NAME --sample "Return the" --as EN2                # text that the model writes
@@ -22,6 +22,7 @@ import copy
 import json
 import math
 import string
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ from common import (
     Parser,
     Progress,
     UserError,
+    code_hash,
     exclusive,
     markdown,
     number,
@@ -56,9 +58,9 @@ from data import (
     token_bytes,
 )
 from kernels.cross_entropy import linear_cross_entropy
-from model import GPT
+from machine import Process, default_precision, mixed_precision
+from model import GPT, build_model
 from text import clean, digest_of, documents
-from train import Process, build_model, code_hash, default_precision, load_weights, mixed_precision
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 65536}  # scored at a time: what a CPU's cache holds
 # Of matrix products: fp16 is as fast as bf16 and more exact; where it overflows, float32 follows.
@@ -78,25 +80,45 @@ class Run(NamedTuple):
     model: GPT
 
 
-def finished(out: Path) -> None:
-    """Refuse a folder that holds no finished run."""
+def is_finished(out: Path) -> bool:
+    """Whether a run has ended; one that has not is to have a checkpoint."""
     if not (out / "config.json").exists():
         raise UserError(f"{out} is no run of train.py: it has no config.json")
-    if not (out / "result.json").exists():
-        raise UserError(f"{out} is not finished: it has no result.json; start its train.py command again")
+    if not (out / "result.json").exists() and not (out / "checkpoint.pt").exists():
+        raise UserError(f"{out} is not finished, and has no checkpoint; start its train.py command again")
     if missing := {"data", "fingerprint", "code"} - set(read_json(out / "config.json")):
         raise UserError(f"{out / 'config.json'} is not of train.py: it lacks {', '.join(sorted(missing))}")
+    return (out / "result.json").exists()
+
+
+def finished(out: Path) -> None:
+    """Refuse a run that has not ended."""
+    if not is_finished(out):
+        raise UserError(f"{out} is not finished: it has no result.json; start its train.py command again")
+
+
+def load_weights(path: Path) -> dict:
+    """What `save_weights` wrote; nothing that the file may hold is executed."""
+    if zipfile.ZipFile(path).testzip():  # PyTorch does not look at the checksums of its own files
+        raise ValueError("a checksum is wrong")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def is_scored(out: Path) -> bool:
+    """Whether the result.json of a finished run has perplexities."""
+    return all("ppl" in language for language in read_json(out / "result.json")["languages"])
 
 
 def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
     """Open a run's folder with the data it was trained on and the weights in one of its files."""
-    finished(out)
+    is_finished(out)  # or the error says what is missing
     config = read_json(out / "config.json")
     dataset = Dataset(Path(config["data"]))
     if dataset.fingerprint != config["fingerprint"]:
         raise UserError(f"{out} was trained on other data than {dataset.folder} now holds")
     try:
         weights = load_weights(out / file)
+        weights = weights.get("model", weights)  # a checkpoint has more
     except Exception as error:  # what is broken decides which
         raise UserError(f"{out / file} is damaged or missing ({error})") from None
     languages = build_languages(dataset, config)
@@ -247,16 +269,22 @@ def evaluate_counting(run: Run) -> dict[str, float]:
     return {str(n): found[n - 1] for n in NGRAMS}
 
 
-def evaluate_held_out_text(run: Run) -> None:
-    """Perplexity in each language on the test split of its source, into result.json."""
-    result = read_json(run.out / "result.json")
-    if any("ppl" in entry for entry in result["languages"]) and run.config["code"] != code_hash():
-        raise UserError(f"{run.out} was scored already, and made by other code; go back to it to score again")
+def score_languages(run: Run) -> list[dict]:
+    """Perplexity in each language on the test split of its source."""
     measured = []
     for language in run.languages:
         stream = run.dataset.stream(language.source, "test")
         size = run.dataset.languages[language.source]["test"]["bytes"]
         measured.append(perplexity(run, language, stream.read(0, len(stream)), size))
+    return measured
+
+
+def score_held_out_text(run: Run) -> None:
+    """Perplexity in each language on the test split of its source, into result.json."""
+    result = read_json(run.out / "result.json")
+    if any("ppl" in entry for entry in result["languages"]) and run.config["code"] != code_hash():
+        raise UserError(f"{run.out} was scored already, and made by other code; go back to it to score again")
+    measured = score_languages(run)
     found = {"ngrams": evaluate_counting(run)} if len(run.languages) == 1 else {}
     with exclusive(run.out, wait=True):
         result = read_json(run.out / "result.json") | found
@@ -571,7 +599,7 @@ def evaluate_glue(run: Run, folder: Path, names: list[str], seeds: list[int]) ->
 def main(arguments: list[str] | None = None) -> None:
     """Evaluate each run that the command line names and merge what is found into its result.json."""
     parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="*", type=Path, metavar="out/NAME", help="folders of finished runs")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="out/NAME", help="folders of runs")
     parser.add_argument("--device", choices=["cpu", "cuda", "mps"], help="(cuda where there is one)")
     parser.add_argument("--text", type=Path, help="another text: a .txt or .jsonl file, or a folder of them")
     parser.add_argument("--as", nargs="+", dest="languages", metavar="L", help="its language in the run: EN2")
@@ -597,18 +625,21 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--glue {args.glue} holds no task, expected folders named {', '.join(TASKS)}")
 
     process = Process.current(args.device)
-    for out in args.runs:
-        finished(out)  # all of them, before the first is scored
+    unfinished = {out for out in args.runs if not is_finished(out)}  # all are looked at before one is scored
     for out in dict.fromkeys(args.runs):
-        run = load_run(out, process.device)
+        run = load_run(out, process.device, "checkpoint.pt" if out in unfinished else "model.pt")
         if args.glue:
+            finished(out)
             evaluate_glue(run, args.glue, tasks, list(range(args.seeds)))
         elif args.text:
             evaluate_text(run, args.text, args.languages[0])
         elif args.sample:
             print_sample(run, args.sample, args.languages, args.tokens, args.temperature, args.seed)
+        elif out in unfinished:
+            print(f"{out} is not finished: its last checkpoint is scored, and nothing is written")
+            score_languages(run)
         else:
-            evaluate_held_out_text(run)
+            score_held_out_text(run)
 
 
 if __name__ == "__main__":

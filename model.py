@@ -10,6 +10,7 @@ matrices. pico and nano have rotary positions and one matrix for both: a model o
 it learns between clones far more often (results/LOG.md, section 30).
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -190,3 +191,12 @@ def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
     inner = size.heads * size.head_dim
     weights = size.layers * (4 * size.width * inner + 2 * size.width * size.mlp) + vocabulary * size.width
     return 6 * weights + 12 * size.layers * inner * length
+
+
+def build_model(config: dict, languages: list) -> GPT:
+    """The model that `config` describes, untrained; its vocabulary ends with the largest joint id."""
+    vocabulary = 1 + max(int(language.table.max()) for language in languages)
+    # Runs of older code have learned positions and two matrices, and their config.json does not say so.
+    positions, tied = config.get("positions", "learned"), config.get("tied", False)
+    size = dataclasses.replace(SIZES[config["size"]], positions=positions, tied=tied)
+    return GPT(size, vocabulary, config["length"])

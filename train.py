@@ -8,23 +8,17 @@ that is finished. What a step reads is data.py's, what it computes model.py's.
 
 import argparse
 import contextlib
-import ctypes
-import dataclasses
-import hashlib
 import importlib.util
 import json
 import math
 import os
-import platform
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import zipfile
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +31,7 @@ from common import (
     Parser,
     Progress,
     UserError,
+    code_hash,
     count,
     exclusive,
     number,
@@ -45,19 +40,15 @@ from common import (
     run_script,
     write,
 )
-from data import Dataset, Language, Mixture, build_mixture
+from data import Dataset, Language, build_mixture
+from evaluate import is_scored, load_run, load_weights, score_held_out_text
 from kernels import attention
-from model import GPT, POSITIONS, SIZES, flops_per_token
+from machine import PRECISIONS, Process, default_precision, mixed_precision
+from model import GPT, POSITIONS, SIZES, build_model, flops_per_token
 
 DEFAULT_DATA = Path("data/pydocs")
 STANDARD_TOKENS = 18_265 * 128 * 512  # the paper's standard run
 RECIPE = ("length", "batch", "learning_rate", "warmup", "positions", "tied")  # of SIZES; flags replace them
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets, by what a device's name contains
-    "A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12,
-    "H200": 989e12, "B200": 2250e12, "L40S": 362e12, "A6000": 155e12, "RTX 3090": 71e12, "RTX 4090": 165e12,
-    "V100": 125e12, "T4": 65e12,
-}  # fmt: skip
 
 HELP = """\
 Train a GPT on languages of unequal size. L1 and L2 are clones, the same English read through two
@@ -72,7 +63,7 @@ vocabularies, unless --languages names real ones.
   python train.py --data data/novels --languages en fr de --mix 0.8,0.1,0.1/0.1,0.1,0.8
   torchrun --standalone --nproc-per-node 8 train.py ...    on eight GPUs: same batches, same losses
 
-Then: python evaluate.py out/NAME
+At its end a run is scored on the held-out text; python evaluate.py does that again, and more.
 """
 
 
@@ -181,14 +172,6 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
     }
 
 
-def code_hash() -> str:
-    """Of the files that decide what a run computes: whoever edits one of them trains something else."""
-    folder = Path(__file__).parent
-    files = ["model.py", "data.py", "train.py"]
-    files += [f"kernels/{name}.py" for name in ("attention", "cross_entropy", "embedding")]
-    return hashlib.sha256(b"".join((folder / file).read_bytes() for file in files)).hexdigest()[:12]
-
-
 def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -> dict:
     """Everything that decides a run's result, as config.json keeps it."""
     size = SIZES[args.size]
@@ -267,86 +250,6 @@ def open_data(folder: Path) -> Dataset:
 # --- the machine ----------------------------------------------------------------------------------
 
 
-class Process(NamedTuple):
-    """One of `world` processes; the one of rank 0 speaks and writes for all."""
-
-    rank: int
-    world: int
-    device: torch.device
-
-    @classmethod
-    def current(cls, device: str | None = None) -> "Process":
-        """Read torchrun's environment; without one, this is a single process."""
-        # Without this the gradient of an embedding is added up in a race that gives other sums in every run.
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # finds programming errors; costs time
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        defaults = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-        rank, world, local, local_world = (int(os.environ.get(*default)) for default in defaults.items())
-        if world > 1 and "MASTER_ADDR" not in os.environ:
-            raise UserError(f"WORLD_SIZE is {world}, but torchrun did not start this process; unset it")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("--device cuda: PyTorch finds no CUDA device on this machine")
-        if device == "mps":
-            if not torch.backends.mps.is_available():
-                raise UserError("--device mps: PyTorch finds no GPU of Apple's on this machine")
-            return cls(rank, world, torch.device("mps"))
-        if device != "cpu" and torch.cuda.is_available():
-            torch.cuda.set_device(local)
-            return cls(rank, world, torch.device("cuda", local))
-        if device != "cpu" and gpu_out_of_reach():
-            problem = f"missing or too old for the CUDA {torch.version.cuda} of this PyTorch"
-            raise UserError(f"the GPU's driver is {problem}; --device cpu goes on without it")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(max(1, cores // local_world))  # torchrun's own default is one thread
-        keep_freed_memory()
-        return cls(rank, world, torch.device("cpu"))
-
-    def say(self, text: str) -> None:
-        """Print on the first process."""
-        if self.rank == 0:
-            print(text, flush=True)
-
-    def join(self, **options) -> None:
-        """Enter the group in which processes exchange tensors; who waits 30 minutes for another gives up."""
-        backend, mine = "gloo", None
-        if self.device.type == "cuda":  # NCCL is told its device: otherwise it may guess it from the rank
-            backend, mine = "cpu:gloo,cuda:nccl", self.device
-        dist.init_process_group(backend, timeout=timedelta(minutes=30), device_id=mine, **options)
-
-    @contextlib.contextmanager
-    def group(self):
-        """Within it, processes can exchange tensors."""
-        if self.world > 1:
-            self.join()
-        try:
-            yield
-            self.total(torch.zeros(1))  # gloo can abort a process that leaves while another still talks to it
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
-
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum of `tensor` over all processes, in place."""
-        if self.world > 1:
-            dist.all_reduce(tensor)
-        return tensor
-
-    def peak_flops(self) -> float | None:
-        """Operations a second of a device in PEAKS."""
-        return next((flops for name, flops in PEAKS.items() if name in self.device_name()), None)
-
-    def device_name(self) -> str:
-        """What the device calls itself, for result files."""
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        if self.device.type == "mps":
-            return f"{platform.machine()}, Metal"
-        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
-
-
 @contextlib.contextmanager
 def requests_to_stop(process: Process):
     """Within it, SIGINT and SIGTERM are collected in a list, which the loop reads between two steps."""
@@ -363,37 +266,6 @@ def requests_to_stop(process: Process):
     finally:
         for which, handler in former.items():
             signal.signal(which, handler)
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep what a step frees: Linux would fill each page with zeros, a fifth of a step."""
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and, for the threads of an evaluation, M_ARENA_MAX
-        for setting, value in ((-3, 2**30), (-1, 2**31 - 1), (-8, 1)):
-            ctypes.CDLL(None).mallopt(setting, value)
-
-
-def gpu_out_of_reach() -> bool:
-    """Whether a GPU is there and wanted that this PyTorch was built for and does not find."""
-    wanted = torch.version.cuda and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
-    return bool(wanted) and any(Path("/dev").glob("nvidia[0-9]*")) and not torch.cuda.is_available()
-
-
-def default_precision(device: torch.device) -> str:
-    """The type of matrix products that is fastest on the device and still trains."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    amx, avx512 = (
-        getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16")
-    )
-    # Without AMX, which virtual machines may hide, Intel's cores take 1.7 times as long for bf16.
-    amd = Path("/proc/cpuinfo").exists() and "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
-    return "bf16" if amx or (avx512 and amd) else "fp32"
-
-
-def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
-    """The context in which matrix products run in the run's precision; weights and sums stay float32."""
-    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
 
 
 def compiler_works(process: Process) -> bool:
@@ -468,13 +340,6 @@ def save_weights(path: Path, state: dict, former: Path | None = None) -> None:
     os.replace(temporary, path)
 
 
-def load_weights(path: Path) -> dict:
-    """What `save_weights` wrote; nothing that the file may hold is executed."""
-    if zipfile.ZipFile(path).testzip():  # PyTorch does not look at the checksums of its own files
-        raise ValueError("a checksum is wrong")
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) -> None:
     """Keep the state after `step` steps, as whole tensors: a run can go on with more or fewer processes."""
     weights, moments = get_state_dict(model, optimizer, options=WHOLE)
@@ -506,6 +371,22 @@ def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
     if paths:
         raise UserError(f"no checkpoint in {out} can be read; remove {paths[0]} to begin anew")
     return 0
+
+
+@torch.no_grad()
+@torch.compiler.set_stance("force_eager")  # for a few sequences nothing is compiled anew
+def held_out_losses(model: GPT, dataset: Dataset, languages: list[Language], precision: str, most: int):
+    """The mean loss of each language on the first sequences of its held-out text, `most` at most."""
+    device, means = model.output_embedding.device, {}
+    for language in languages:
+        stream = dataset.stream(language.source, "test")
+        sequences = min(most, (len(stream) - 1) // model.length)
+        rows = [stream.read(i * model.length, model.length + 1) for i in range(sequences)]
+        if rows:
+            tokens = torch.from_numpy(language.table[np.stack(rows)].astype(np.int64)).to(device)
+            with mixed_precision(precision, device):
+                means[language.name] = model(tokens[:, :-1], tokens[:, 1:])[0].item()
+    return means
 
 
 class LanguageLosses:
@@ -555,9 +436,10 @@ def equal_parts(sequences: int, most: int) -> int:
     return max(size for size in range(1, most + 1) if sequences % size == 0)
 
 
-def train(args, config: dict, mixture: Mixture, out: Path, process: Process, asked: list[int]) -> dict:
+def train(args, config: dict, dataset: Dataset, out: Path, process: Process, asked: list[int]) -> dict:
     """Run the steps that are left, or until `asked` holds a signal; returns what result.json says of them."""
     device, steps, length, precision = process.device, config["steps"], config["length"], config["precision"]
+    mixture = build_mixture(dataset, config)
     if config["batch"] % process.world:
         raise UserError(f"--batch {config['batch']} does not divide among {process.world} processes")
     local = config["batch"] // process.world  # sequences of a step that are this process's
@@ -630,6 +512,8 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
             if peak:
                 line["mfu"] = round(speed * needed / peak / process.world, 4)
                 note += f"{line['mfu']:.0%} MFU | "
+            if saving:
+                line["held_out"] = held_out_losses(model, dataset, mixture.languages, precision, micro)
             if process.rank == 0:
                 with open(out / "metrics.jsonl", "a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
@@ -661,15 +545,6 @@ def train(args, config: dict, mixture: Mixture, out: Path, process: Process, ask
     }
 
 
-def build_model(config: dict, languages: list[Language]) -> GPT:
-    """The model that `config` describes, untrained; its vocabulary ends with the largest joint id."""
-    vocabulary = 1 + max(int(language.table.max()) for language in languages)
-    # Runs of older code have learned positions and two matrices, and their config.json does not say so.
-    positions, tied = config.get("positions", "learned"), config.get("tied", False)
-    size = dataclasses.replace(SIZES[config["size"]], positions=positions, tied=tied)
-    return GPT(size, vocabulary, config["length"])
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Start or continue the run that the command line names, unless it is finished."""
     args = parse_arguments(arguments)
@@ -683,7 +558,9 @@ def main(arguments: list[str] | None = None) -> None:
     if (out / "result.json").exists():
         if read_json(out / "config.json").get("code") != config["code"]:
             return process.say(f"{out} is finished, by other code than this; another --out trains anew")
-        return process.say(f"{out} is finished; next: python evaluate.py {out}")
+        if process.rank == 0 and not is_scored(out):
+            score_held_out_text(load_run(out, process.device))
+        return process.say(f"{out} is finished")
     mixture = build_mixture(dataset, config)
     shown = [
         f"{language.name} {'→'.join(f'{100 * stage[i]:.3g}' for stage in config['stages'])}%"
@@ -709,7 +586,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         alone = exclusive(out) if process.rank == 0 else contextlib.nullcontext()
         with alone, process.group(), requests_to_stop(process) as asked:
-            facts = train(args, config, mixture, out, process, asked)
+            facts = train(args, config, dataset, out, process, asked)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"out of memory; a smaller --micro-batch takes less ({reason})") from None
@@ -731,7 +608,8 @@ def main(arguments: list[str] | None = None) -> None:
     write(out / "result.json", config | facts | {"languages": languages})
     for name in ("checkpoint.pt", "checkpoint-before.pt"):
         (out / name).unlink(missing_ok=True)
-    print(f"finished; next: python evaluate.py {out}")
+    score_held_out_text(load_run(out, process.device))
+    print(f"finished: {out}")
 
 
 if __name__ == "__main__":

@@ -33,8 +33,9 @@ from kernels import attention as attention_kernels
 from kernels import capability, triton_runs
 from kernels.attention import KERNELS, SETTINGS, causal_attention, plain_attention, sdpa_attention
 from kernels.cross_entropy import linear_cross_entropy, plain_linear_cross_entropy
+from machine import PRECISIONS, Process, default_precision, mixed_precision
 from model import GPT, SIZES, Size, flops_per_token
-from train import PRECISIONS, Process, default_precision, mixed_precision, spread
+from train import spread
 
 ROUNDS, SECONDS = 5, 0.2  # turns of every way, and how long a turn is
 MOST_CALLS = {"cpu": 1000, "cuda": 50}  # of a turn; a GPU's queue of launches is finite

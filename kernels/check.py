@@ -20,13 +20,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 import kernels
-from common import Parser, Progress, UserError, read_json, run_script, write
-from evaluate import load_run, score
+from common import Parser, Progress, UserError, code_hash, read_json, run_script, write
+from evaluate import load_run, load_weights, score
 from kernels import attention as ways
 from kernels.bench import with_gradients
 from kernels.cross_entropy import linear_cross_entropy, plain_linear_cross_entropy
+from machine import PRECISIONS, Process, mixed_precision
 from model import GPT, SIZES, Size
-from train import PRECISIONS, Process, code_hash, load_weights, mixed_precision, spread
+from train import spread
 
 Found = Iterator[tuple[str, float, float]]  # what was compared, the difference found, and the most it may be
 

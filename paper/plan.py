@@ -19,8 +19,9 @@ import torch
 
 from common import Parser, UserError, count, duration, markdown, read_json, run_script
 from data import Dataset
+from machine import Process, default_precision, mixed_precision
 from model import GPT, SIZES, flops_per_token
-from train import Process, default_precision, languages_and_stages, mixed_precision, parse_arguments
+from train import languages_and_stages, parse_arguments
 
 A_GPU = (150e12, "a guess for one GPU")  # FLOPs a second, a third of what an H100 reaches
 STARTING = 10  # seconds in which a run is compiled

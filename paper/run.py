@@ -1,4 +1,4 @@
-"""Train and evaluate what the scripts in runs/ ask for: JOBS runs side by side, a core or a GPU each.
+"""Train what the scripts in runs/ ask for: JOBS runs side by side, a core or a GPU each.
 
     echo python train.py --ratio 0.9 --tokens 1e6 --out out/a | JOBS=2 python -m paper.run
 
@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 
-import evaluate
 import train
 from common import Parser, UserError, read_json, run_script
 from paper.plan import plan
@@ -31,14 +30,12 @@ TELL_EVERY = 20  # seconds
 CONTEXT = get_context("fork" if sys.platform == "linux" and not torch.version.cuda else "spawn")
 
 
-def train_and_evaluate(words: list[str], out: Path) -> None:
+def run(words: list[str]) -> None:
     """What a command asks for, unless it is done already: train.py says so itself."""
     if words[0] == "python":
         train.main(words[2:])
     elif code := subprocess.run(words, check=False).returncode:  # torchrun
         sys.exit(code)
-    if any("ppl" not in language for language in read_json(out / "result.json")["languages"]):
-        evaluate.main([str(out)])
 
 
 def in_its_process(words: list[str], out: Path, slot: int, jobs: int) -> None:
@@ -53,7 +50,7 @@ def in_its_process(words: list[str], out: Path, slot: int, jobs: int) -> None:
         if hasattr(os, "sched_setaffinity"):  # a run computes with as many threads as it has cores
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(0, cores[slot % len(cores) :: jobs])
-    run_script(lambda: train_and_evaluate(words, out))
+    run_script(lambda: run(words))
 
 
 def say_how_long(script: str) -> None:

@@ -1,24 +1,22 @@
-"""Is knowledge shared, or is a plateau only left sooner? What each seed says (results/LOG.md, 27 and 28).
+"""Is knowledge shared, or is a plateau only left sooner? What each seed says (results/LOG.md, 27 to 30).
 
     python -m paper.sharing out/sharing-0.6x-seed* --out results/sharing      # sharing.md and sharing.png
 
-The seed is the unit. Each seed has monolingual runs of its own, between which log PPL is a straight line over
-log tokens: from it MLTE, the tokens that a model alone needs for a perplexity. TEff = MLTE / own tokens. Over
-seeds stands the geometric mean, with Student's t interval of 95%.
+The worth of a token is fit_scaling.py's. Beside it stands how alike the languages are inside, as align.py
+found it: their hidden states, and how much of the key from one to the other the embeddings hold.
 """
 
 import math
-from collections import defaultdict
+import re
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from common import Parser, UserError, count, markdown, read_json, run_script, write
-from paper.figures import over_seeds
+from common import Parser, markdown, run_script, shown, write
+from fit_scaling import as_text, cells_of, experiments, measure, over
+from records import read_records
 
-# What a run and its yardstick have in common.
-MODEL = ("fingerprint", "size", "positions", "tied", "precision", "code")
 COLUMNS = ("run", "language", "seeds", "PPL", "TEff of each", "TEff [95%]", "head start", "hidden", "key")
 EXPLANATION = """
 PPL: geometric mean over seeds. TEff: tokens that a model alone needs for this PPL, per token of the language;
@@ -26,138 +24,93 @@ PPL: geometric mean over seeds. TEff: tokens that a model alone needs for this P
 Hidden: cosine of the hidden states of EN1 and EN2, each position's mean taken off, mean over layers, of each
 seed. Key: retrieval@1 of embeddings, how often the nearest of the 60 commonest pieces of EN1 is its own.
 """
+MIXES = {"90-10": ("C1", -0.13), "50-50": ("C0", 0.13)}  # colour, and how far below the middle of the row
+PLAIN = "tied, rotary, space"  # the row of runs whose name is their mix
+PANELS = {
+    "known": "TEff of the rarer language",
+    "hidden": "centred cosine of hidden states",
+    "key": "key found",
+}
 
 
-def read_runs(folders: list[Path]) -> list[dict]:
-    """A flat record of each language of each evaluated run below the folders."""
-    records = []
-    for path in sorted(path for folder in folders for path in folder.rglob("result.json")):
-        result = read_json(path)
-        alone = len(result["languages"]) == 1
-        for language in result["languages"]:
-            if "ppl" not in language:
-                raise UserError(f"{path.parent} is not evaluated; python evaluate.py {path.parent}")
-            record = {key: result[key] for key in (*MODEL, "seed", "batch", "learning_rate")}
-            record |= {"run": path.parent.name, "alone": alone, "total": result["tokens"]}
-            record |= {"source": language["source"], "language": language["name"]}
-            record |= {"own": language["tokens"], "ppl": language["ppl"]}
-            records.append(record | inside(result.get("alignment", {})))
-    if not records:
-        raise UserError(f"{', '.join(map(str, folders))} holds no evaluated run of train.py")
-    return records
+def inside(record: dict) -> dict:
+    """TEff if it is known, how alike the first two languages' hidden states are, and the key; else nan."""
+    found = record["result"].get("alignment", {})
+    hidden = next(iter(found.get("hidden", {}).values()), {})
+    embeddings = next(iter(found.get("embeddings", {}).values()), {})
+    layers = [layer["mean"] for layer in hidden.get("positions, centred", [])]
+    return {
+        "known": math.nan if record.get("beyond", True) else record["teff"],
+        "hidden": float(np.mean(layers)) if layers else math.nan,
+        "key": embeddings.get("input", {}).get("retrieval@1") or math.nan,
+    }
 
 
-def inside(alignment: dict) -> dict:
-    """How alike the first two languages are inside: centred hidden states, and the key; nan if unknown."""
-    hidden, key = math.nan, math.nan
-    for methods in list(alignment.get("hidden", {}).values())[:1]:
-        layers = methods.get("positions, centred", [])
-        hidden = float(np.mean([layer["mean"] for layer in layers])) if layers else math.nan
-    for matrices in list(alignment.get("embeddings", {}).values())[:1]:
-        key = matrices["input"].get("retrieval@1") or math.nan
-    return {"hidden": hidden, "key": key}
+def of_each(group: list[dict], name: str, form: str) -> str:
+    """A measure of each seed, or '-'."""
+    return " ".join("-" if math.isnan(run[name]) else format(run[name], form) for run in group)
 
 
-def yardstick(record: dict, records: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens, rising, and perplexities of the monolingual runs of the same seed, text and model."""
-    same = (*MODEL, "seed", "source")
-    alone = [run for run in records if run["alone"] and all(run[key] == record[key] for key in same)]
-    best = {}
-    for run in alone:
-        best[run["own"]] = min(run["ppl"], best.get(run["own"], math.inf))
-    tokens = np.array(sorted(best), float)
-    return tokens, np.array([best[n] for n in tokens])
-
-
-def tokens_needed(perplexity: float, tokens: np.ndarray, perplexities: np.ndarray) -> float:
-    """MLTE: where the line from run to run has this perplexity; 0 or infinite beyond the ends."""
-    if len(tokens) < 2:
-        return math.nan
-    logs = -np.log(perplexities)
-    at = np.interp(-math.log(perplexity), logs, np.log(tokens), left=-math.inf, right=math.inf)
-    return math.exp(at)
-
-
-def interval(values: list[float]) -> tuple[float, float, float]:
-    """Geometric mean of positive values over seeds, and Student's t interval of 95%; nan from one seed."""
-    return tuple(np.exp(over_seeds(np.log(values))).tolist())
-
-
-def experiments(records: list[dict]) -> dict[tuple[str, str], list[dict]]:
-    """The mixed runs by name and language, a record a seed, with "mlte", "teff" and what bounds it."""
-    groups = defaultdict(list)
-    for record in records:
-        if record["alone"] or not record["own"]:
-            continue
-        tokens, perplexities = yardstick(record, records)
-        mlte = tokens_needed(record["ppl"], tokens, perplexities)
-        ends = (tokens[0], tokens[-1]) if len(tokens) else (math.nan, math.nan)
-        sign = ">" if mlte == math.inf else "<" if mlte == 0 else ""
-        mlte = float(np.clip(mlte, *ends))
-        worth = {"mlte": mlte, "teff": mlte / record["own"], "sign": sign}
-        groups[record["run"], record["language"]].append(record | worth)
-    return groups
-
-
-def table(groups: dict[tuple[str, str], list[dict]]) -> str:
+def table(groups: list[list[dict]]) -> str:
     """A row an experiment and language."""
     rows = []
-    for (run, language), seeds in sorted(groups.items()):
-        seeds.sort(key=lambda record: record["seed"])
-        mean, low, high = interval([record["teff"] for record in seeds])
-        known = not any(record["sign"] for record in seeds)
-        needed = [record["mlte"] - record["own"] for record in seeds]
-        rows.append((
-            run,
-            language,
-            " ".join(str(record["seed"]) for record in seeds),
-            f"{np.exp(np.mean([math.log(record['ppl']) for record in seeds])):.2f}",
-            " ".join(f"{record['sign']}{record['teff']:.2f}" for record in seeds),
-            f"{mean:.2f} [{low:.2f}, {high:.2f}]" if known else "-",
-            count(float(np.mean(needed))) if known else "-",
-            " ".join(f"{record['hidden']:.2f}" for record in seeds),
-            " ".join(f"{record['key']:.0%}" for record in seeds),
-        ))  # fmt: skip
-    return markdown(COLUMNS, rows, 2).replace("nan%", "-").replace("nan", "-")
+    for group in groups:
+        cells = cells_of(group) | {"TEff [95%]": as_text(over(group, "teff"))}
+        cells |= {"hidden": of_each(group, "hidden", ".2f"), "key": of_each(group, "key", ".0%")}
+        rows.append([cells[column] for column in COLUMNS])
+    return markdown(COLUMNS, rows, 2)
 
 
 def plateau(records: list[dict], up_to: float = 2.5e6) -> str:
-    """How much the perplexity alone falls, at least, where tokens double."""
-    lines = []
-    for seed in sorted({record["seed"] for record in records}):
-        own = [record for record in records if record["alone"] and record["seed"] == seed]
-        if not own:
-            continue
-        tokens, perplexities = yardstick(own[0], records)
-        starts = [n for n in np.geomspace(tokens[0], up_to / 2, 50) if 2 * n <= tokens[-1]]
-        logs = [np.interp(np.log([n, 2 * n]), np.log(tokens), np.log(perplexities)) for n in starts]
-        least = min(1 - math.exp(after - before) for before, after in logs)
-        lines.append(f"seed {seed}: {least:.0%}")
-    return "Where tokens double, perplexity alone falls by at least: " + ", ".join(lines) + "\n"
+    """How much perplexity alone falls, at least, where tokens double: by the longest yardstick of a seed."""
+    held = [record for record in records if "against" in record]
+    held.sort(key=lambda record: len(record["against"].tokens))
+    longest = {record["seed"]: record["against"] for record in held}
+    told = []
+    for seed, alone in sorted(longest.items()):
+        starts = np.geomspace(alone.tokens[0], up_to / 2, 50)
+        pairs = [(n, 2 * n) for n in starts if alone.tokens[0] <= n <= alone.tokens[-1] / 2]
+        falls = [1 - alone.perplexity(after) / alone.perplexity(before) for before, after in pairs]
+        if falls:
+            told.append(f"seed {seed}: {min(falls):.0%}")
+    return "Where tokens double, perplexity alone falls by at least: " + ", ".join(told) + "\n"
 
 
-def draw(groups: dict[tuple[str, str], list[dict]], path: Path) -> None:
-    """TEff, hidden states and key of the last language of each experiment, a dot a seed."""
-    names = sorted({run for run, _ in groups})
-    last = {run: max(language for name, language in groups if name == run) for run in names}
-    figure = Figure(figsize=(11, 1.2 + 0.34 * len(names)), layout="constrained")
-    labels = {"teff": "TEff", "hidden": "centred cosine of hidden states", "key": "key found"}
-    for axis, (measure, label) in zip(figure.subplots(1, 3, sharey=True), labels.items(), strict=True):
-        for place, run in enumerate(names):
-            records = groups[run, last[run]]
-            values = [record[measure] for record in records if measure != "teff" or not record["sign"]]
-            axis.plot(values, [place] * len(values), "o", color="C0", alpha=0.6)
-        axis.set(xlabel=label, yticks=range(len(names)), yticklabels=[f"{run}: {last[run]}" for run in names])
+def row_and_mix(run: str) -> tuple[str, str]:
+    """'untied-90-10' -> 'untied', '90-10'. A name without a mix is a row of its own."""
+    mix = re.search(rf"\b({'|'.join(MIXES)})\b", run)
+    if not mix:
+        return run, ""
+    parts = [part.strip("-/") for part in (run[: mix.start()], run[mix.end() :])]
+    return "-".join(filter(None, parts)) or PLAIN, mix[0]
+
+
+def draw(groups: list[list[dict]], path: Path) -> None:
+    """The rarest language of each experiment, of equal ones the last: a row a kind of run, a dot a seed."""
+    groups = sorted(groups, key=lambda group: (-round(group[0]["share"], 2), group[0]["position"]))
+    rarest = {group[0]["experiment"]: group for group in groups}.values()
+    rows = sorted({row_and_mix(group[0]["run"])[0] for group in rarest}, key=lambda row: (row != PLAIN, row))
+    figure = Figure(figsize=(11, 1.5 + 0.4 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    for axis, (name, label) in zip(panels, PANELS.items(), strict=True):
+        for group in rarest:
+            row, mix = row_and_mix(group[0]["run"])
+            colour, below = MIXES.get(mix, ("0.5", 0))
+            places = [rows.index(row) + below] * len(group)
+            axis.plot([run[name] for run in group], places, "o", color=colour, alpha=0.6)
+        axis.set(xlabel=label, yticks=range(len(rows)), yticklabels=map(shown, rows))
         axis.grid(axis="y", color="0.9")
         axis.spines[["top", "right"]].set_visible(False)
-        if measure == "teff":
-            axis.axvline(1, color="0.4", linestyle=":")
-            axis.set_xscale("log")
-            axis.set_xticks([0.5, 1, 2, 3, 5], ["0.5", "1", "2", "3", "5"])
-            axis.minorticks_off()
-        else:
-            axis.set_xlim(-0.1, 1.05)
-    axis.invert_yaxis()  # all panels share it
+    worth, *others = panels
+    for mix, (colour, _) in MIXES.items():
+        worth.plot([], [], "o", color=colour, label=mix.replace("-", "/"))
+    worth.axvline(1, color="0.4", linestyle=":")
+    worth.set(xscale="log", ylim=(len(rows) - 0.5, -0.5))
+    worth.set_xticks([0.5, 1, 2, 3, 5], ["0.5", "1", "2", "3", "5"])
+    worth.minorticks_off()
+    for axis in others:
+        axis.set_xlim(-0.1, 1.05)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     write(path, figure)
 
 
@@ -165,15 +118,16 @@ def main(arguments: list[str] | None = None) -> None:
     """Print and write what the runs below the folders say."""
     parser = Parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="folders of runs of one or more seeds")
-    parser.add_argument(
-        "--out", type=Path, help="where sharing.md and sharing.png go; default: the first folder"
-    )
+    parser.add_argument("--out", type=Path, help="where sharing.md and sharing.png go (the first folder)")
     args = parser.parse_args(arguments)
-    records = read_runs(args.folders)
-    groups, out = experiments(records), args.out or args.folders[0]
-    text = table(groups) + EXPLANATION + plateau(records)
+    records, out = measure(read_records(args.folders)), args.out or args.folders[0]
+    for record in records:
+        record.update(inside(record))
+    mixed = experiments([record for record in records if not record["alone"] and record["tokens"]])
+    mixed.sort(key=lambda group: (group[0]["run"], group[0]["language"]))
+    text = table(mixed) + EXPLANATION + plateau(records)
     write(out / "sharing.md", text)
-    draw(groups, out / "sharing.png")
+    draw(mixed, out / "sharing.png")
     print(text)
 
 

@@ -27,7 +27,6 @@ Next, after source .venv/bin/activate, what the model writes in its rare languag
   python evaluate.py $FOLDER/90-10 --sample "Return the" --as EN2
 and an experiment of your own, beside these runs in a table:
   python train.py --ratio 0.7 --tokens 3e6 --out $FOLDER/70-30
-  python evaluate.py $FOLDER/70-30
   python fit_scaling.py $FOLDER --out $PAGE
 README.md goes on from there.
 END

@@ -89,13 +89,13 @@ size "$STANDARD_SIZE"
 OTHER_SIZES=${SIZES//$STANDARD_SIZE/}
 
 COMMANDS="" # of runs that are asked for and not begun, a line each
-run() { # NAME TIMESx FLAGS...: train and evaluate one model on TIMES the standard tokens, unless that is done
+run() { # NAME TIMESx FLAGS...: train one model on TIMES the standard tokens, unless that is done
     local out=$FOLDER/$PREFIX$1 tokens
     tokens=$(awk "BEGIN { printf \"%.0f\", ${2%x} * $ONE }")
     shift 2
     # shellcheck disable=SC2086
     set -- $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" $RECIPE "$@" --seed "$SEED" --out "$out"
-    if [ -n "$DRY" ]; then echo "$*" && echo "python evaluate.py $out"; else COMMANDS+="$(printf '%q ' "$@")"$'\n'; fi
+    if [ -n "$DRY" ]; then echo "$*"; else COMMANDS+="$(printf '%q ' "$@")"$'\n'; fi
 }
 
 finish_runs() { # those that were asked for, JOBS at a time

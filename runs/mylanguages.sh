@@ -90,4 +90,4 @@ for SEED in $SEEDS; do
         done
     done
 done
-also python fit_scaling.py "${FOLDERS[@]}" --recommend --out "$PAGE"
+also python -m paper.recommend "${FOLDERS[@]}" --out "$PAGE"

@@ -39,5 +39,4 @@ for SEED in 3 4; do # with characters the rare clone differs most from seed to s
 done
 
 for each in "${RUNS[@]}"; do also python align.py "$each" --only embeddings hidden --sequences 30; done
-also python -m paper.figures pieces "${FOLDERS[@]}" --out "$PAGE"
 also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"

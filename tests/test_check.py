@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 
 from kernels import check
-from train import Process
+from machine import Process
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")

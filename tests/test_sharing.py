@@ -1,81 +1,123 @@
-"""What seeds say: MLTE between runs of a known law, Student's interval, and a page made of made-up runs."""
+"""What seeds say of sharing: Student's interval, a page and a picture made of made-up runs."""
 
 import math
 
 import numpy as np
 import pytest
+from made_up_runs import write_law, write_run
 
-from common import write
+from fit_scaling import Law, ratio_over_seeds
 from paper import sharing
 
-
-def law(tokens: float) -> float:
-    """A perplexity that falls as a power of the tokens: a straight line on paper with two logarithms."""
-    return 100 * tokens**-0.2
-
-
-def test_on_a_power_law_the_tokens_needed_are_exact_between_runs_and_unknown_beyond():
-    tokens = np.array([1e5, 4e5, 3e6])
-    perplexities = np.array([law(n) for n in tokens])
-    for needed in (1e5, 2e5, 1e6, 3e6):
-        assert sharing.tokens_needed(law(needed), tokens, perplexities) == pytest.approx(needed)
-    assert sharing.tokens_needed(law(9e4), tokens, perplexities) == 0
-    assert sharing.tokens_needed(law(4e6), tokens, perplexities) == math.inf
-    assert math.isnan(sharing.tokens_needed(5, tokens[:1], perplexities[:1]))
+LAW = Law(0.01, 0.3, 0.5)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_nineteen_intervals_of_twenty_hold_the_truth(seeds):
     random = np.random.default_rng(0)
     drawn = np.exp(math.log(2) + 0.3 * random.standard_normal((2000, seeds)))
-    held = [low < 2 < high for _, low, high in map(sharing.interval, drawn)]
+    held = [found.low < 2 < found.high for found in map(ratio_over_seeds, drawn)]
     assert np.mean(held) == pytest.approx(0.95, abs=0.015)
-    mean, low, high = sharing.interval([3.0])
-    assert (mean, math.isnan(low), math.isnan(high)) == (pytest.approx(3), True, True)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two seeds: alone on a power law, and mixes that are as good as twice and half as many tokens alone."""
-    for seed, shift in ((0, 1.0), (1, 1.1)):
-        settings = {"fingerprint": "text", "size": "pico", "positions": "rotary", "tied": True}
-        settings |= {"precision": "fp32", "code": "abc", "seed": seed, "batch": 2, "learning_rate": 3e-3}
-        runs = {f"mono-{n}": [("EN1", n, law(n))] for n in (100_000, 200_000, 400_000, 1_000_000)}
-        runs["90-10"] = [("EN1", 900_000, law(9e5)), ("EN2", 200_000, law(4e5))]
-        runs["50-50"] = [("EN1", 500_000, law(2.5e5)), ("EN2", 500_000, law(2.5e5))]
-        for name, languages in runs.items():
-            entries = [
-                {"name": language, "source": "en", "tokens": own, "ppl": ppl * shift}
-                for language, own, ppl in languages
-            ]
-            total = sum(entry["tokens"] for entry in entries)
-            inside = {"hidden": {"EN1-EN2": {"positions, centred": [{"mean": 0.25}, {"mean": 0.75}]}}}
-            inside |= {"embeddings": {"EN1-EN2": {"input": {"retrieval@1": 0.9}}}}
-            result = settings | {"tokens": total, "languages": entries}
-            result |= {"alignment": inside} if len(entries) > 1 else {}
-            write(tmp_path / f"seed{seed}" / name / "result.json", result)
+    """Two seeds: alone on a law, and mixes as good as twice and half as many tokens alone."""
+    layers = [{"mean": 0.25}, {"mean": 0.75}]
+    found = {"hidden": {"EN1-EN2": {"positions, centred": layers}}}
+    found |= {"embeddings": {"EN1-EN2": {"input": {"retrieval@1": 0.9}}}}
+    alone = [LAW.perplexity(tokens) for tokens in (9e5, 2e5, 2.5e5)]
+    for seed in (0, 1):
+        out, same = tmp_path / f"seed{seed}", {"seed": seed, "size": "pico"}
+        write_law(out, LAW, (1e5, 2e5, 2.5e5, 4e5, 9e5, 2e6), **same)
+        looked_at = same | {"facts": {"alignment": found}}
+        write_run(out, "90-10", 1e6, alone[:2], ratio=0.9, **looked_at)
+        write_run(out, "50-50", 1e6, [alone[2]] * 2, **looked_at)
+        write_run(out, "90-10-2x", 2e6, [2.0, alone[1]], ratio=0.9, **same)
+        write_run(out, "untied-learned-90-10", 1e6, alone[:2], ratio=0.9, tied=False, **looked_at)
+        write_run(out, "untied-learned-50-50", 1e6, [alone[2]] * 2, tied=False, **looked_at)
+        write_run(out, "of 190-100", 1e6, [alone[2]] * 2, ratio=0.4, **same)
     return tmp_path
 
 
-def test_each_seed_is_held_against_its_own_runs(folder, command):
+def cells_of(page: str) -> dict[tuple[str, str], list[str]]:
+    """Rows of the table by run and language."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    return {(row[0], row[1]): row[2:] for row in rows if row}
+
+
+def test_the_page_has_the_worth_and_what_is_inside_of_each_seed(folder, command):
     code, printed, error = command(sharing.main, folder)
     assert (code, error) == (0, "")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()]
-    rare = next(row for row in rows if row[:2] == ["90-10", "EN2"])
-    assert rare[2:] == ["0 1", "7.95", "2.00 2.00", "2.00 [2.00, 2.00]", "200k", "0.50 0.50", "90% 90%"]
-    balanced = next(row for row in rows if row[:2] == ["50-50", "EN1"])
-    assert balanced[4:7] == ["0.50 0.50", "0.50 [0.50, 0.50]", "-250k"]
-    assert "seed 0: 13%, seed 1: 13%" in printed  # 1 - 2^-0.2
     assert (folder / "sharing.md").read_text() in printed
-    assert (folder / "sharing.svg").exists()
+    rows, ppl = cells_of(printed), f"{LAW.perplexity(2e5):.2f}"
+    worth = ["0 1", ppl, "2.00 2.00", "2.00 [2.00, 2.00]", "100k"]
+    assert rows["90-10", "EN2"] == [*worth, "0.50 0.50", "90% 90%"]
+    assert rows["50-50", "EN1"][2:5] == ["0.50 0.50", "0.50 [0.50, 0.50]", "-250k"]
+    assert rows["90-10-2x", "EN1"][2:] == [
+        ">1.11 >1.11",
+        "-",
+        "-",
+        "- -",
+        "- -",
+    ]  # beyond 2M; align.py was not there
+    assert rows["untied-learned-90-10", "EN2"][2:5] == ["- -", "-", "-"]  # no yardstick of its own
 
 
-def test_a_run_of_another_model_is_no_yardstick(folder):
-    records = sharing.read_runs([folder])
-    mix = next(record for record in records if record["run"] == "90-10")
-    for key in sharing.MODEL:
-        assert len(sharing.yardstick(mix | {key: "another"}, records)[0]) == 0
-    assert len(sharing.yardstick(mix, records)[0]) == 4
+def test_the_plateau_is_looked_for_where_tokens_double_up_to_the_longest_run_alone(folder, command):
+    """The law is the flatter the longer it is: the last doubling that counts ends at 2M tokens."""
+    runs, points = np.log([1e5, 2e5, 2.5e5, 4e5, 9e5, 2e6]), []
+    logs = [math.log(LAW.perplexity(tokens)) for tokens in np.exp(runs)]
+    for start in np.geomspace(1e5, 1e6, 2000):
+        before, after = np.interp(np.log([start, 2 * start]), runs, logs)
+        points.append(1 - math.exp(after - before))
+    printed = command(sharing.main, folder)[1]
+    least = f"{min(points):.0%}"
+    assert f"falls by at least: seed 0: {least}, seed 1: {least}\n" in printed
+
+
+@pytest.mark.parametrize(("run", "row", "mix"), [
+    ("90-10", sharing.PLAIN, "90-10"),
+    ("50-50", sharing.PLAIN, "50-50"),
+    ("untied-learned-90-10", "untied-learned", "90-10"),
+    ("90-10-2x", "2x", "90-10"),
+    ("no-space-50-50-2x", "no-space-2x", "50-50"),
+    ("seed4/90-10", "seed4", "90-10"),
+    ("french-10-90", "french-10-90", ""),
+    ("of 190-100", "of 190-100", ""),
+])  # fmt: skip
+def test_the_row_of_a_run_is_its_name_without_the_mix(run, row, mix):
+    assert sharing.row_and_mix(run) == (row, mix)
+
+
+def test_mixes_share_a_row_in_two_colours(folder, command, monkeypatch):
+    written = {}
+    monkeypatch.setattr(sharing, "write", lambda path, content: written.update({path.name: content}))
+    command(sharing.main, folder)
+    figure = written["sharing.png"]
+    worth, hidden, _ = figure.axes
+    rows = [label.get_text() for label in worth.get_yticklabels()]
+    assert rows == [sharing.PLAIN, "2x", "of 190-100", "untied-learned"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["90/10", "50/50"]
+
+    def dots(axis) -> dict[tuple[str, str], list[float]]:
+        """By row and colour."""
+        found = {}
+        for line in axis.lines:
+            known = [(x, y) for x, y in line.get_xydata() if not math.isnan(x)]
+            if known and line.get_marker() == "o":
+                found[rows[round(known[0][1])], line.get_color()] = [x for x, _ in known]
+        return found
+
+    assert dots(worth) == {
+        (sharing.PLAIN, "C1"): pytest.approx([2, 2]),
+        (sharing.PLAIN, "C0"): pytest.approx([0.5, 0.5]),
+        ("2x", "C1"): pytest.approx([1, 1]),
+        ("of 190-100", "0.5"): pytest.approx([0.625, 0.625]),  # of the rarer, EN1
+    }
+    looked_at = {(row, colour) for row in (sharing.PLAIN, "untied-learned") for colour in ("C0", "C1")}
+    assert dots(hidden) == {place: [0.5, 0.5] for place in looked_at}
+    figure.draw_without_rendering()
 
 
 def test_a_folder_without_runs_is_one_sentence(tmp_path, command):

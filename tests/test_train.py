@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import re
 import resource
@@ -18,10 +19,14 @@ import torch
 from conftest import ROOT, same_weights, tree
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import evaluate
+import machine
 import train
-from common import UserError
+from common import UserError, code_hash
 from data import Dataset, build_mixture
-from train import LanguageLosses, Process
+from machine import Process
+from model import build_model
+from train import LanguageLosses
 
 CPU = Process(0, 1, torch.device("cpu"))
 
@@ -82,7 +87,7 @@ def test_a_size_has_a_model_and_shared_pieces_that_flags_replace(babel, flags, e
     config = configure(babel, "--tokens", 2048, *flags.split())
     assert (config["positions"], config["tied"], config["shared"]) == expected
     mixture = build_mixture(Dataset(babel), config)
-    model = train.build_model(config, mixture.languages)
+    model = build_model(config, mixture.languages)
     assert ("position_embedding.weight" in model.state_dict()) == (expected[0] == "learned")
     assert ("output.weight" in model.state_dict()) == (not expected[1])
 
@@ -92,7 +97,7 @@ def test_a_run_of_older_code_has_the_paper_s_model(babel):
     languages = build_mixture(Dataset(babel), config).languages
     for setting in ("positions", "tied", "shared"):
         del config[setting]
-    model = train.build_model(config, languages)
+    model = build_model(config, languages)
     assert {"position_embedding.weight", "output.weight"} <= model.state_dict().keys()
 
 
@@ -229,10 +234,10 @@ def test_a_driver_too_old_for_pytorch_is_an_error_and_no_run_on_a_cpu(tiny, comm
         Process.current()
     assert Process.current("cpu").device.type == "cpu"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not train.gpu_out_of_reach()
+    assert not machine.gpu_out_of_reach()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(torch.version, "cuda", None)  # the build for CPUs
-    assert not train.gpu_out_of_reach()
+    assert not machine.gpu_out_of_reach()
 
 
 # --- a run ----------------------------------------------------------------------------------------
@@ -283,7 +288,11 @@ def test_a_run_describes_itself(reference):
     assert sum(language["tokens"] for language in result["languages"]) == 2048
     assert [line["step"] for line in metrics(reference)] == list(range(1, 9))
     assert metrics(reference)[-1]["tokens"] == 2048
-    assert result["code"] == train.code_hash()
+    assert result["code"] == code_hash()
+    assert all(1 < language["ppl"] < 1024 for language in result["languages"])  # it is scored
+    held_out = metrics(reference)[-1]["held_out"]
+    assert set(held_out) == {"EN1", "EN2"}
+    assert held_out["EN1"] == pytest.approx(math.log(result["languages"][0]["ppl"]), abs=0.5)
     assert sorted(path.name for path in reference.iterdir()) == [
         "config.json",
         "metrics.jsonl",
@@ -473,11 +482,28 @@ def test_a_loss_that_is_not_finite_stops_before_a_good_checkpoint_is_lost(tmp_pa
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+def test_a_finished_run_that_was_not_scored_is(reference, tmp_path, run):
+    shutil.copytree(reference, tmp_path / "run")
+    scored = json.loads((reference / "result.json").read_text())
+    bare = [{key: language[key] for key in ("name", "source", "tokens")} for language in scored["languages"]]
+    (tmp_path / "run" / "result.json").write_text(json.dumps(scored | {"languages": bare}))
+    assert run()[0] == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["languages"] == scored["languages"]
+
+
+def test_the_checkpoint_of_an_unfinished_run_can_be_scored(stopped, command):
+    before = tree(stopped)
+    code, out, _ = command(evaluate.main, stopped, "--device", "cpu")
+    assert (code, "is not finished: its last checkpoint is scored" in out) == (0, True)
+    assert "scoring EN2 done | PPL " in out
+    assert tree(stopped) == before
+
+
 def test_a_finished_run_is_left_alone(reference, tmp_path, run):
     shutil.copytree(reference, tmp_path / "run")
     before = tree(tmp_path)
     code, out, _ = run()
-    assert (code, "is finished; next: python evaluate.py" in out) == (0, True)
+    assert (code, f"{tmp_path / 'run'} is finished" in out) == (0, True)
     code, _, error = run("--ratio", 0.6, "--seed", 3)
     assert code == 2
     assert "stages [[0.7, 0.3]] there and [[0.6, 0.4]] here, seed 0 there and 3 here" in error
@@ -590,7 +616,9 @@ def test_every_line_is_also_logged_elsewhere(tmp_path, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", fake)
     assert run("--wandb", "babel")[0] == 0
     assert logged == [(line["step"], line["loss"]) for line in metrics(tmp_path / "run")]
-    assert (opened["project"], opened["id"], opened["resume"]) == ("babel", "run", "allow")
+    assert (opened["project"], opened["resume"]) == ("babel", "allow")
+    assert opened["id"].endswith("-run")
+    assert "/" not in opened["id"]
 
 
 def test_without_the_package_there_is_no_logging_elsewhere(tmp_path, run, monkeypatch):

@@ -1,0 +1,133 @@
+"""The machine that a script runs on: its processes, its device, and the precision of its matrix products."""
+
+import contextlib
+import ctypes
+import os
+import platform
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from common import UserError
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets, by what a device's name contains
+    "A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12,
+    "H200": 989e12, "B200": 2250e12, "L40S": 362e12, "A6000": 155e12, "RTX 3090": 71e12, "RTX 4090": 165e12,
+    "V100": 125e12, "T4": 65e12,
+}  # fmt: skip
+
+
+class Process(NamedTuple):
+    """One of `world` processes; the one of rank 0 speaks and writes for all."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def current(cls, device: str | None = None) -> "Process":
+        """Read torchrun's environment; without one, this is a single process."""
+        # Without this the gradient of an embedding is added up in a race that gives other sums in every run.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # finds programming errors; costs time
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        defaults = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+        rank, world, local, local_world = (int(os.environ.get(*default)) for default in defaults.items())
+        if world > 1 and "MASTER_ADDR" not in os.environ:
+            raise UserError(f"WORLD_SIZE is {world}, but torchrun did not start this process; unset it")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: PyTorch finds no CUDA device on this machine")
+        if device == "mps":
+            if not torch.backends.mps.is_available():
+                raise UserError("--device mps: PyTorch finds no GPU of Apple's on this machine")
+            return cls(rank, world, torch.device("mps"))
+        if device != "cpu" and torch.cuda.is_available():
+            torch.cuda.set_device(local)
+            return cls(rank, world, torch.device("cuda", local))
+        if device != "cpu" and gpu_out_of_reach():
+            problem = f"missing or too old for the CUDA {torch.version.cuda} of this PyTorch"
+            raise UserError(f"the GPU's driver is {problem}; --device cpu goes on without it")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max(1, cores // local_world))  # torchrun's own default is one thread
+        keep_freed_memory()
+        return cls(rank, world, torch.device("cpu"))
+
+    def say(self, text: str) -> None:
+        """Print on the first process."""
+        if self.rank == 0:
+            print(text, flush=True)
+
+    def join(self, **options) -> None:
+        """Enter the group in which processes exchange tensors; who waits 30 minutes for another gives up."""
+        backend, mine = "gloo", None
+        if self.device.type == "cuda":  # NCCL is told its device: otherwise it may guess it from the rank
+            backend, mine = "cpu:gloo,cuda:nccl", self.device
+        dist.init_process_group(backend, timeout=timedelta(minutes=30), device_id=mine, **options)
+
+    @contextlib.contextmanager
+    def group(self):
+        """Within it, processes can exchange tensors."""
+        if self.world > 1:
+            self.join()
+        try:
+            yield
+            self.total(torch.zeros(1))  # gloo can abort a process that leaves while another still talks to it
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of `tensor` over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def peak_flops(self) -> float | None:
+        """Operations a second of a device in PEAKS."""
+        return next((flops for name, flops in PEAKS.items() if name in self.device_name()), None)
+
+    def device_name(self) -> str:
+        """What the device calls itself, for result files."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        if self.device.type == "mps":
+            return f"{platform.machine()}, Metal"
+        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a step frees: Linux would fill each page with zeros, a fifth of a step."""
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and, for the threads of an evaluation, M_ARENA_MAX
+        for setting, value in ((-3, 2**30), (-1, 2**31 - 1), (-8, 1)):
+            ctypes.CDLL(None).mallopt(setting, value)
+
+
+def gpu_out_of_reach() -> bool:
+    """Whether a GPU is there and wanted that this PyTorch was built for and does not find."""
+    wanted = torch.version.cuda and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
+    return bool(wanted) and any(Path("/dev").glob("nvidia[0-9]*")) and not torch.cuda.is_available()
+
+
+def default_precision(device: torch.device) -> str:
+    """The type of matrix products that is fastest on the device and still trains."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    amx, avx512 = (
+        getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16")
+    )
+    # Without AMX, which virtual machines may hide, Intel's cores take 1.7 times as long for bf16.
+    amd = Path("/proc/cpuinfo").exists() and "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    return "bf16" if amx or (avx512 and amd) else "fp32"
+
+
+def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which matrix products run in the run's precision; weights and sums stay float32."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
