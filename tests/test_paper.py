@@ -15,8 +15,8 @@ import train
 from common import read_json, write
 from data import Dataset, build_languages, build_mixture
 from evaluate import Run
-from model import build_model
 from fit_scaling import Law, fit_law, measure
+from model import build_model
 from paper import compare, figures, values, word2vec
 from paper.compare import Claim, Numbers
 from records import read_records
