@@ -24,41 +24,22 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
-from scipy import optimize, stats
+from scipy import optimize
 
 from common import Parser, count, markdown, run_script, shown, write
-from records import NOT_OF_THE_YARDSTICK, read_records
+from records import (
+    NOT_OF_THE_YARDSTICK,
+    Interval,
+    experiments,
+    over,
+    ratio_over_seeds,
+    read_records,
+)
 
 REFERENCE_TOKENS = 1.2e9  # x = 1 in the law
 NEAR = 1.05  # runs whose tokens differ by less are of one length
 
-# --- statistics -----------------------------------------------------------------------------------
-
-
-class Interval(NamedTuple):
-    """A mean and its 95% interval, nan where there is one value."""
-
-    mean: float
-    low: float = math.nan
-    high: float = math.nan
-
-    def excludes(self, number: float) -> bool:
-        """Whether the interval is known and does not hold `number`."""
-        return number < self.low or self.high < number
-
-
-def over_seeds(values: list[float]) -> Interval:
-    """The mean over seeds, and Student's t interval."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Interval(mean)
-    half = float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
-    return Interval(mean, mean - half, mean + half)
-
-
-def ratio_over_seeds(values: list[float]) -> Interval:
-    """The same of positive values, by their logarithms: the geometric mean."""
-    return Interval(*np.exp(over_seeds(np.log(values))).tolist())
+# --- the yardstick -------------------------------------------------------------------------------
 
 
 class Law(NamedTuple):
@@ -184,33 +165,6 @@ def what_is_missing(record: dict, records: list[dict]) -> str:
                 told = ", ".join(f"{key} {there.get(key)}, not {own[key]}" for key in differing)
                 return f"{needed}; {run['run']} has {told}"
     return needed
-
-
-def experiments(records: list[dict]) -> list[list[dict]]:
-    """Records that differ in their seed alone: a list for each language of each experiment, by seed."""
-    groups = defaultdict(list)
-    for record in sorted(records, key=lambda record: record["seed"]):
-        groups[record["experiment"], record["position"]].append(record)
-    # Monolingual and long runs first.
-    return sorted(groups.values(), key=lambda group: (not group[0]["alone"], -group[0]["total"]))
-
-
-def over(group: list[dict], measure: str) -> Interval:
-    """A measure of an experiment over those seeds that have it; nan if it is beyond the yardstick in one."""
-    known = [record for record in group if not math.isnan(record.get(measure, math.nan))]
-    beyond = measure not in {"ppl", "mlpe"} and any(record.get("beyond") for record in known)
-    if beyond or not known:
-        return Interval(math.nan)
-    mean = over_seeds if measure in {"gain", "head_start"} else ratio_over_seeds
-    return mean([record[measure] for record in known])
-
-
-def compare(one: list[dict], other: list[dict], measure: str) -> Interval:
-    """log(one / other) of the same seeds, and its t interval: the two are told apart if it excludes 0."""
-    of_other = {record["seed"]: record.get(measure, math.nan) for record in other}
-    pairs = [(run.get(measure, math.nan), of_other[run["seed"]]) for run in one if run["seed"] in of_other]
-    logs = [math.log(left / right) for left, right in pairs]
-    return over_seeds(logs) if logs and not np.isnan(logs).any() else Interval(math.nan)
 
 
 # --- what is printed and drawn --------------------------------------------------------------------

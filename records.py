@@ -1,13 +1,18 @@
 """What runs left behind, as one list: a flat record for each language of each evaluated run.
 
 Tables, figures and comparisons read this list, and group it by "experiment" (runs that differ in their seed
-alone) and "yardstick" (a run and the monolingual ones that it is held against).
+alone) and "yardstick" (a run and the monolingual ones that it is held against). The seed is the unit: over
+seeds stand a mean and Student's t interval.
 """
 
 import json
 import math
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
 
 from common import UserError, read_json
 
@@ -77,3 +82,51 @@ def records_of(out: Path) -> list[dict]:
 def settings_but(without: set[str], config: dict) -> str:
     """The settings of a run, as a text to compare them by."""
     return json.dumps({key: value for key, value in config.items() if key not in without}, sort_keys=True)
+
+
+# --- over seeds -----------------------------------------------------------------------------------
+
+
+class Interval(NamedTuple):
+    """A mean and its 95% interval, nan where there is one value."""
+
+    mean: float
+    low: float = math.nan
+    high: float = math.nan
+
+    def excludes(self, number: float) -> bool:
+        """Whether the interval is known and does not hold `number`."""
+        return number < self.low or self.high < number
+
+
+def over_seeds(values: list[float]) -> Interval:
+    """The mean over seeds, and Student's t interval."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean)
+    half = float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+    return Interval(mean, mean - half, mean + half)
+
+
+def ratio_over_seeds(values: list[float]) -> Interval:
+    """The same of positive values, by their logarithms: the geometric mean."""
+    return Interval(*np.exp(over_seeds(np.log(values))).tolist())
+
+
+def experiments(records: list[dict]) -> list[list[dict]]:
+    """Records that differ in their seed alone: a list for each language of each experiment, by seed."""
+    groups = defaultdict(list)
+    for record in sorted(records, key=lambda record: record["seed"]):
+        groups[record["experiment"], record["position"]].append(record)
+    # Monolingual and long runs first.
+    return sorted(groups.values(), key=lambda group: (not group[0]["alone"], -group[0]["total"]))
+
+
+def over(group: list[dict], measure: str) -> Interval:
+    """A measure of an experiment over those seeds that have it; nan if it is beyond the yardstick in one."""
+    known = [record for record in group if not math.isnan(record.get(measure, math.nan))]
+    beyond = measure not in {"ppl", "mlpe"} and any(record.get("beyond") for record in known)
+    values = [record[measure] for record in known]
+    if beyond or not values or math.inf in values:
+        return Interval(math.nan)
+    return over_seeds(values) if measure in {"gain", "head_start"} else ratio_over_seeds(values)

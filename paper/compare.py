@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from common import Parser, count, markdown, run_script, write
-from fit_scaling import Interval, as_text, efficiency_as_text, experiments, measure, over, over_seeds
+from fit_scaling import as_text, efficiency_as_text, measure
 from model import SIZES
 from paper import values
-from records import read_records
+from records import Interval, experiments, over, over_seeds, read_records
 
 CLONES, REAL = ("cloned",), ("disjoint", "anchored")  # the vocabularies of each
 ORDER = list(SIZES)  # from the smallest

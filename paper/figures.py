@@ -17,10 +17,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 import align
 from common import Parser, UserError, count, run_script, write
-from fit_scaling import Interval, Law, measure, over, over_seeds, ratio_over_seeds
+from fit_scaling import Law, measure
 from paper import values
 from paper.compare import CLONES, ORDER, REAL, Rows, Setting, family, standard_size
-from records import read_records
+from records import Interval, over, over_seeds, ratio_over_seeds, read_records
 
 EVEN, MAIN = (50,), (90,)  # shares of L1
 L1 = {"color": "C1", "marker": "o"}

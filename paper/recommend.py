@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common import Parser, UserError, count, markdown, run_script, shown, write
-from fit_scaling import Interval, as_text, experiments, measure, over, over_seeds, ratio_over_seeds, table
-from records import read_records
+from fit_scaling import as_text, measure, table
+from records import Interval, experiments, over, over_seeds, ratio_over_seeds, read_records
 
 SHOWN = ("alone", "as many steps", "as long", "noise", "in the mix")  # perplexities of a mix and its controls
 GAINS = ("noise - mix", "alone - mix")

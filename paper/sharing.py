@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common import Parser, markdown, run_script, shown, write
-from fit_scaling import as_text, cells_of, experiments, measure, over
-from records import read_records
+from fit_scaling import as_text, cells_of, measure
+from records import experiments, over, read_records
 
 COLUMNS = ("run", "language", "seeds", "PPL", "TEff of each", "TEff [95%]", "head start", "hidden", "key")
 EXPLANATION = """

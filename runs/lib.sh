@@ -117,7 +117,7 @@ announce() { # ARGUMENTS of the script: paper.run, when it starts, says how long
     [ -n "$DRY" ] || PLAN=$(DRY=1 bash "$0" "$@")
 }
 [ -z "$DRY" ] || [ "$JOBS" = 1 ] || echo "# $JOBS runs side by side"
-case $(basename "$0") in table* | figure* | demo* | pieces* | sharing*) announce "$@" ;; esac
+case $(basename "$0") in table* | figure* | demo* | pieces* | sharing* | factorial*) announce "$@" ;; esac
 
 trap 'kill ${RUNNING:-} 2>/dev/null || true' EXIT # each run saves what it has
 

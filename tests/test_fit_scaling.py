@@ -10,20 +10,8 @@ from made_up_runs import write_law, write_run
 
 import fit_scaling
 from common import UserError
-from fit_scaling import (
-    Interval,
-    Law,
-    Yardstick,
-    compare,
-    experiments,
-    fit_law,
-    measure,
-    over,
-    over_seeds,
-    ratio_over_seeds,
-    read_records,
-    table,
-)
+from fit_scaling import Law, Yardstick, fit_law, measure, table
+from records import Interval, experiments, over, over_seeds, ratio_over_seeds, read_records
 
 ONE = 18_265 * 128 * 512  # tokens of the paper's standard run
 PAPERS = Law(0.03872, 0.2068, 0.08412)  # of its small, English
@@ -176,18 +164,6 @@ def test_runs_of_other_code_are_a_yardstick_if_one_asks(tmp_path, command):
     write_run(tmp_path, "90-10", ONE, [22.5, 32.8], ratio=0.9, code="fedcba")
     assert "no TEff of 90-10" in command(fit_scaling.main, tmp_path)[1]
     assert cells_of(command(fit_scaling.main, tmp_path, "--any-code")[1])["90-10", "EN2"]["by law"] == "2.07"
-
-
-def test_rows_are_compared_by_the_same_seeds(tmp_path):
-    for seed, hard in enumerate((1.0, 1.3, 0.8)):  # what is hard for a seed is hard for both
-        for ratio, ppl in ((0.5, 26.0), (0.8, 25.0)):
-            write_run(tmp_path, f"mix{ratio}-{seed}", ONE, [ppl * hard] * 2, ratio=ratio, seed=seed)
-    write_run(tmp_path, "mix0.8-3", ONE, [99.0] * 2, ratio=0.8, seed=3)
-    even, rare = found_in(tmp_path)["mix0.5-0", "EN2"], found_in(tmp_path)["mix0.8-0", "EN2"]
-    difference = compare(rare, even, "ppl")
-    assert difference == pytest.approx([math.log(25 / 26)] * 3)
-    assert difference.excludes(0)
-    assert math.isnan(compare(rare, even, "teff").mean)
 
 
 # --- the runs -------------------------------------------------------------------------------------

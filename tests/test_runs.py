@@ -119,7 +119,7 @@ def test_no_run_is_all_warm_up(scale):
 def test_every_command_is_one_that_exists():
     """Flags of train.py are parsed, those of data.py and modules are there."""
     data_py = (ROOT / "data.py").read_text()
-    for page in [*PAGES, "takeaways", "mylanguages", "demo", "sharing"]:
+    for page in [*PAGES, "takeaways", "mylanguages", "demo", "sharing", "factorial"]:
         for line in commands(page):
             words = shlex.split(line.removeprefix("python "))
             if words[0] == "data.py":

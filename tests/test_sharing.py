@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from made_up_runs import write_law, write_run
 
-from fit_scaling import Law, ratio_over_seeds
+from fit_scaling import Law
 from paper import sharing
+from records import ratio_over_seeds
 
 LAW = Law(0.01, 0.3, 0.5)
 
