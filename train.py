@@ -124,6 +124,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     machine.add_argument("--log-every", type=number(int, 1), default=10, help="steps between lines (10)")
     machine.add_argument("--save-every", type=number(int, 1), help="steps between checkpoints (a 20th)")
     machine.add_argument("--keep-every", type=number(int, 1), help="steps between weights kept for align.py")
+    machine.add_argument("--no-score", dest="score", action="store_false", help="leave held-out text alone")
     machine.add_argument("--wandb", metavar="PROJECT", help="also log there (pip install wandb)")
     args = parser.parse_args(arguments)
     if args.wandb and importlib.util.find_spec("wandb") is None:
@@ -512,7 +513,7 @@ def train(args, config: dict, dataset: Dataset, out: Path, process: Process, ask
             if peak:
                 line["mfu"] = round(speed * needed / peak / process.world, 4)
                 note += f"{line['mfu']:.0%} MFU | "
-            if saving:
+            if saving and args.score:
                 line["held_out"] = held_out_losses(model, dataset, mixture.languages, precision, micro)
             if process.rank == 0:
                 with open(out / "metrics.jsonl", "a", encoding="utf-8") as file:
@@ -558,7 +559,7 @@ def main(arguments: list[str] | None = None) -> None:
     if (out / "result.json").exists():
         if read_json(out / "config.json").get("code") != config["code"]:
             return process.say(f"{out} is finished, by other code than this; another --out trains anew")
-        if process.rank == 0 and not is_scored(out):
+        if process.rank == 0 and args.score and not is_scored(out):
             score_held_out_text(load_run(out, process.device))
         return process.say(f"{out} is finished")
     mixture = build_mixture(dataset, config)
@@ -608,7 +609,8 @@ def main(arguments: list[str] | None = None) -> None:
     write(out / "result.json", config | facts | {"languages": languages})
     for name in ("checkpoint.pt", "checkpoint-before.pt"):
         (out / name).unlink(missing_ok=True)
-    score_held_out_text(load_run(out, process.device))
+    if args.score:
+        score_held_out_text(load_run(out, process.device))
     print(f"finished: {out}")
 
 

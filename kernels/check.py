@@ -44,7 +44,7 @@ LOSSES = {"cuda": ((2000, 29_317), (3500, 163_840)), "cpu": ((20, 300),)}  # tok
 MODELS = {"cuda": (SIZES["tiny"], 4096), "cpu": (Size(1, 32, 1, 32, 64, length=16), 64)}
 RUNS = {
     "cuda": "--size nano --tokens 1.2e6 --save-every 20",
-    "cpu": "--size pico --length 16 --batch 2 --warmup 2 --tokens 320 --save-every 2 --no-compile",
+    "cpu": "--size pico --length 16 --batch 2 --warmup 2 --tokens 320 --save-every 2 --no-compile --no-score",
 }
 ADVICE = (
     "a newer ptxas (TRITON_PTXAS_PATH) for wrong kernels, and to see what is to blame "

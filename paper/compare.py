@@ -231,7 +231,8 @@ def takeaways(ours: Numbers) -> str:
     summary = defaultdict(list)
     for takeaway, own in words.items():
         worst = min(own, key=VERDICTS.index)
-        summary[worst].append(f"{takeaway} (in part)" if worst != "not run" in own else f"{takeaway}")
+        in_part = " (in part)" if worst != "not run" and "not run" in own else ""
+        summary[worst].append(f"{takeaway}{in_part}")
     lines = [f"{word.capitalize()}: {', '.join(summary[word])}.\n" for word in VERDICTS if word in summary]
     return f"{''.join(lines)}\n{EXPLANATION}{text}"
 

@@ -85,7 +85,17 @@ def tiny(prepared):
         "--log-every",
         1,
     ]
-    return ["--data", prepared, *shape, "--no-compile", "--precision", "fp32", "--device", "cpu"]
+    return [
+        "--data",
+        prepared,
+        *shape,
+        "--no-compile",
+        "--no-score",
+        "--precision",
+        "fp32",
+        "--device",
+        "cpu",
+    ]
 
 
 def tree(folder: Path) -> dict[str, bytes]:

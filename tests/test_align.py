@@ -139,7 +139,7 @@ def test_the_key_names_what_a_model_takes_for_another_piece(run, command):
 def test_a_tied_model_has_one_matrix(prepared, command, tmp_path):
     out = tmp_path / "tied"
     shape = ["--size", "pico", "--length", 32, "--batch", 8, "--tokens", 512, "--warmup", 1]
-    machine = ["--no-compile", "--precision", "fp32", "--device", "cpu"]
+    machine = ["--no-compile", "--no-score", "--precision", "fp32", "--device", "cpu"]
     assert command(train.main, "--data", prepared, *shape, *machine, "--out", out)[0] == 0
     code, printed, _ = command(align.main, out, "--sequences", 2)
     found = alignment(out)["embeddings"]["EN1-EN2"]
@@ -281,7 +281,7 @@ def runs(prepared, babel, tmp_path_factory) -> Iterator[dict[str, Path]]:
     """Runs of two steps in several settings. Read only."""
     folder = tmp_path_factory.mktemp("runs")
     shape = ["--size", "micro", "--length", 32, "--batch", 8, "--tokens", 512, "--warmup", 1]
-    machine = ["--no-compile", "--precision", "fp32", "--device", "cpu"]
+    machine = ["--no-compile", "--no-score", "--precision", "fp32", "--device", "cpu"]
     settings = {
         "clones": [prepared, "--ratio", 0.9],
         "three": [prepared, "--clones", 3, "--anchors", 0.5],
@@ -523,7 +523,7 @@ def test_pictures_of_several_runs_stand_side_by_side(run, command, lines, tmp_pa
 def test_snapshots_of_a_run_end_with_what_its_weights_have(runs, prepared, command, tmp_path, figures):
     out = tmp_path / "kept"
     shape = ["--size", "micro", "--length", 32, "--batch", 8, "--tokens", 6 * 256, "--log-every", 2]
-    machine = ["--no-compile", "--precision", "fp32", "--device", "cpu", "--keep-every", 2]
+    machine = ["--no-compile", "--no-score", "--precision", "fp32", "--device", "cpu", "--keep-every", 2]
     assert command(train.main, "--data", prepared, *shape, *machine, "--out", out)[0] == 0
     before = json.loads((out / "result.json").read_text())
     assert command(align.main, out, "--snapshots", "--sequences", 3)[0] == 0

@@ -47,7 +47,18 @@ def gpt():
 def trained(tmp_path_factory, prepared):
     """A balanced run of eight steps, evaluated. Tests read it and must not change it."""
     out = tmp_path_factory.mktemp("out") / "run"
-    flags = ["--size", "nano", "--length", "32", "--batch", "8", "--tokens", "2048", "--no-compile"]
+    flags = [
+        "--size",
+        "nano",
+        "--length",
+        "32",
+        "--batch",
+        "8",
+        "--tokens",
+        "2048",
+        "--no-compile",
+        "--no-score",
+    ]
     train.main(["--ratio", "0.5", "--data", str(prepared), "--out", str(out), *flags, "--device", "cpu"])
     before = read_json(out / "result.json")
     evaluate.main([str(out), "--device", "cpu"])

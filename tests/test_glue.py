@@ -251,7 +251,18 @@ def test_patience_ends_it_and_the_best_step_is_kept(learn, monkeypatch):
 
 def train_one_step(out: Path, data: Path, *flags: str) -> Path:
     """A run's folder."""
-    shape = ["--size", "nano", "--length", "32", "--batch", "8", "--tokens", "256", "--no-compile"]
+    shape = [
+        "--size",
+        "nano",
+        "--length",
+        "32",
+        "--batch",
+        "8",
+        "--tokens",
+        "256",
+        "--no-compile",
+        "--no-score",
+    ]
     train.main(["--data", str(data), "--out", str(out), *shape, *flags, "--device", "cpu"])
     return out
 

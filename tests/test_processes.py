@@ -23,7 +23,7 @@ def flags(prepared) -> list[str]:
     """A run of forty steps that saves after each: about half of its time, it is writing a checkpoint."""
     shape = ["--size", "nano", "--length", "16", "--batch", "6", "--tokens", str(STEPS * 96), "--warmup", "5"]
     often = ["--learning-rate", "1e-3", "--log-every", "1", "--save-every", "1"]
-    machine = ["--no-compile", "--precision", "fp32", "--device", "cpu"]
+    machine = ["--no-compile", "--no-score", "--precision", "fp32", "--device", "cpu"]
     return ["--data", str(prepared), *shape, *often, *machine, "--ratio", "0.7"]
 
 

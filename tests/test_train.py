@@ -266,7 +266,9 @@ TINY = ["--size", "nano", "--length", 32, "--batch", 8, "--tokens", 8 * 8 * 32, 
 @pytest.fixture
 def run(tmp_path, prepared, command):
     """Call `run(*flags)` for the tiny run in tmp_path/run with other flags: (exit code, output, errors)."""
-    return lambda *flags: command(train.main, *TINY, "--data", prepared, "--out", tmp_path / "run", *flags)
+    return lambda *flags: command(
+        train.main, *TINY, "--no-score", "--data", prepared, "--out", tmp_path / "run", *flags
+    )
 
 
 def at_step(monkeypatch, number: int, action) -> None:
@@ -482,12 +484,14 @@ def test_a_loss_that_is_not_finite_stops_before_a_good_checkpoint_is_lost(tmp_pa
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-def test_a_finished_run_that_was_not_scored_is(reference, tmp_path, run):
+def test_a_finished_run_that_was_not_scored_is(reference, tmp_path, run, prepared, command):
     shutil.copytree(reference, tmp_path / "run")
     scored = json.loads((reference / "result.json").read_text())
     bare = [{key: language[key] for key in ("name", "source", "tokens")} for language in scored["languages"]]
     (tmp_path / "run" / "result.json").write_text(json.dumps(scored | {"languages": bare}))
     assert run()[0] == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["languages"] == bare
+    assert command(train.main, *TINY, "--data", prepared, "--out", tmp_path / "run")[0] == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["languages"] == scored["languages"]
 
 
