@@ -1,4 +1,4 @@
-"""Is knowledge shared, or is a plateau only left sooner? What each seed says (results/LOG.md, 27 to 30).
+"""Is knowledge shared, or is a plateau only left sooner? What each seed says (results/LOG.md, 27 to 33).
 
     python -m paper.sharing out/sharing-0.6x-seed* --out results/sharing      # sharing.md and sharing.png
 
@@ -27,20 +27,19 @@ seed. Key: retrieval@1 of embeddings, how often the nearest of the 60 commonest 
 MIXES = {"90-10": ("C1", -0.13), "50-50": ("C0", 0.13)}  # colour, and how far below the middle of the row
 PLAIN = "tied, rotary, space"  # the row of runs whose name is their mix
 PANELS = {
-    "known": "TEff of the rarer language",
+    "teff": "TEff of the rarer language; arrow: more or less",
     "hidden": "centred cosine of hidden states",
     "key": "key found",
 }
 
 
 def inside(record: dict) -> dict:
-    """TEff if it is known, how alike the first two languages' hidden states are, and the key; else nan."""
+    """How alike the first two languages' hidden states are, and the key; nan if it is not known."""
     found = record["result"].get("alignment", {})
     hidden = next(iter(found.get("hidden", {}).values()), {})
     embeddings = next(iter(found.get("embeddings", {}).values()), {})
     layers = [layer["mean"] for layer in hidden.get("positions, centred", [])]
     return {
-        "known": math.nan if record.get("beyond", True) else record["teff"],
         "hidden": float(np.mean(layers)) if layers else math.nan,
         "key": embeddings.get("input", {}).get("retrieval@1") or math.nan,
     }
@@ -96,8 +95,10 @@ def draw(groups: list[list[dict]], path: Path) -> None:
         for group in rarest:
             row, mix = row_and_mix(group[0]["run"])
             colour, below = MIXES.get(mix, ("0.5", 0))
-            places = [rows.index(row) + below] * len(group)
-            axis.plot([run[name] for run in group], places, "o", color=colour, alpha=0.6)
+            for run in group:
+                # An arrow: the worth lies beyond the longest or the shortest run alone.
+                marker = (name == "teff" and run.get("beyond")) or "o"
+                axis.plot(run.get(name, math.nan), rows.index(row) + below, marker, color=colour, alpha=0.6)
         axis.set(xlabel=label, yticks=range(len(rows)), yticklabels=map(shown, rows))
         axis.grid(axis="y", color="0.9")
         axis.spines[["top", "right"]].set_visible(False)

@@ -107,7 +107,8 @@ def test_mixes_share_a_row_in_two_colours(folder, command, monkeypatch):
         for line in axis.lines:
             known = [(x, y) for x, y in line.get_xydata() if not math.isnan(x)]
             if known and line.get_marker() == "o":
-                found[rows[round(known[0][1])], line.get_color()] = [x for x, _ in known]
+                place = rows[round(known[0][1])], line.get_color()
+                found[place] = found.get(place, []) + [x for x, _ in known]
         return found
 
     assert dots(worth) == {
