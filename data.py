@@ -235,7 +235,7 @@ class Dataset:
         self.folder = folder if (folder / "meta.json").exists() else here
         self.meta = read_json(self.folder / "meta.json")
         if self.meta.get("version") != VERSION:
-            raise UserError(f"{folder} was not prepared by this data.py; remove it, and prepare it again")
+            raise UserError(f"{folder} was not prepared by this data.py; prepare it under another --name")
         self.languages: dict[str, dict] = self.meta["languages"]
         self.fingerprint: str = self.meta["fingerprint"]
 
@@ -547,7 +547,11 @@ class Mixture:
         rows = []
         for language, window in zip(self.language[numbers], self.window[numbers].tolist(), strict=True):
             _, source, table = self.languages[language]
-            rows.append(table[self.streams[source].read(window * self.length, self.length + 1)])
+            ids = self.streams[source].read(window * self.length, self.length + 1)
+            if ids.max() >= len(table):
+                damaged = f"a token of {source} is no piece of its tokeniser"
+                raise UserError(f"{damaged}; python data.py --verify FOLDER says which file has changed")
+            rows.append(table[ids])
         return np.stack(rows).astype(np.int64), self.language[numbers]
 
     def tokens_seen(self) -> list[int]:

@@ -11,6 +11,7 @@ from conftest import write_shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common import UserError
 from data import (
     PAD,
     Dataset,
@@ -374,3 +375,9 @@ def test_reading_a_large_shard_takes_no_private_memory(tmp_path, stream):
     for numbers in np.array_split(np.arange(mixture.total), mixture.total // 64):
         mixture.batch(numbers)
     assert private_bytes() - before < 8 << 20
+
+
+def test_a_token_that_is_no_piece_is_told(stream):
+    mixture = Mixture({"en": stream}, cloned_languages("en", 100, 2), [[0.5, 0.5]], 0, 8, 16)
+    with pytest.raises(UserError, match="a token of en is no piece of its tokeniser"):
+        mixture.batch(np.arange(8))
