@@ -638,3 +638,16 @@ def test_utilisation_is_the_share_of_the_device_s_peak(tmp_path, run, monkeypatc
     assert run()[0] == 0
     for line in metrics(tmp_path / "run"):
         assert line["mfu"] == pytest.approx(line["tokens_per_second"] / 1000, rel=0.01)
+
+
+def test_a_comment_changes_no_hash_of_the_code_and_a_line_does(tmp_path):
+    shutil.copytree(ROOT / "kernels", tmp_path / "kernels")
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    assert code_hash(tmp_path) == code_hash()
+    with open(tmp_path / "train.py", "a") as file:
+        file.write("\n    # A word more.\n")
+    assert code_hash(tmp_path) == code_hash()
+    with open(tmp_path / "train.py", "a") as file:
+        file.write("BATCH = 2\n")
+    assert code_hash(tmp_path) != code_hash()
