@@ -691,8 +691,10 @@ def main(arguments: list[str] | None = None) -> None:
     if not folder.exists():
         with exclusive(DATA, wait=True):
             if not folder.exists():
-                corpus = importlib.import_module(f"corpora.{args.corpus}")
-                prepare(folder, recipe, texts or corpus.fetch(DATA / "downloads", recipe["max_tokens"]))
+                if not texts:
+                    corpus = importlib.import_module(f"corpora.{args.corpus}")
+                    texts = corpus.fetch(DATA / "downloads", recipe["max_tokens"])
+                prepare(folder, recipe, texts)
     dataset = Dataset(folder)
     check_unchanged(dataset, recipe, texts)
     names = [name for name in dataset.languages if name != "noise"]
