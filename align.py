@@ -55,7 +55,7 @@ from common import (
     write,
 )
 from data import PAD, Dataset, Language, named_path, surface_forms
-from evaluate import Run, finished, load_run
+from evaluate import Run, load_run, require_finished
 from machine import Process
 from model import GPT
 
@@ -734,7 +734,7 @@ def main(arguments: list[str] | None = None) -> None:
         return draw_training(args.runs, folder / "losses.png")
     device = Process.current(args.device).device
     for out in args.runs:
-        finished(out)  # all of them, before the first is measured
+        require_finished(out)  # all of them, before the first is measured
     for out in args.runs:
         measure_run(out, args, device)
         draw_all({out.name: read_json(out / "result.json")}, out)

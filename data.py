@@ -56,9 +56,9 @@ from text import (
     SPLITS,
     choose_split,
     digest_of,
+    files_as_text,
     find_files,
     listed,
-    read_and_not,
     split_documents,
 )
 
@@ -350,11 +350,11 @@ def refuse_unknown(name: str, entry: dict, recipe: dict) -> None:
 
 
 def what_was_read(name: str, entry: dict) -> str:
-    """What became of a language's text, in three lines: files, documents, tokens."""
+    """What became of a language's text, in a few lines: files, documents, what is held out, pieces."""
     files, documents, characters = entry["files"], Counter(entry["documents"]), Counter(entry["characters"])
     kept, held = characters["train"] + characters["test"], characters["test"]
     dropped = characters.total() - kept
-    lines = [read_and_not(files["read"], files["not read"])]
+    lines = [files_as_text(files["read"], files["not read"])]
     reasons = {fate: many for fate, many in documents.items() if fate not in SPLITS}
     lines.append(f"{documents['train']:,} documents to train on, {documents['test']:,} to test on")
     if reasons:
@@ -362,7 +362,9 @@ def what_was_read(name: str, entry: dict) -> str:
     lines.append(f"{held / kept:.1%} of {count(kept)} characters held out ({SPLIT_BY[entry['held out']]})")
     lines.append(f"{entry['vocab_size']:,} pieces; {share_unknown(entry):.2%} of the tokens are unknown")
     if dropped > characters.total() / 3:
-        lines.append("warning: more than a third of the text is dropped; join documents that are too short")
+        lines.append(
+            "warning: more than a third of the text is dropped; documents that are short can be joined"
+        )
     return "\n".join(f"{name}: {line}" for line in lines)
 
 

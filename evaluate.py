@@ -91,7 +91,7 @@ def is_finished(out: Path) -> bool:
     return (out / "result.json").exists()
 
 
-def finished(out: Path) -> None:
+def require_finished(out: Path) -> None:
     """Refuse a run that has not ended."""
     if not is_finished(out):
         raise UserError(f"{out} is not finished: it has no result.json; start its train.py command again")
@@ -629,7 +629,7 @@ def main(arguments: list[str] | None = None) -> None:
     for out in dict.fromkeys(args.runs):
         run = load_run(out, process.device, "checkpoint.pt" if out in unfinished else "model.pt")
         if args.glue:
-            finished(out)
+            require_finished(out)
             evaluate_glue(run, args.glue, tasks, list(range(args.seeds)))
         elif args.text:
             evaluate_text(run, args.text, args.languages[0])

@@ -34,6 +34,7 @@ from records import (
     over,
     ratio_over_seeds,
     read_records,
+    yardstick_key,
 )
 
 REFERENCE_TOKENS = 1.2e9  # x = 1 in the law
@@ -122,7 +123,7 @@ def measure(records: list[dict], any_code: bool = False) -> list[dict]:
     """
     if any_code:
         for record in records:
-            record["yardstick"] = record["yardstick"].replace(record["config"]["code"], "")
+            record["yardstick"] = yardstick_key(record["config"], record["source"], {"code"})
     alone = defaultdict(list)
     for record in records:
         if record["alone"]:

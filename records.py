@@ -62,7 +62,7 @@ def records_of(out: Path) -> list[dict]:
             "run": out.name,
             "out": out,
             "experiment": settings_but(NOT_OF_THE_EXPERIMENT, config),
-            "yardstick": settings_but(NOT_OF_THE_YARDSTICK, config) + language["source"],
+            "yardstick": yardstick_key(config, language["source"]),
             "seed": config["seed"],
             "language": language["name"],
             "source": language["source"],
@@ -77,6 +77,11 @@ def records_of(out: Path) -> list[dict]:
         }
         for position, language in enumerate(result["languages"])
     ]
+
+
+def yardstick_key(config: dict, source: str, but=frozenset()) -> str:
+    """What a record and its yardstick have in common: settings but for some more, and the text."""
+    return settings_but(NOT_OF_THE_YARDSTICK | but, config) + source
 
 
 def settings_but(without: set[str], config: dict) -> str:

@@ -235,10 +235,10 @@ def main() -> None:
     (path,) = map(Path, sys.argv[1:])
     files, others = find_files(path)
     size = sum(len(document.text.encode("utf-8", "surrogatepass")) for document in documents(path))
-    print(f"{size} bytes of text in {read_and_not(len(files), others)}")
+    print(f"{size} bytes of text in {files_as_text(len(files), others)}")
 
 
-def read_and_not(read: int, others: Counter) -> str:
+def files_as_text(read: int, others: Counter) -> str:
     """How many files are read, and how many are not."""
     return f"{read:,} file{'s' * (read != 1)}" + (f"; not read: {listed(others)}" if others else "")
 
