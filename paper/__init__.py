@@ -1,1 +1,1 @@
-"""What belongs to the reproduction of one paper. Nothing outside of this folder imports it."""
+"""One's own runs beside the paper's, and what goes beyond it. Nothing outside of this folder imports it."""
