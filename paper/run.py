@@ -1,126 +1,218 @@
-"""Train what the scripts in runs/ ask for: JOBS runs side by side, a core or a GPU each.
+"""Carry out what a script of runs/ prints: its training runs side by side, then what is made of them.
 
-    echo python train.py --ratio 0.9 --tokens 1e6 --out out/a | JOBS=2 python -m paper.run
+    DRY=1 bash runs/table1.sh | JOBS=2 python -m paper.run
 
-Each run is forked from this process, which has loaded PyTorch and its compiler: loading them takes as long as
-evaluating a small model. What a run prints goes to out/a.log; its last line is told every 20 seconds. If one
-fails the others save, and end.
+Standard input holds a command a line. Runs of train.py go JOBS at a time, a core or a GPU each; any other
+command waits until all before it are done. What a run prints goes to out/NAME.log, and the last line of it is
+told every 20 seconds, with the time that is left. After MINUTES, if that is set, runs save what they have and
+end, and the other commands follow. If a run fails, the others save, and all ends.
+
+Beside the pictures of the last command, commands.txt keeps how they were made. RESULTS=FOLDER also collects
+the numbers of each run, which is all that tables and pictures are made from.
 """
 
+import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError, Namespace
 from collections import deque
-from importlib import import_module
-from multiprocessing import connection, get_context
 from pathlib import Path
-
-import torch
+from typing import NamedTuple
 
 import train
-from common import Parser, UserError, read_json, run_script
-from paper.plan import plan
+from common import Parser, UserError, count, duration, number, read_json, read_metrics, run_script
+from model import SIZES, flops_per_token
 
-# Neither CUDA nor Apple's libraries bear a fork: there, each run loads its own.
 TELL_EVERY = 20  # seconds
-CONTEXT = get_context("fork" if sys.platform == "linux" and not torch.version.cuda else "spawn")
 
 
-def run(words: list[str]) -> None:
-    """What a command asks for, unless it is done already: train.py says so itself."""
-    if words[0] == "python":
-        train.main(words[2:])
-    elif code := subprocess.run(words, check=False).returncode:  # torchrun
-        sys.exit(code)
+class Run(NamedTuple):
+    """A command that trains, and the flags that train.py reads from it."""
+
+    words: list[str]
+    args: Namespace
+
+    @property
+    def out(self) -> Path:
+        return self.args.out
+
+    def finished(self) -> bool:
+        return (self.out / "result.json").exists()
+
+    def flops(self, tokens: float) -> float:
+        """What so many of its tokens cost, but for the vocabulary."""
+        size = SIZES[self.args.size]
+        return tokens * flops_per_token(size, 0, self.args.length or size.length)
+
+    def flops_done(self) -> float:
+        """What it has computed so far."""
+        if self.finished():
+            return self.flops(self.args.tokens)
+        lines = read_metrics(self.out) if (self.out / "metrics.jsonl").exists() else []
+        return self.flops(lines[-1]["tokens"]) if lines else 0
 
 
-def in_its_process(words: list[str], out: Path, slot: int, jobs: int) -> None:
-    """One run, to the end of its process."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{out}.log", "wb") as log, open(os.devnull) as nothing:
-        for stream, file in enumerate((nothing, log, log)):
-            os.dup2(file.fileno(), stream)
+def parse(line: str) -> Run | list[str]:
+    """A run of train.py, or the words of another command."""
+    words = shlex.split(line)
+    if "train.py" not in words:
+        return words
+    args = train.parse_arguments(words[words.index("train.py") + 1 :])
+    if not (args.out and args.tokens):
+        raise UserError(f"expected --tokens and --out in {line}")
+    return Run(words, args)
+
+
+class Clock:
+    """How long the runs of a script will take, from what was computed since it started."""
+
+    def __init__(self, runs: list[Run]):
+        self.runs, self.began = runs, time.monotonic()
+        self.total = sum(run.flops(run.args.tokens) for run in runs)
+        self.before = self.done()
+
+    def done(self) -> float:
+        return sum(run.flops_done() for run in self.runs)
+
+    def left(self) -> str:
+        """In words; nothing before there is something to go by."""
+        done = self.done()
+        if done == self.before:
+            return ""
+        passed = time.monotonic() - self.began
+        return f"about {duration(passed * (self.total - done) / (done - self.before))} left"
+
+
+def start(run: Run, slot: int, jobs: int) -> subprocess.Popen:
+    """Start a run on its share of the cores, or on its GPU."""
+    print("==", shlex.join(run.words), flush=True)
+    environment = dict(os.environ)
     if jobs > 1:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(slot))
-        if hasattr(os, "sched_setaffinity"):  # a run computes with as many threads as it has cores
-            cores = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, cores[slot % len(cores) :: jobs])
-    run_script(lambda: run(words))
-
-
-def say_how_long(script: str) -> None:
-    """What the commands of a whole script will cost."""
-    print(plan(script)[1], flush=True)
-
-
-def told(out: Path) -> str:
-    """What a run that is done has reached, or that it was done before, and whether by other code."""
-    before = [line for line in Path(f"{out}.log").read_text().splitlines() if "is finished" in line]
-    reached = [f"{found['name']} {found['ppl']:.2f}" for found in read_json(out / "result.json")["languages"]]
-    return f"{out.name} is done: {before[0] if before else 'PPL ' + ', '.join(reached)}"
+        environment.setdefault("CUDA_VISIBLE_DEVICES", str(slot))
+    run.out.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{run.out}.log", "wb") as log:
+        process = subprocess.Popen(
+            run.words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )
+    if jobs > 1 and hasattr(os, "sched_setaffinity"):  # it computes with as many threads as it has cores
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(process.pid, cores[slot % len(cores) :: jobs])
+    return process
 
 
 def latest(out: Path) -> str:
-    """How far a run is: the last line of its log, with losses by language once there are some."""
+    """How far a run is: the last line of its log, once that has losses."""
     log = Path(f"{out}.log")
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     return f"   {out.name}: {lines[-1]}" if lines and re.search("loss|scoring", lines[-1]) else ""
 
 
-def run_all(commands: list[list[str]], jobs: int) -> None:
-    """Start each as soon as one of `jobs` slots is free; UserError with the end of its log if one fails."""
-    waiting, running, told_at = deque(commands), {}, time.monotonic()  # running: slot to process and folder
+def check_end(run: Run, code: int) -> None:
+    """Tell what a run has reached; UserError with the end of its log if it failed."""
+    if code:
+        end = Path(f"{run.out}.log").read_text(errors="replace").splitlines()[-5:]
+        raise UserError("\n".join([f"{run.out} failed; {run.out}.log ends with:", *end]))
+    languages = read_json(run.out / "result.json")["languages"]
+    reached = ", ".join(f"{found['name']} {found['ppl']:.2f}" for found in languages)
+    print(f"{run.out.name} is done: PPL {reached}", flush=True)
+
+
+def side_by_side(runs: list[Run], jobs: int, clock: Clock, deadline: float) -> None:
+    """Train, `jobs` at a time, until all are done or it is `deadline`."""
+    waiting, running, told_at = deque(runs), {}, time.monotonic()  # running: slot to run and process
     try:
         while waiting or running:
+            if time.monotonic() > deadline:
+                left = len(waiting) + len(running)
+                return print(f"MINUTES are over, {left} runs are left; the same command goes on", flush=True)
             if waiting and len(running) < jobs:
-                words, slot = waiting.popleft(), min({*range(jobs)} - {*running})
-                out = Path(words[words.index("--out") + 1])
-                print("==", shlex.join(words), flush=True)
-                process = CONTEXT.Process(target=in_its_process, args=(words, out, slot, jobs))
-                process.start()
-                running[slot] = process, out
-                continue
-            connection.wait([process.sentinel for process, _ in running.values()], timeout=1)
-            if time.monotonic() - told_at > TELL_EVERY:
-                lines = [line for _, out in running.values() if (line := latest(out))]
-                print(*lines, sep="\n", end="\n" * bool(lines), flush=True)
-                told_at += TELL_EVERY * bool(lines)
-            for slot, (process, out) in list(running.items()):
-                if process.exitcode is not None:
+                run, slot = waiting.popleft(), min({*range(jobs)} - {*running})
+                running[slot] = run, start(run, slot, jobs)
+            for slot, (run, process) in list(running.items()):
+                if process.poll() is not None:
                     del running[slot]
-                    if process.exitcode:
-                        end = Path(f"{out}.log").read_text().splitlines()[-5:]
-                        raise UserError("\n".join([f"{out} failed; {out}.log ends with:", *end]))
-                    print(told(out), flush=True)
+                    check_end(run, process.returncode)
+            if time.monotonic() - told_at > TELL_EVERY:
+                told_at = time.monotonic()
+                lines = [latest(run.out) for run, _ in running.values()] + ["   " + clock.left()]
+                print("\n".join(line for line in lines if line.strip()), flush=True)
+            time.sleep(0.1)
     finally:
-        for process, _ in running.values():
+        for _, process in running.values():
             process.terminate()
-        for process, _ in running.values():
-            process.join()
+        for _, process in running.values():
+            process.wait()
+
+
+def keep(commands: list[Run | list[str]], page: Path) -> None:
+    """Write how a page was made to its commands.txt, and its runs' numbers to RESULTS, where that is set."""
+    lines = []
+    for command in commands:
+        if not isinstance(command, Run):
+            lines.append(shlex.join(command))
+        elif command.finished():
+            result = read_json(command.out / "result.json")
+            made = f"# {command.out} was made on {result['device']} at {result['date']}"
+            lines += [shlex.join(command.words), made]
+            if results := os.environ.get("RESULTS"):
+                copy = Path(results, "runs", *command.out.parts[-2:])
+                copy.mkdir(parents=True, exist_ok=True)
+                for name in ("config.json", "result.json"):
+                    shutil.copyfile(command.out / name, copy / name)
+    page.mkdir(parents=True, exist_ok=True)
+    (page / "commands.txt").write_text("\n".join(lines) + "\n")
+
+
+def carry_out(lines: list[str], jobs: int, minutes: float) -> None:
+    """Do what the lines say; a comment is printed."""
+    commands = [line if line.startswith("#") else parse(line) for line in lines if line.strip()]
+    runs = [command for command in commands if isinstance(command, Run)]
+    left = [run for run in runs if not run.finished()]
+    tokens = count(sum(run.args.tokens for run in left))
+    if runs:
+        print(f"{len(left)} of {len(runs)} runs are left: {tokens} tokens, {jobs} at a time", flush=True)
+    clock, deadline, queue, done = Clock(runs), time.monotonic() + 60 * minutes, [], []
+    for command in [*commands, None]:
+        if isinstance(command, Run):
+            done.append(command)
+            if command.finished():
+                train.main(command.words[command.words.index("train.py") + 1 :])  # says so, or what differs
+            else:
+                queue.append(command)
+            continue
+        side_by_side(queue, jobs, clock, deadline)
+        queue = []
+        if isinstance(command, str):
+            print(command.lstrip("# "))
+        elif command:
+            done.append(command)
+            print("==", shlex.join(command), flush=True)
+            if code := subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
+                sys.exit(code)
+            if "--out" in command:
+                keep(done, Path(command[command.index("--out") + 1]))
+
+
+def setting(name: str, default: float, kind) -> float:
+    """A number from the environment."""
+    text = os.environ.get(name)
+    try:
+        return number(kind, 1)(text) if text else default
+    except (ValueError, ArgumentTypeError):
+        raise UserError(f"{name}={text}: expected a number from 1") from None
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read commands from standard input, and run them."""
-    parser = Parser(__doc__)
-    parser.add_argument("--plan", type=Path, help="the commands of a whole script: say first what they cost")
-    args = parser.parse_args(arguments)
+    """Read commands from standard input, and carry them out."""
+    Parser(__doc__).parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if script := args.plan.read_text().strip() if args.plan else "":
-        # In a process of its own: it tries a few steps, whose threads no fork survives.
-        planning = CONTEXT.Process(target=say_how_long, args=(script,))
-        planning.start()
-    import_module("torch._inductor.compile_fx")  # or every run would
-    if script:
-        planning.join()
-    jobs = os.environ.get("JOBS") or "1"
-    if not jobs.isdigit() or jobs == "0":
-        raise UserError(f"JOBS={jobs}: expected how many runs go side by side, as in JOBS=2")
-    run_all([shlex.split(line) for line in sys.stdin], int(jobs))
+    carry_out(sys.stdin.read().splitlines(), setting("JOBS", 1, int), setting("MINUTES", math.inf, float))
 
 
 if __name__ == "__main__":

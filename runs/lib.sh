@@ -3,23 +3,27 @@
 #   SCALE=cpu bash runs/table1.sh             # two cores: GPT pico, 5 million characters (the default)
 #   SCALE=gpu bash runs/table1.sh             # one GPU: GPT mini, several epochs over the novels
 #   SCALE=paper GPUS=8 bash runs/table1.sh    # the paper's: GPT small, 1.2 billion tokens of books
-#   DRY=1 bash runs/table1.sh                 # only print the commands; | python -m paper.plan says what they cost
+#   DRY=1 bash runs/table1.sh                 # only print the commands
 #   SEED=1 bash runs/table1.sh                # another seed, in out/table1-seed1
 #   SEEDS="0 1 2" bash runs/table1.sh         # three, in one table: of the rows that takeaways rest on
 #   JOBS=8 bash runs/table1.sh                # so many runs side by side, a core or a GPU each (cpu: 2, else 1)
+#   MINUTES=60 bash runs/table1.sh            # after that, runs save and end, and the table has what is done
 #   NOVELS=DIR bash runs/table3.sh            # DIR/en and DIR/fr hold texts; without it, novels are downloaded
 #   RESULTS=results/cpu bash runs/table1.sh   # tables and figures go there, what made them (commands.txt), and the
 #                                             # numbers of each run: fit_scaling.py results/cpu/runs/table1 needs no more
 #
 # SIZE, TOKENS (of 1x) and RECIPE (more flags of train.py) replace what the scale says; then choose another OUT, too.
 # A finished run is skipped, a stopped one goes on: every script can be stopped and started again at any time.
+# All that a script does is to print commands, as with DRY=1; paper/run.py carries them out.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-[ ! -d .venv ] || PATH="$PWD/.venv/bin:$PATH" # the environment that make creates
 SCALE=${SCALE:-cpu} SEED=${SEED:-0} GPUS=${GPUS:-1} DRY=${DRY:-} NOVELS=${NOVELS:-}
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+[ ! -d "$ROOT/.venv" ] || PATH="$ROOT/.venv/bin:$PATH" # the environment that make creates
 [ -n "$DRY" ] || python -c 'import sentencepiece' 2>/dev/null || {
     echo "error: python lacks the libraries of requirements.txt; make env installs them into .venv" >&2 && exit 2
 }
+[ -n "$DRY" ] || COMMANDS=$(DRY=1 bash "$0" "$@") || exit
+cd "$ROOT"
 
 # What a scale is. LADDER: monolingual runs for the law, in units of 1x; SIZES: models of the figures by size.
 NOVEL_DATA=$([ -n "$NOVELS" ] && echo novels || echo eltec)
@@ -58,6 +62,7 @@ PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX   # where tables and figures g
 export JOBS=${JOBS:-$JOBS_BY_DEFAULT} # runs side by side: small models gain by it, a core or a GPU each
 LAUNCH=python                         # one process needs no launcher
 [ "$GPUS" = 1 ] && [ "$SCALE" = cpu ] || LAUNCH="torchrun --standalone --nproc-per-node $GPUS"
+[ -n "$DRY" ] || RESULTS=${RESULTS:-} exec python -m paper.run <<<"$COMMANDS"
 
 corpus() { # clones|real: the text of what follows, prepared if it is not there
     local name=$CLONE_DATA
@@ -88,38 +93,26 @@ size() { # SIZE: the model of the runs that follow; unless it is the standard on
 size "$STANDARD_SIZE"
 OTHER_SIZES=${SIZES//$STANDARD_SIZE/}
 
-COMMANDS="" # of runs that are asked for and not begun, a line each
-run() { # NAME TIMESx FLAGS...: train one model on TIMES the standard tokens, unless that is done
+also() { # WORDS...: print a command, so that a shell could read it
+    local word line=""
+    for word; do
+        case $word in "" | *[!A-Za-z0-9_.,:/=+-]*) printf -v word %q "$word" ;; esac
+        line+="$word "
+    done
+    echo "${line% }"
+}
+
+run() { # NAME TIMESx FLAGS...: train one model on TIMES the standard tokens
     local out=$FOLDER/$PREFIX$1 tokens
     tokens=$(awk "BEGIN { printf \"%.0f\", ${2%x} * $ONE }")
     shift 2
     # shellcheck disable=SC2086
-    set -- $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" $RECIPE "$@" --seed "$SEED" --out "$out"
-    if [ -n "$DRY" ]; then echo "$*"; else COMMANDS+="$(printf '%q ' "$@")"$'\n'; fi
+    also $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" $RECIPE "$@" --seed "$SEED" --out "$out"
 }
 
-finish_runs() { # those that were asked for, JOBS at a time
-    local command out
-    [ -n "$COMMANDS" ] || return 0
-    python -m paper.run --plan <(echo "${PLAN:-}") <<<"${COMMANDS%$'\n'}" &
-    RUNNING=$! PLAN=""
-    wait "$RUNNING" || exit
-    while read -r command; do
-        eval "set -- $command"
-        out=${!#}
-        keep "$@"
-        keep "# $out was made" $(sed -n -e 's/^  "device": "\(.*\)",*$/on \1/p' -e 's/^  "date": "\(.*\)",*$/at \1/p' "$out/result.json")
-    done <<<"${COMMANDS%$'\n'}"
-    COMMANDS=""
+say() { # what standard input holds, at this place
+    sed 's/^/# /'
 }
-
-announce() { # ARGUMENTS of the script: paper.run, when it starts, says how long all of it will take
-    [ -n "$DRY" ] || PLAN=$(DRY=1 bash "$0" "$@")
-}
-[ -z "$DRY" ] || [ "$JOBS" = 1 ] || echo "# $JOBS runs side by side"
-case $(basename "$0") in table* | figure* | demo* | pieces* | sharing* | factorial*) announce "$@" ;; esac
-
-trap 'kill ${RUNNING:-} 2>/dev/null || true' EXIT # each run saves what it has
 
 ladder() { # [LANGUAGE]: monolingual runs of different length, for the law
     local times steps=$LADDER own=LADDER_$SIZE
@@ -142,24 +135,4 @@ clones_by_ratio() { # the runs of Figures 1 and 6, RUNS
         run $share-$((100 - share)) 1x --ratio 0.$share
         RUNS+=("$FOLDER/$share-$((100 - share))")
     done
-}
-
-also() { # COMMAND...: when all runs are done, print it and do it; with DRY only print it
-    local folder
-    finish_runs
-    [ -z "$DRY" ] || { echo "$*" && return; }
-    echo "== $*"
-    "$@" </dev/null
-    keep "$@"
-    for folder in ${RESULTS:+${FOLDERS[@]+"${FOLDERS[@]}"}}; do # without weights
-        [ -d "$folder" ] || continue
-        mkdir -p "$RESULTS/runs"
-        (cd "$OUT" && find "${folder#"$OUT/"}" -name config.json -o -name result.json | tar -cf - -T -) |
-            tar -xf - -C "$RESULTS/runs"
-    done
-}
-
-keep() { # WORDS...: a line beside the tables that tells how they were made, once however often the script is started
-    mkdir -p "$PAGE"
-    grep -qsxF -e "$*" "$PAGE/commands.txt" || echo "$*" >>"$PAGE/commands.txt"
 }

@@ -66,7 +66,6 @@ mixes() { # NAME TIMES SHARES REST RARE: each mix, its length in units of 1x, an
 
 NAME=$(IFS=- && echo "${languages[*]}") DATA=data/$(IFS=- && echo "${languages[*]}")
 RAREST=${languages[$# - 1]} PAGE=${RESULTS:-$OUT}/mylanguages-$NAME
-announce "$@"
 also python data.py --name "$NAME" "${texts[@]}" $PIECES --placebo ${HOLD_OUT:+--test-fraction "$HOLD_OUT"}
 for SEED in $SEEDS; do
     seed "$SEED"
