@@ -47,12 +47,40 @@ def number(kind=float, low=1e-300, high=1e15):
     return convert
 
 
+class Output:
+    """A stream that never ends a script: its reader may leave, as in `| head -1`, or its disk be full."""
+
+    def __init__(self, stream):
+        self.stream = stream
+        if hasattr(stream, "reconfigure"):  # what a terminal cannot show is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> None:
+        """Write `text`, or forget it where it cannot be written."""
+        try:
+            self.stream.write(text)
+        except OSError:
+            self.forget()
+
+    def flush(self) -> None:
+        """Hand over what was written."""
+        try:
+            self.stream.flush()
+        except OSError:
+            self.forget()
+
+    def forget(self) -> None:
+        """Send all that follows, and what is left in buffers, to nowhere."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+
 def run_script(main) -> None:
     """Call `main()` and end the process: with 0, or with 2 and one sentence where a user can do something."""
-    sys.stdout = sys.stdout or io.StringIO()  # closed: what is computed is written all the same
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # what a terminal cannot show must not end a script
-            stream.reconfigure(errors="backslashreplace")
+    sys.stdout = Output(sys.stdout or io.StringIO())  # there is none if it is closed
+    sys.stderr = Output(sys.stderr or io.StringIO())
     try:
         main()
     except (UserError, OSError) as error:
@@ -67,10 +95,9 @@ def run_script(main) -> None:
 
 
 def write(path: Path, content) -> None:
-    """Replace `path`, never by half, with bytes, a text, an object as JSON, or a figure as PNG and SVG."""
+    """Replace `path`, never by half, with bytes, a text, an object as JSON, or a matplotlib figure."""
     if hasattr(content, "savefig"):
-        write(path.with_suffix(".svg"), picture(content, "svg", metadata={"Date": None}))
-        content = picture(content, "png", dpi=150)
+        content = picture(content, path.suffix[1:])
     if not isinstance(content, bytes | str):
         content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     if isinstance(content, str):
@@ -88,14 +115,12 @@ def write(path: Path, content) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def picture(figure, kind: str, **options) -> bytes:
+def picture(figure, kind: str) -> bytes:
     """A matplotlib figure as a file of that kind: the same figure gives the same bytes."""
-    from matplotlib import rc_context  # here, as most scripts draw nothing and it takes a second
-
     file = io.BytesIO()
-    with rc_context({"svg.hashsalt": "nanobabel"}), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # that the font lacks one is plain to see
-        figure.savefig(file, format=kind, **options)
+        figure.savefig(file, format=kind, dpi=150)
     return file.getvalue()
 
 

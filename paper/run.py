@@ -25,6 +25,8 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 import train
 from common import Parser, UserError, count, duration, number, read_json, read_metrics, run_script
 from model import SIZES, flops_per_token
@@ -90,11 +92,13 @@ class Clock:
 
 
 def start(run: Run, slot: int, jobs: int) -> subprocess.Popen:
-    """Start a run on its share of the cores, or on its GPU."""
+    """Start a run on its share of the cores, and on one GPU; several runs can share a GPU."""
     print("==", shlex.join(run.words), flush=True)
     environment = dict(os.environ)
-    if jobs > 1:
-        environment.setdefault("CUDA_VISIBLE_DEVICES", str(slot))
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(gpu) for gpu in range(torch.cuda.device_count())]
+    if jobs > 1 and gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     run.out.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{run.out}.log", "wb") as log:
         process = subprocess.Popen(

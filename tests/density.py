@@ -8,7 +8,14 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-QUIET = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+QUIET = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
 
 
 def density(source: str) -> float:
@@ -25,7 +32,14 @@ def density(source: str) -> float:
 
 def main() -> None:
     """Print a row for each file, and totals."""
-    folders = {"": "*.py", "kernels": "*.py", "paper": "*.py", "corpora": "*.py", "runs": "*.sh", "tests": "*.py"}
+    folders = {
+        "": "*.py",
+        "kernels": "*.py",
+        "paper": "*.py",
+        "corpora": "*.py",
+        "runs": "*.sh",
+        "tests": "*.py",
+    }
     total = {"tests": 0, "others": 0}
     for folder, pattern in folders.items():
         for path in sorted((ROOT / folder).glob(pattern)):

@@ -7,22 +7,19 @@ import shutil
 import subprocess
 from functools import cache
 from io import StringIO
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import ROOT, tree
-from made_up_runs import write_run
+from conftest import ROOT
 
-from common import UserError, duration
-from machine import Process
-from model import SIZES, flops_per_token
-from paper import plan, values
-from paper.run import latest, run_all
+from common import UserError
+from model import SIZES
+from paper import run, values
+from paper.run import Clock, carry_out, latest, parse
 from train import languages_and_stages, parse_arguments
 
-PAGES = ["table1", "table2", "table3", "table4", *(f"figure{number}" for number in range(1, 15))]
+FIGURES = (1, 2, 3, 4, 5, 6, 8, 14)
+PAGES = ["table1", "table2", "table3", "table4", *(f"figure{number}" for number in FIGURES)]
 FRACTIONS = {  # of the standard run, on which the paper fitted its laws of English
     "mini": (0.05, 0.1, 0.25, 0.5, 1),
     "small": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.5, 2, 3),
@@ -47,7 +44,7 @@ def commands(page: str, scale: str = "cpu", **environment: str) -> list[str]:
     texts = TWO if page == "mylanguages" else ()
     done = bash(ROOT / "runs" / f"{page}.sh", *texts, DRY="1", SCALE=scale, **environment)
     assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    return [line for line in done.stdout.splitlines() if not line.startswith("#")]
 
 
 @cache
@@ -127,7 +124,7 @@ def test_every_command_is_one_that_exists():
             elif words[0] == "-m":
                 assert (ROOT / f"{words[1].replace('.', '/')}.py").exists(), line
             else:
-                assert words[0] in {"train.py", "align.py", "fit_scaling.py", "#"}, line
+                assert words[0] in {"train.py", "align.py", "fit_scaling.py"}, line
 
 
 def test_the_positive_control_of_the_demo_is_a_monolingual_run_by_another_name():
@@ -167,7 +164,7 @@ def test_seeds_gpus_and_sizes_reach_the_commands():
         "--warmup 9 --languages en fr --vocab anchored --ratio 0.5 "
         "--seed 3 --out elsewhere/table3-seed3/anchored-50-50"
     )
-    _, first, train, *_ = commands("figure14", NOVELS="there", PARALLEL="lines", RESULTS="results")
+    first, train, *_ = commands("figure14", NOVELS="there", PARALLEL="lines", RESULTS="results")
     assert first.startswith(
         "python data.py --name novels-char --text en=there/en --text fr=there/fr --pieces char "
     )
@@ -239,97 +236,135 @@ def test_scripts_keep_to_what_macos_has():
         assert not re.search(newer, script.read_text()), script
 
 
-# --- a script whose `python` only writes down what it was asked for ---------------------------------
+# --- carrying out what a script prints ----------------------------------------------------------------
 
 STUB = """#!/usr/bin/env bash
-case $* in
--c*) exit 0 ;;
-"-m paper.run --plan "*)
-    cat "$4"
-    while read -r words; do
-        eval "set -- $words"
-        shift
-        "$0" "$@" || exit 2
-    done
-    exit ;;
-esac
 case $1 in
 train.py)
     for out; do :; done
-    echo "train $out" >>log
-    [ "$out" != "$(cat broken 2>/dev/null)" ] || exit 130
-    [ ! -f "$out/result.json" ] || exit 0
+    echo "train $out $CUDA_VISIBLE_DEVICES" >>log
+    echo "the loss is nan"
+    [ "$out" != "$(cat broken 2>/dev/null)" ] || exit 2
+    [ "$out" != "$(cat slow 2>/dev/null)" ] || sleep 60
     mkdir -p "$out"
-    printf '{\\n  "device": "a chip",\\n  "date": "2026",\\n  "ppl": 20\\n}\\n' >"$out/result.json" ;;
+    echo '{}' >"$out/config.json"
+    echo '{"device": "a chip", "date": "2026", "languages": [{"name": "EN1", "ppl": 20}]}' \\
+        >"$out/result.json" ;;
 *) echo "$*" >>log ;;
 esac
 """
 
 
 @pytest.fixture
-def start(tmp_path):
-    """A copy of runs/ with the stub, and a function that starts a script there: (exit code, output, log)."""
-    shutil.copytree(ROOT / "runs", tmp_path / "runs")
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    stub = tmp_path / ".venv" / "bin" / "python"
+def work(tmp_path, monkeypatch):
+    """A folder where `python` only writes down what it was asked for, and a finished run says so."""
+    stub = tmp_path / "bin" / "python"
+    stub.parent.mkdir()
     stub.write_text(STUB)
     stub.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("train.main", lambda words: print(f"{words[-1]} is finished"))
 
-    def call(script: str, **environment: str) -> tuple[int, str, list[str]]:
+    def carry(lines: list[str], jobs: int = 1, minutes: float = 1) -> list[str]:
+        """Carry them out; returns what `python` was asked for."""
         (tmp_path / "log").write_text("")
-        environment = {"JOBS": "1"} | environment  # the log has one order
-        done = bash(tmp_path / "runs" / script, **environment)
-        return done.returncode, done.stdout + done.stderr, (tmp_path / "log").read_text().splitlines()
+        try:
+            carry_out(lines, jobs, minutes)
+        finally:
+            log = (tmp_path / "log").read_text().splitlines()
+        return log
 
-    return call
-
-
-def test_a_script_stops_goes_on_and_tells_how_its_page_was_made(start, tmp_path):
-    before = tree(tmp_path)
-    code, out, log = start("table2.sh", DRY="1")
-    assert (code, log) == (0, [])
-    assert {**tree(tmp_path), "log": b""} == {**before, "log": b""}
-    assert "--size pico --tokens 5000000 --ratio 0.9 --seed 0 --out out/table1/90-10" in out
-
-    (tmp_path / "broken").write_text("out/table1/mono-0.5x")
-    code, _, log = start("table2.sh")
-    assert code == 2
-    begun = [f"train out/table1/mono-{times}x" for times in (2, 1, 0.5)]
-    assert log == ["data.py", *begun]
-
-    (tmp_path / "broken").unlink()
-    code, _, log = start("table2.sh")
-    assert code == 0
-    assert log[1:4] == begun  # of which the first two find theirs done
-    assert log[-2:] == ["align.py out/table1/50-50 out/table1/90-10 --out out/table2",
-                        "-m paper.compare out/table1 --out out/table2"]  # fmt: skip
-
-    made = (tmp_path / "out" / "table2" / "commands.txt").read_text()
-    assert sorted(made.splitlines()) == sorted(set(made.splitlines()))
-    assert made.count(" train.py ") == made.count(" was made on a chip at 2026") == 11
-    assert start("table2.sh", SEED="1")[2][-1] == "-m paper.compare out/table1-seed1 --out out/table2-seed1"
-    start("table2.sh")
-    assert (tmp_path / "out" / "table2" / "commands.txt").read_text() == made
-
-    assert start("table2.sh", RESULTS="kept")[0] == 0
-    kept = tmp_path / "kept"
-    assert {path.name for path in kept.iterdir()} == {"table2", "runs"}
-    assert len(list((kept / "runs" / "table1").glob("*/result.json"))) == 11
+    return carry
 
 
-def test_runs_go_side_by_side_and_all_are_done_before_the_table(start, tmp_path):
-    code, out, log = start("demo.sh", JOBS="3")
-    assert code == 0
-    runs = len(trainings("demo"))
-    words = ["align.py", "data.py", "fit_scaling.py", *["train"] * runs]
-    assert sorted(line.split()[0] for line in log) == words
-    assert [line.split()[0] for line in log[-2:]] == ["fit_scaling.py", "align.py"]
-    assert len(re.findall("(?m)^python train.py .* --out out/demo/", out)) == runs  # what is planned
-    assert "out/demo/figure.png" in out
-    for line in re.findall(r"(?m)^  python (.*)", out):  # what to try next can be tried
-        script, *flags = shlex.split(line)
-        source = (ROOT / script).read_text()
-        assert all(f'"{flag}"' in source for flag in flags if flag.startswith("--")), line
+def trained(*names: str) -> list[str]:
+    """Commands that train."""
+    return [f"python train.py --tokens 1e6 --out out/table/{name}" for name in names]
+
+
+def test_a_script_hands_what_it_prints_to_the_runner(tmp_path):
+    shutil.copytree(ROOT / "runs", tmp_path / "runs")
+    stub = tmp_path / ".venv" / "bin" / "python"
+    stub.parent.mkdir(parents=True)
+    stub.write_text('#!/usr/bin/env bash\n[ "$1" = -c ] || { echo "$* $JOBS $RESULTS"; cat; }\n')
+    stub.chmod(0o755)
+    done = bash(tmp_path / "runs" / "table2.sh", RESULTS="kept", SEED="1")
+    first, *handed = done.stdout.splitlines()
+    assert (done.returncode, done.stderr, first) == (0, "", "-m paper.run 2 kept")
+    assert handed == commands("table2", RESULTS="kept", SEED="1")
+
+
+def test_all_runs_are_done_before_the_table_and_what_made_it_lies_beside_it(
+    work, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("RESULTS", "kept")
+    lines = [
+        "python data.py",
+        *trained("a", "b"),
+        "python align.py out/table/a --out kept/table2",
+        "# the end",
+    ]
+    asked = work(lines)
+    assert [line.split()[:2] for line in asked] == [
+        ["data.py"], ["train", "out/table/a"], ["train", "out/table/b"], ["align.py", "out/table/a"]
+    ]  # fmt: skip
+    out = capsys.readouterr().out
+    assert out.startswith("2 of 2 runs are left: 2M tokens, 1 at a time\n")
+    assert out.endswith("the end\n")
+    made = (tmp_path / "kept" / "table2" / "commands.txt").read_text().splitlines()
+    assert made[0] == "python data.py"
+    assert made[1:3] == [lines[1], "# out/table/a was made on a chip at 2026"]
+    assert {path.name for path in (tmp_path / "kept" / "runs" / "table" / "b").iterdir()} == {
+        "config.json",
+        "result.json",
+    }
+    assert [line.split()[0] for line in work(lines)] == ["data.py", "align.py"]
+    assert "0 of 2 runs are left" in (out := capsys.readouterr().out)
+    assert "out/table/a is finished" in out
+
+
+@pytest.mark.parametrize(("gpus", "visible", "given"), [
+    (0, None, {""}), (1, None, {"0"}), (8, None, {"0", "1"}), (8, "5,7", {"5", "7"}),
+])  # fmt: skip
+def test_runs_go_side_by_side_each_with_a_device_and_a_log_of_its_own(
+    work, gpus, visible, given, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    asked = work(trained("a", "b", "c"), jobs=2)
+    assert sorted(line.split()[1] for line in asked) == [f"out/table/{name}" for name in "abc"]
+    assert {line.partition(name)[2][2:] for name in ["table/"] for line in asked} == given
+    assert (tmp_path / "out" / "table" / "b.log").read_text() == "the loss is nan\n"
+    assert capsys.readouterr().out.count("is done: PPL EN1 20.00") == 3
+
+
+def test_a_run_that_fails_says_why_and_keeps_others_from_starting(work, tmp_path):
+    (tmp_path / "broken").write_text("out/table/a")
+    with pytest.raises(UserError, match=r"(?s)out/table/a failed; .*/a.log ends with:\nthe loss is nan"):
+        work(trained("a", "b"))
+    assert not (tmp_path / "out" / "table" / "b").exists()
+
+
+def test_when_minutes_are_over_runs_end_and_the_table_follows(work, tmp_path, capsys):
+    (tmp_path / "slow").write_text("out/table/a")
+    asked = work([*trained("a", "b"), "python fit_scaling.py out/table"], minutes=0.01)
+    assert [line.split()[0] for line in asked] == ["train", "fit_scaling.py"]
+    assert "2 runs are left; the same command goes on" in capsys.readouterr().out
+
+
+def test_time_left_follows_from_what_was_computed_since_the_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    now = iter([100.0, 130.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    clock = Clock([parse(line) for line in trained("a", "b", "c", "d")])
+    assert clock.left() == ""
+    metrics = tmp_path / "out" / "table" / "a" / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"tokens": 1000000}\n')
+    assert clock.left() == "about 1m30s left"
 
 
 def test_of_a_run_is_told_what_has_losses_and_not_a_guess_of_its_first_step(tmp_path):
@@ -342,105 +377,32 @@ def test_of_a_run_is_told_what_has_losses_and_not_a_guess_of_its_first_step(tmp_
     assert latest(tmp_path / "90-10") == f"   90-10: {line}"
 
 
-@pytest.fixture
-def side_by_side(tmp_path, monkeypatch):
-    """paper.run on runs that only write down what they found: of those named broken, nothing."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-
-    def trained(words: list[str]) -> None:
-        out = Path(words[-1])
-        if (out / "result.json").exists():
-            return print(f"{out} is finished")
-        if out.name == "broken":
-            raise UserError("the loss is nan")
-        write_run(out.parent, out.name, 1e6, [20, 30])
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        with open(out.parent / "started", "a") as file:
-            file.write(f"{out.name} {os.getpid()} {visible}\n")
-
-    monkeypatch.setattr("paper.run.CONTEXT", get_context("fork"))
-    monkeypatch.setattr("train.main", trained)
-
-    def call(*names: str, jobs: int = 2) -> None:
-        for stream, name in enumerate(("stdout", "stderr"), 1):  # as they are outside tests, for logs
-            monkeypatch.setattr(f"sys.{name}", os.fdopen(stream, "w", buffering=1, closefd=False))
-        run_all([["python", "train.py", "--out", f"out/{name}"] for name in names], jobs)
-
-    return call
+@pytest.mark.parametrize(("lines", "jobs", "sentence"), [
+    ("python train.py --out out/a", "2", "expected --tokens and --out in python train.py --out out/a"),
+    ("", "two", "JOBS=two: expected a number from 1"),
+])  # fmt: skip
+def test_what_cannot_be_carried_out_is_refused(lines, jobs, sentence, monkeypatch, command):
+    monkeypatch.setattr("sys.stdin", StringIO(lines))
+    monkeypatch.setenv("JOBS", jobs)
+    code, _, error = command(run.main)
+    assert (code, error.count("\n")) == (2, 1)
+    assert sentence in error
 
 
-def test_every_run_is_a_process_with_a_device_and_a_log_of_its_own(side_by_side, tmp_path, capfd):
-    side_by_side("a", "b", "c")
-    assert capfd.readouterr().out.count("is done: PPL EN1 20.00, EN2 30.00") == 3
-    lines = (tmp_path / "out" / "started").read_text().splitlines()
-    names, processes, devices = zip(*(line.split() for line in lines), strict=True)
-    assert sorted(names) == ["a", "b", "c"]
-    assert len({*processes, str(os.getpid())}) == 4
-    assert {*devices} == {"0", "1"}
-    side_by_side("a", jobs=1)
-    assert "a is done: out/a is finished" in capfd.readouterr().out
-    assert (tmp_path / "out" / "a.log").read_text() == "out/a is finished\n"
+def test_the_demo_names_commands_that_exist():
+    printed = bash(ROOT / "runs" / "demo.sh", DRY="1").stdout
+    assert "out/demo/figure.png" in printed
+    for line in re.findall(r"(?m)^#   python (.*)", printed):
+        script, *flags = shlex.split(line)
+        source = (ROOT / script).read_text()
+        assert all(f'"{flag}"' in source for flag in flags if flag.startswith("--")), line
 
 
-def test_a_run_that_fails_says_why_and_keeps_others_from_starting(side_by_side, tmp_path):
-    with pytest.raises(UserError) as told:
-        side_by_side("a", "broken", "b", jobs=1)
-    assert str(told.value) == "out/broken failed; out/broken.log ends with:\nerror: the loss is nan"
-    assert not (tmp_path / "out" / "b").exists()
-
-
-def test_takeaways_are_judged_by_the_runs_that_are_there(start, tmp_path):
-    judged = "-m paper.compare {} --out out/takeaways"
-    assert start("takeaways.sh")[2] == [judged.format("out/table1")]  # which says that there is none
-    for name in ("figure2", "table3"):
-        (tmp_path / "out" / name).mkdir(parents=True)
-    assert start("takeaways.sh")[2] == [judged.format("out/figure2 out/table3")]
-
-
-# --- the plan ---------------------------------------------------------------------------------------
-
-COMMAND = "python train.py --data {} --size nano --tokens 1e6 {} --out out/a"
-
-
-def test_cost_of_a_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for flags, vocabulary, languages in (
-        ("--ratio 1", 98, 1),
-        ("--clones 10 --ratio 0.5", 980, 10),
-        ("--anchors 0.25", 171, 2),
-    ):
-        _, flops, state = plan.cost(COMMAND.format("data/pydocs", flags), 4096)
-        read = 1e6 + 4 / 3 * 178_461 * languages  # data/pydocs holds out so many characters
-        assert flops == pytest.approx(read * flops_per_token(SIZES["nano"], vocabulary, 128))
-        assert state == "to do"
-    _, flops, _ = plan.cost(COMMAND.format("data/novels", "--languages en fr --ratio 0.5"), 4096)
-    assert flops == pytest.approx((1e6 + 8 / 3 * 178_461) * flops_per_token(SIZES["nano"], 8192, 128))
-    write_run(tmp_path / "out", "a", 1e6, [20, None])
-    assert plan.cost(COMMAND.format("data/pydocs", ""), 0)[2] == "begun"
-    write_run(tmp_path / "out", "a", 1e6, [20, 30])
-    assert plan.cost(COMMAND.format("data/pydocs", ""), 0)[2] == "done"
-
-
-def test_speed_is_that_of_earlier_runs_on_this_machine(tmp_path, monkeypatch, command):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plan.Process, "current", classmethod(lambda cls: Process(0, 1, torch.device("cpu"))))
-    script = "\n".join(commands("table1"))
-    device = plan.Process.current().device_name()
-    for name, where, rate in (("a", device, 1000), ("b", device, 3000), ("c", "another machine", 10**9)):
-        facts = {"device": where, "processes": 1, "tokens_per_second": rate, "vocabulary": 4096}
-        write_run(tmp_path / "out", name, 1e6, [20, 30], size="pico", length=128, facts=facts)
-    rate = 2000 * flops_per_token(SIZES["pico"], 4096, 128)
-    assert plan.speed("pico", False)[0] == rate
-    assert 1e8 < plan.speed("nano", False)[0] < 1e13  # a few steps are tried
-    assert plan.speed("pico", True) == plan.A_GPU
-    monkeypatch.setattr("sys.stdin", StringIO(script))
-    code, out, _ = command(plan.main)
-    assert code == 0
-    assert "23 of 23 runs are left: 109M tokens, " in out
-    flops = [plan.cost(line, 0)[1] for line in commands("table1") if " train.py " in line]
-    needed = duration(sum(flops) / rate / 2 + 23 / 2 * plan.STARTING)  # two at a time
-    assert f"about {needed}, 2 at a time; pico at {rate:.1e} FLOPs a second" in out
-    assert "(median of 2 earlier runs on this machine)" in out
-    monkeypatch.setattr("sys.stdin", StringIO("no command"))
-    assert command(plan.main)[0] == 2
+def test_takeaways_are_judged_by_the_runs_that_are_there(tmp_path):
+    judged = "python -m paper.compare {}/{} --out {}/takeaways"
+    there = str(tmp_path)
+    dry = {"DRY": "1", "OUT": there}
+    script = ROOT / "runs" / "takeaways.sh"
+    assert bash(script, **dry).stdout.strip() == judged.format(there, "table1", there)
+    (tmp_path / "table3").mkdir()
+    assert bash(script, **dry).stdout.strip() == judged.format(there, "table3", there)

@@ -1,0 +1,29 @@
+"""What every script does: whatever happens to its output, what it computed is written."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+SCRIPT = """
+from pathlib import Path
+from common import run_script, write
+
+def main():
+    for number in range(30_000):
+        print("line", number, "é")
+    write(Path("computed.json"), {"number": 1})
+
+run_script(main)
+"""
+
+
+@pytest.mark.parametrize("output", ["| head -1", ">&-", "> /dev/null", "2>&- | head -1", "> /dev/full"])
+def test_output_never_costs_a_result(output, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = f"set -o pipefail; LC_ALL=C PYTHONPATH={ROOT} {sys.executable} script.py {output}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    assert (tmp_path / "computed.json").exists()
