@@ -1,8 +1,10 @@
 """What every script shares: one-sentence errors, files that are never half-written, a progress line."""
 
 import argparse
+import ast
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -144,15 +146,30 @@ def read_json(path: Path) -> dict:
 
 
 def code_hash(folder: Path = Path(__file__).parent) -> str:
-    """Of the files that decide what a run computes, but for their comments: who edits them trains another."""
+    """A hash of the files that decide what a run computes: whoever edits them trains another run."""
     files = ["model.py", "data.py", "train.py", "machine.py"]
     files += [f"kernels/{name}.py" for name in ("attention", "cross_entropy", "embedding")]
-    digest = hashlib.sha256()
-    for file in files:
-        for line in (folder / file).read_bytes().splitlines():
-            if line.strip() and not line.strip().startswith(b"#"):
-                digest.update(line + b"\n")
-    return digest.hexdigest()[:12]
+    code = b"".join(without_words((folder / file).read_bytes()) for file in files)
+    return hashlib.sha256(code).hexdigest()[:12]
+
+
+def without_words(source: bytes) -> bytes:
+    """Python code without docstrings, help of flags, lines of comment and empty lines.
+
+    An edit of those must not keep a stopped run from going on.
+    """
+    lines = source.splitlines(keepends=True)
+    begins = [0, *itertools.accumulate(map(len, lines))]  # of each line, in bytes
+    words = []
+    for node in ast.walk(ast.parse(source)):
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if docstring or (isinstance(node, ast.keyword) and node.arg == "help"):
+            begin = begins[node.lineno - 1] + node.col_offset
+            words.append((begin, begins[node.end_lineno - 1] + node.end_col_offset))
+    for begin, end in sorted(words, reverse=True):
+        source = source[:begin] + source[end:]
+    stripped = [line.rstrip() for line in source.splitlines()]
+    return b"".join(line + b"\n" for line in stripped if line and not line.lstrip().startswith(b"#"))
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+from common import without_words
+
 SCRIPT = """
 from pathlib import Path
 from common import run_script, write
@@ -27,3 +29,25 @@ def test_output_never_costs_a_result(output, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
     assert (tmp_path / "computed.json").exists()
+
+
+CODE = '''
+"""What it does."""
+def steps(parser):
+    """In words."""
+    parser.add_argument("--steps", type=int, default=5, help="how many é")  # more is better
+    # a reason
+    return "a text" "that counts"
+'''
+
+
+@pytest.mark.parametrize(("edit", "same"), [
+    (("In words.", 'In\n    two lines of "words".'), True), (("how many é", "the number"), True),
+    (("    # a reason\n", ""), True), (("What it does.", "More."), True), (("\ndef", "\n\n\ndef"), True),
+    (("5", "6"), False), (("counts", "differs"), False), (("steps(parser)", "step(parser)"), False),
+    (("    return", "    if parser:\n        return"), False),
+])  # fmt: skip
+def test_words_are_no_part_of_what_a_run_computes(edit, same):
+    edited = CODE.replace(*edit)
+    assert edited != CODE
+    assert (without_words(edited.encode()) == without_words(CODE.encode())) is same
