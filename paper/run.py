@@ -91,6 +91,11 @@ class Clock:
         return f"about {duration(passed * (self.total - done) / (done - self.before))} left"
 
 
+def program(words: list[str]) -> list[str]:
+    """A command of which `python` is this Python, whatever that name means to a shell."""
+    return [sys.executable, *words[1:]] if words[0] == "python" else words
+
+
 def start(run: Run, slot: int, jobs: int) -> subprocess.Popen:
     """Start a run on its share of the cores, and on one GPU; several runs can share a GPU."""
     print("==", shlex.join(run.words), flush=True)
@@ -102,7 +107,7 @@ def start(run: Run, slot: int, jobs: int) -> subprocess.Popen:
     run.out.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{run.out}.log", "wb") as log:
         process = subprocess.Popen(
-            run.words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            program(run.words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
         )
     if jobs > 1 and hasattr(os, "sched_setaffinity"):  # it computes with as many threads as it has cores
         cores = sorted(os.sched_getaffinity(0))
@@ -197,7 +202,7 @@ def carry_out(lines: list[str], jobs: int, minutes: float) -> None:
         elif command:
             done.append(command)
             print("==", shlex.join(command), flush=True)
-            if code := subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
+            if code := subprocess.run(program(command), stdin=subprocess.DEVNULL, check=False).returncode:
                 sys.exit(code)
             if "--out" in command:
                 keep(done, Path(command[command.index("--out") + 1]))

@@ -263,7 +263,7 @@ def work(tmp_path, monkeypatch):
     stub.write_text(STUB)
     stub.chmod(0o755)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("sys.executable", str(stub))
     monkeypatch.setattr("train.main", lambda words: print(f"{words[-1]} is finished"))
 
     def carry(lines: list[str], jobs: int = 1, minutes: float = 1) -> list[str]:
