@@ -94,7 +94,9 @@ def read_table(path: Path, columns: list[str] | None) -> list[dict]:
 def read_records(path: Path) -> list[dict]:
     """The rows of a file with a JSON object a line; each answer to a question of MultiRC is a row."""
     rows = []
-    for line in path.read_text(encoding="utf-8-sig").strip().split("\n"):
+    for line in path.read_text(encoding="utf-8-sig").split("\n"):
+        if not line.strip():
+            continue
         record = json.loads(line)
         passage = record.get("passage")
         if isinstance(passage, dict):  # MultiRC
