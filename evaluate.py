@@ -71,8 +71,6 @@ def is_finished(out: Path) -> bool:
     finished = (out / "result.json").exists()
     if not finished and not (out / "checkpoint.pt").exists():
         raise UserError(f"{out} is not finished and has no checkpoint; start its train.py command again")
-    if finished and "languages" not in read_json(out / "result.json"):
-        raise UserError(f"{out / 'result.json'} is not of train.py: it lacks languages")
     return finished
 
 
@@ -84,7 +82,15 @@ def require_finished(out: Path) -> None:
 
 def is_scored(out: Path) -> bool:
     """Whether the result.json of a finished run has perplexities."""
-    return all("ppl" in language for language in read_json(out / "result.json")["languages"])
+    return all("ppl" in entry for entry in read_languages(out))
+
+
+def read_languages(out: Path) -> list[dict]:
+    """The entries of a run's languages in its result.json."""
+    entries = read_json(out / "result.json").get("languages")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{out / 'result.json'} is not of train.py: it lacks languages")
+    return entries
 
 
 def load_weights(path: Path) -> dict:
@@ -213,7 +219,7 @@ def perplexity(run: Run, language: Language, ids: np.ndarray, text_bytes: int) -
     progress = Progress(f"{run.out.name}: scoring {language.name}", len(ids), "tokens")
     nats = score(run.model, language.table[ids], progress)
     if not np.isfinite(nats).all():
-        raise UserError(f"{run.out} predicts what is not finite: it diverged, or its weights are damaged")
+        raise UserError(f"{run.out}'s predictions are not finite: it diverged, or its weights are damaged")
 
     first = len(ids) - len(nats)  # the tokens before it are read and not scored
     documents_ended = np.cumsum(ids == END_OF_DOCUMENT)
@@ -235,25 +241,20 @@ def perplexity(run: Run, language: Language, ids: np.ndarray, text_bytes: int) -
         note += f" ± {found['ppl_standard_error']:.2g}"
     if found["bits_per_byte"] is not None:
         note += f", {found['bits_per_byte']:.3f} bits per byte"
-    size = f"{found['scored_tokens']} tokens of {found['scored_documents']} documents"
-    progress.update(len(ids), f"{note}, {size} | ")
+    note += f", {len(nats)} tokens of {found['scored_documents']} documents"
+    progress.update(len(ids), f"{note} | ")
     if unknown > 0.01:
         print(f"warning: {language.name} has no piece for {unknown:.0%} of these tokens: its PPL says little")
     return found
-
-
-def held_out_text(run: Run, language: Language) -> np.ndarray:
-    """The test split of the language's source: (n,) own ids."""
-    stream = run.dataset.stream(language.source, "test")
-    return stream.read(0, len(stream))
 
 
 def score_languages(run: Run) -> list[dict]:
     """Perplexity in each language on the test split of its source."""
     found = []
     for language in run.languages:
+        stream = run.dataset.stream(language.source, "test")
         size = run.dataset.languages[language.source]["test"]["bytes"]
-        found.append(perplexity(run, language, held_out_text(run, language), size))
+        found.append(perplexity(run, language, stream.read(0, len(stream)), size))
     return found
 
 
@@ -261,6 +262,8 @@ def score_held_out_text(run: Run) -> None:
     """Perplexity in each language on the test split of its source, into result.json."""
     if is_scored(run.out) and run.config["code"] != code_hash():
         raise UserError(f"{run.out} was scored already, and made by other code; go back to it to score again")
+    if len(read_languages(run.out)) != len(run.languages):
+        raise UserError(f"{run.out / 'result.json'} is another run's: config.json has other languages")
     found = score_languages(run)
     ngrams = score_ngrams(run) if len(run.languages) == 1 else None
     with exclusive(run.out, wait=True):
@@ -329,7 +332,8 @@ def score_ngrams(run: Run) -> dict[str, float]:
         return {}
     windows, _ = mixture.batch(np.arange(mixture.total))
     (language,) = run.languages
-    test = language.table[held_out_text(run, language)]
+    stream = run.dataset.stream(language.source, "test")
+    test = language.table[stream.read(0, len(stream))]
     found = ngram_perplexities(windows, test, run.model.vocabulary, max(NGRAMS))
     return {str(n): found[n - 1] for n in NGRAMS}
 
@@ -367,6 +371,8 @@ def write_text(model: GPT, ids: list[int], tokens: int, temperature: float, seed
         seen = torch.tensor([ids[-model.length :]], device=model.output_embedding.device)
         hidden = model.hidden(seen, last=1)[0, 0]
         logits = F.linear(hidden, model.output_embedding).float().cpu()
+        if not logits.isfinite().all():
+            raise UserError("the model's predictions are not finite: it diverged, or its weights are damaged")
         probabilities.append(logits.softmax(0))
         weights = (logits / temperature).softmax(0)
         drawn = torch.multinomial(weights, 1, generator=generator)
@@ -407,8 +413,8 @@ def who_gets(run: Run, probability: np.ndarray) -> dict[str, float]:
 # --- the command ----------------------------------------------------------------------------------
 
 
-def parse_arguments(arguments: list[str] | None) -> Namespace:
-    """The command line."""
+def main(arguments: list[str] | None = None) -> None:
+    """Do what the command line asks for with each run that it names."""
     parser = Parser(__doc__)
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of runs; they stand before flags")
@@ -424,12 +430,7 @@ def parse_arguments(arguments: list[str] | None) -> Namespace:
     texts = args.sample or [args.text] * (args.text is not None)
     if len(texts) != len(args.languages):
         parser.error(f"--as: found {len(args.languages)} languages for {len(texts)} texts to read")
-    return args
 
-
-def main(arguments: list[str] | None = None) -> None:
-    """Do what the command line asks for with each run that it names."""
-    args = parse_arguments(arguments)
     process = Process.current(args.device)
     finished = [is_finished(out) for out in args.runs]  # all are looked at before one is scored
     for out, ended in zip(args.runs, finished, strict=True):

@@ -113,7 +113,7 @@ def join(texts: list[np.ndarray], length: int) -> np.ndarray:
     """The texts of an example in a row, in at most `length` tokens: the longest loses its last ones first."""
     sizes = [len(text) for text in texts]
     while sum(sizes) > length:
-        sizes[np.argmax(sizes)] -= 1
+        sizes[sizes.index(max(sizes))] -= 1
     parts = [text[:size] for text, size in zip(texts, sizes, strict=True)]
     for part in parts[:-1]:
         part[-1] = END_OF_DOCUMENT  # shows where the next one begins

@@ -337,6 +337,11 @@ def change(run, **settings) -> None:
     write(run / "config.json", read_json(run / "config.json") | settings)
 
 
+def entries(run, languages) -> None:
+    """Replace the entries of the languages in a run's result.json."""
+    write(run / "result.json", read_json(run / "result.json") | {"languages": languages})
+
+
 def other_model(run) -> None:
     """Replace a run's weights by those of another model."""
     torch.save({"output.weight": torch.zeros(1)}, run / "model.pt")
@@ -346,6 +351,8 @@ def other_model(run) -> None:
     (shutil.rmtree, "is no run of train.py"),
     (lambda run: (run / "result.json").unlink(), "is not finished and has no checkpoint"),
     (lambda run: (run / "result.json").write_text("{}"), "result.json is not of train.py: it lacks"),
+    (lambda run: entries(run, [1, 2]), "result.json is not of train.py: it lacks languages"),
+    (lambda run: entries(run, [{"name": "EN"}]), "result.json is another run's: config.json has other"),
     (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
     (lambda run: (run / "config.json").write_text("{}"), "config.json is not of train.py: it lacks data"),
     (lambda run: (run / "model.pt").unlink(), "model.pt is damaged or missing"),
@@ -364,6 +371,16 @@ def test_unusable_runs_are_named(trained, tmp_path, command, spoil, sentence):
     code, _, error = command(evaluate.main, run, "--device", "cpu")
     assert (code, error.count("\n"), tree(run)) == (2, 1, before)
     assert sentence in error
+
+
+@pytest.mark.parametrize("flags", ["", "--sample import --as EN1"])
+def test_a_run_that_diverged_is_told(trained, tmp_path, command, flags):
+    run = shutil.copytree(trained, tmp_path / "run")
+    weights = torch.load(run / "model.pt", weights_only=True)
+    torch.save({name: tensor * math.nan for name, tensor in weights.items()}, run / "model.pt")
+    code, _, error = command(evaluate.main, run, *flags.split(), "--device", "cpu")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "not finite" in error
 
 
 def test_a_run_of_other_code_whose_weights_fit_can_be_evaluated(trained, tmp_path):
