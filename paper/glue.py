@@ -59,9 +59,8 @@ TASKS = {  # the paper's eleven results: MNLI has two
     "RTE": Task(PAIR, "label", ENTAILED),
     "BoolQ": Task(("question", "passage"), "label", TRUTH, JSON),
     "MultiRC": Task(("question", "answer", "passage"), "label", files=JSON),
-    "WSC": Task(
-        ("text", "span2_text", "span1_text"), "label", TRUTH, JSON
-    ),  # does the pronoun mean the noun?
+    # Whether the pronoun of a text means the noun: both stand after it.
+    "WSC": Task(("text", "span2_text", "span1_text"), "label", TRUTH, JSON),
 }
 
 
