@@ -7,7 +7,7 @@ corpus clones
 clones_by_ratio
 
 if [ -n "${GLUE:-}" ]; then
-    also python evaluate.py "${RUNS[@]}" --glue "$GLUE"
+    also python -m paper.glue "${RUNS[@]}" --glue "$GLUE"
 else
     echo "# no GLUE, so no right half: download its tasks from gluebenchmark.com and give their folder as GLUE=DIR"
 fi

@@ -173,7 +173,7 @@ def test_seeds_gpus_and_sizes_reach_the_commands():
     assert commands("table4", PARALLEL="lines", RESULTS="results")[-2].endswith(
         " --parallel en=lines.en fr=lines.fr --out results/table4"
     )
-    assert "python evaluate.py out/table1/50-50 out/table1/90-10 out/figure1/95-5" in "\n".join(
+    assert "python -m paper.glue out/table1/50-50 out/table1/90-10 out/figure1/95-5" in "\n".join(
         commands("figure1", GLUE="glue")
     )
 

@@ -1,0 +1,307 @@
+"""GLUE transfer (section 3.3 and the right half of Figure 1): learned in L1, scored in every clone.
+
+    python -m paper.glue out/table1/50-50 out/table1/90-10 --glue DIR [--tasks SST-2 CoLA] [--seeds 3]
+
+DIR holds SST-2/train.tsv and the like, as gluebenchmark.com and super.gluebenchmark.com pack them. A linear
+head reads the hidden state of an example's last token. All weights learn the task in L1; those that did best
+on L1's dev set are scored in every clone, which is the same English with other ids. What a clone scores above
+the majority, it has from L1. The accuracies go to out/NAME/result.json; a task that is there is not learned
+again unless its examples have changed.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common import Parser, Progress, UserError, exclusive, number, read_json, run_script, write
+from data import END_OF_DOCUMENT, encode
+from evaluate import Run, load_run, require_finished
+from machine import Process, default_precision, mixed_precision
+from model import GPT
+from text import clean, digest_of
+
+# The paper's recipe. Tokens that an example is cut to, examples of a step, epochs, Adam's learning rate;
+EXAMPLE_TOKENS, BATCH, EPOCHS, LEARNING_RATE = 128, 64, 10, 5e-5
+# steps between two looks at the dev set, and steps without a better score that end it.
+EVALUATE_EVERY, PATIENCE = 200, 2000
+POOL = 1024  # examples among which those of like length are put together
+
+
+class Task(NamedTuple):
+    """A classification task, as the official download lays it out."""
+
+    texts: tuple[str, ...]  # columns, in the order in which they are read
+    label: str  # column
+    labels: tuple[str, ...] = ("0", "1")
+    files: tuple[str, ...] = ("train.tsv", "dev.tsv")  # of two dev sets, the first decides when to stop
+    columns: list[str] | None = None  # of a file without a line that names them
+
+
+PAIR = ("sentence1", "sentence2")
+ENTAILED = ("entailment", "not_entailment")
+TRUTH = ("False", "True")
+JSON = ("train.jsonl", "val.jsonl")
+MNLI_LABELS = ("entailment", "neutral", "contradiction")
+MNLI_FILES = ("train.tsv", "dev_matched.tsv", "dev_mismatched.tsv")
+TASKS = {  # the paper's eleven results: MNLI has two
+    "CoLA": Task(("sentence",), "label", columns=["source", "label", "star", "sentence"]),
+    "SST-2": Task(("sentence",), "label"),
+    "MRPC": Task(("#1 String", "#2 String"), "Quality"),
+    "QQP": Task(("question1", "question2"), "is_duplicate"),
+    "MNLI": Task(PAIR, "gold_label", MNLI_LABELS, MNLI_FILES),
+    "QNLI": Task(("question", "sentence"), "label", ENTAILED),
+    "RTE": Task(PAIR, "label", ENTAILED),
+    "BoolQ": Task(("question", "passage"), "label", TRUTH, JSON),
+    "MultiRC": Task(("question", "answer", "passage"), "label", files=JSON),
+    # Whether the pronoun of a text means the noun: both stand after it.
+    "WSC": Task(("text", "span2_text", "span1_text"), "label", TRUTH, JSON),
+}
+
+
+class Examples(NamedTuple):
+    """A file of a task: (n, longest) own ids with padding on the right, (n,) lengths, (n,) label indices."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+
+
+# --- the files ------------------------------------------------------------------------------------
+
+
+def read_table(path: Path, columns: list[str] | None) -> list[dict]:
+    """The rows of a tab-separated file, in which nothing is quoted."""
+    lines = []
+    with open(path, encoding="utf-8-sig", newline="\n") as file:
+        for line in file:
+            if line.strip():
+                lines.append(line.rstrip("\r\n").split("\t"))
+    if lines and columns is None:
+        columns = lines.pop(0)
+    whole = [cells for cells in lines if len(cells) == len(columns)]
+    if len(whole) < len(lines):  # the official QQP has a few
+        print(f"{path}: {len(lines) - len(whole)} rows without all cells are left out")
+    return [dict(zip(columns, cells, strict=True)) for cells in whole]
+
+
+def read_records(path: Path) -> list[dict]:
+    """The rows of a file with a JSON object a line; each answer to a question of MultiRC is a row."""
+    rows = []
+    for line in path.read_text(encoding="utf-8-sig").split("\n"):
+        if not line.strip():
+            continue
+        record = json.loads(line)
+        passage = record.get("passage")
+        if isinstance(passage, dict):  # MultiRC
+            for question in passage["questions"]:
+                for answer in question["answers"]:
+                    texts = {"passage": passage["text"], "answer": answer["text"]}
+                    rows.append(question | texts | {"label": answer["label"]})
+        else:
+            rows.append(record | record.get("target", {}))  # which WSC has
+    return rows
+
+
+def join(texts: list[np.ndarray], length: int) -> np.ndarray:
+    """The texts of an example in a row, in at most `length` tokens: the longest loses its last ones first."""
+    sizes = [len(text) for text in texts]
+    while sum(sizes) > length:
+        sizes[sizes.index(max(sizes))] -= 1
+    parts = [text[:size] for text, size in zip(texts, sizes, strict=True)]
+    for part in parts[:-1]:
+        part[-1] = END_OF_DOCUMENT  # shows where the next one begins
+    return np.concatenate(parts)
+
+
+def read_examples(path: Path, task: Task, tokenizer, length: int) -> Examples:
+    """Read a file. An example is its texts in a row, each closed by <eod>, in at most `length` tokens."""
+    try:
+        rows = read_records(path) if path.suffix == ".jsonl" else read_table(path, task.columns)
+        labels = [str(row[task.label]) for row in rows]
+        if strange := set(labels) - set(task.labels):
+            raise ValueError(f"a label is {strange.pop()!r}, expected {' or '.join(task.labels)}")
+        columns = []
+        for column in task.texts:
+            texts = [clean(row[column]) for row in rows]
+            columns.append(encode(tokenizer, texts))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = f"it has no column {error}" if isinstance(error, LookupError) else error
+        raise UserError(f"{path} is not laid out as this task's official download: {reason}") from None
+    if not rows:
+        raise UserError(f"{path} holds no examples")
+
+    ids = np.zeros((len(rows), length), np.uint16)
+    lengths = np.zeros(len(rows), np.int64)
+    cut = 0
+    for i, texts in enumerate(zip(*columns, strict=True)):
+        example = join(texts, length)
+        lengths[i] = len(example)
+        ids[i, : lengths[i]] = example
+        cut += sum(map(len, texts)) > length
+    if cut:
+        print(f"{path}: {cut} of {len(rows)} examples are cut to {length} tokens")
+    indices = [task.labels.index(label) for label in labels]
+    return Examples(ids, lengths, np.array(indices))
+
+
+# --- learned in L1, scored in every clone ---------------------------------------------------------
+
+
+class Classifier(nn.Module):
+    """A GPT with a linear head in place of its output layer."""
+
+    def __init__(self, gpt: GPT, labels: int):
+        super().__init__()
+        self.gpt = gpt
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Linear(gpt.size.width, labels)
+        nn.init.normal_(self.head.weight, 0.0, 0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, examples: Examples, places: np.ndarray, table: np.ndarray) -> Tensor:
+        """The m examples at `places`, read in the language of `table` -> (m, labels) float32."""
+        device = self.head.weight.device
+        lengths = examples.lengths[places]
+        ids = examples.ids[places, : lengths.max()]
+        tokens = torch.from_numpy(table[ids].astype(np.int64)).to(device)
+        # fp16 would need its loss scaled: a GPU that has no bf16 takes float32.
+        precision = "bf16" if default_precision(device) == "bf16" else "fp32"
+        with mixed_precision(precision, device):
+            hidden = self.gpt.hidden(tokens)
+            last = hidden[torch.arange(len(places)), torch.from_numpy(lengths - 1)]
+            return self.head(self.dropout(last)).float()
+
+
+@torch.no_grad()
+def accuracy(classifier: Classifier, examples: Examples, table: np.ndarray) -> float:
+    """Share of right answers to examples that are read through `table`."""
+    classifier.eval()
+    order = np.argsort(examples.lengths, kind="stable")  # so that little of a batch is padding
+    right = 0
+    for first in range(0, len(order), 256):
+        places = order[first : first + 256]
+        answers = classifier(examples, places, table).argmax(1)
+        right += (answers.cpu().numpy() == examples.labels[places]).sum()
+    classifier.train()
+    return float(right / len(order))
+
+
+def epoch(lengths: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+    """Batches of places, all examples once in random order; of a thousand, those of like length together.
+
+    Otherwise more than half of CoLA's batches would be padding.
+    """
+    order, batches = random.permutation(len(lengths)), []
+    for pool in np.split(order, range(POOL, len(order), POOL)):
+        by_length = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += np.split(by_length, range(BATCH, len(pool), BATCH))
+    random.shuffle(batches)
+    return batches
+
+
+def fine_tune(classifier: Classifier, train: Examples, dev: Examples, table: np.ndarray, seed: int) -> None:
+    """Learn a task through `table`; the classifier then has the weights that did best on `dev`."""
+    random = np.random.default_rng(seed)
+    batches = []
+    for _ in range(EPOCHS):
+        batches += epoch(train.lengths, random)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=LEARNING_RATE, fused=True)
+    progress = Progress(f"fine-tuning with seed {seed}", len(batches), "steps")
+    best, best_step = -1.0, 0
+
+    for step, places in enumerate(batches, 1):
+        answers = classifier(train, places, table)
+        labels = torch.from_numpy(train.labels[places])
+        F.cross_entropy(answers, labels.to(answers.device)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % EVALUATE_EVERY == 0 or step == len(batches):
+            found = accuracy(classifier, dev, table)
+            if found > best:
+                best, best_step = found, step
+                weights = copy.deepcopy(classifier.state_dict())
+            if step - best_step >= PATIENCE:
+                progress.total = step
+        progress.update(step, f"best {best:.3f} after {best_step} | " if best_step else "")
+        if step == progress.total:
+            break
+    classifier.load_state_dict(weights)
+
+
+def transfer(run: Run, task: Task, files: list[Path], seeds: int) -> list[dict]:
+    """Fine-tune on a task in L1 once a seed; returns accuracies: an entry of result.json for each dev set."""
+    l1 = run.languages[0]
+    # GLUE is English: languages that are no clones of L1 have tokenisers for another text.
+    clones = [language for language in run.languages if language.source == l1.source]
+    tokenizer = run.dataset.tokenizer(l1.source)
+    length = min(EXAMPLE_TOKENS, run.model.length)
+    train, *devs = [read_examples(file, task, tokenizer, length) for file in files]
+
+    commonest = np.bincount(train.labels).argmax()
+    entries = []
+    for dev in devs:
+        majority = float(np.mean(dev.labels == commonest))
+        accuracies = {language.name: [] for language in clones}
+        entries.append({"seeds": list(range(seeds)), "majority": majority, **accuracies})
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        classifier = Classifier(copy.deepcopy(run.model), len(task.labels))
+        classifier.to(run.model.output_embedding.device)
+        fine_tune(classifier, train, devs[0], l1.table, seed)
+        for entry, dev in zip(entries, devs, strict=True):
+            for language in clones:
+                found = accuracy(classifier, dev, language.table)
+                entry[language.name].append(found)
+                print(f"accuracy in {language.name} {found:.3f}, of the majority {entry['majority']:.3f}")
+    return entries
+
+
+def evaluate(run: Run, folder: Path, name: str, seeds: int) -> None:
+    """Score the run on a task, unless its result.json has it already."""
+    path, task = run.out / "result.json", TASKS[name]
+    files = [folder / name / file for file in task.files]
+    digest = digest_of(folder / name, files)
+    known = read_json(path).get("glue", {}).get(name)
+    if known and known.get("examples") == digest and len(known["seeds"]) >= seeds:
+        print(f"{run.out} has its {name}")
+        return
+    print(f"{run.out}: {name}", flush=True)
+    entries = transfer(run, task, files, seeds)
+    with exclusive(run.out, wait=True):
+        result = read_json(path)  # hours may have passed, in which others wrote to it
+        glue = result.setdefault("glue", {})
+        for key, entry in zip((name, f"{name}-mm"), entries, strict=False):  # of MNLI, the mismatched set
+            glue[key] = entry | {"examples": digest}
+        write(path, result)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Fine-tune each run that the command line names on each task."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
+    add("--glue", type=Path, metavar="DIR", required=True, help="folder of tasks")
+    add("--tasks", nargs="+", choices=TASKS, metavar="TASK", help="default: all that DIR holds")
+    add("--seeds", type=number(int, 1, 100), default=1, help="number of fine-tuning runs; default: 1")
+    add("--device", choices=["cpu", "cuda", "mps"], help="default: cuda if there is one")
+    args = parser.parse_args(arguments)
+    tasks = args.tasks or [name for name in TASKS if (args.glue / name).is_dir()]
+    if not tasks:
+        parser.error(f"--glue {args.glue} holds no task, expected folders named {', '.join(TASKS)}")
+    for out in args.runs:
+        require_finished(out)  # all of them, before the first is evaluated
+    process = Process.current(args.device)
+    for out in args.runs:
+        run = load_run(out, process.device)
+        for name in tasks:
+            evaluate(run, args.glue, name, args.seeds)
+
+
+if __name__ == "__main__":
+    run_script(main)
