@@ -10,16 +10,15 @@
 For every pair of languages it measures, prints, draws, and merges into result.json as "alignment",
 
   embeddings   cosine of each token and its counterpart (its clone, or the same piece in another real
-               language) beside that of all pairs of tokens, in the input and the output embedding, which are
-               one matrix in a tied model, and by training frequency (Figures 6, 7); the key: for each of the
-               commonest pieces of L2 the nearest of those of L1; retrieval@1, how often that is its own
+               language) beside that of all pairs of tokens, in the input and the output embedding (a tied
+               model has one), and by training frequency (Figures 6, 7); the key: for each of the commonest
+               pieces of L2 the nearest of those of L1; retrieval@1, how often that is its own
   hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
                real languages and with --matching (Tables 2 and 4, Figure 14); "shuffled" of different
                positions, large where all states share one direction; "centred" without each language's mean.
-               For clones also retrieval@1 of centred states: how often the nearest of the other clone's
-               stands at the same position, in the same text and, as a control, in the text before
-  gradients    cosine of the gradients of one sequence's mean loss in each language, for each parameter
-               tensor; "blocks" is the macro average over those inside the blocks (Figures 11 to 13)
+               For clones also retrieval@1 of centred states, in the same text and, as a control, in another
+  gradients    cosine of the gradients of one sequence's mean loss, for each parameter tensor; "blocks" is
+               the macro average over those inside the blocks (Figures 11 to 13)
 
 Clones read the run's held-out text, real languages the parallel text. Arithmetic is float32.
 """
@@ -86,8 +85,9 @@ def normalise(vectors: Tensor) -> Tensor:
 
 def cosine(one: Tensor, other: Tensor) -> float:
     """Cosine of two tensors of equal shape, each read as one long vector."""
-    # In float32 the squares of small gradients are 0.
-    return float(F.cosine_similarity(one.flatten().double(), other.flatten().double(), dim=0, eps=1e-60))
+    one = one.flatten().double()  # in float32 the squares of small gradients are 0
+    other = other.flatten().double()
+    return float(F.cosine_similarity(one, other, dim=0, eps=1e-60))
 
 
 def mean_of_all_pairs(one: Tensor, other: Tensor) -> Tensor:
@@ -150,14 +150,16 @@ def retrieval(one: Tensor, other: Tensor) -> Tensor:
 
 def by_position(one: Tensor, other: Tensor) -> Tensor:
     """Mean cosine of equal positions after each layer: (layers, S, width) twice -> (layers,) float64."""
-    return (normalise(one) * normalise(other)).sum(-1).mean(1).double()
+    cosines = (normalise(one) * normalise(other)).sum(-1)
+    return cosines.mean(1).double()
 
 
 def shuffled(one: Tensor, other: Tensor) -> Tensor:
     """Mean cosine of each position with the other positions of the other text: what any shuffle expects."""
     n = min(one.shape[1], other.shape[1])
     one, other = one[:, :n], other[:, :n]
-    return (n * mean_of_all_pairs(one, other) - by_position(one, other)) / max(1, n - 1)
+    of_all = n * mean_of_all_pairs(one, other)
+    return (of_all - by_position(one, other)) / max(1, n - 1)
 
 
 # --- what a model makes of a sequence -------------------------------------------------------------
@@ -240,8 +242,8 @@ def aligned_lines(run: Run, paths: dict[str, Path]) -> list[tuple[str, ...]]:
 def encode_lines(run: Run, lines: Iterable[tuple[str, ...]]) -> Iterator[list[list[int]]]:
     """The own ids of each line in each language."""
     tokenizers = [run.dataset.tokenizer(language.source) for language in run.languages]
-    for sides in lines:
-        yield [tokenizer.encode(side) for tokenizer, side in zip(tokenizers, sides, strict=True)]
+    for line in lines:
+        yield [tokenizer.encode(side) for tokenizer, side in zip(tokenizers, line, strict=True)]
 
 
 def join_lines(lines: Iterable[list[list[int]]], length: int) -> Iterator[list[list[int]]]:
@@ -278,12 +280,19 @@ def parallel_texts(run: Run, lines: list[tuple[str, ...]], most: int) -> list[Si
 
 def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple[np.ndarray, np.ndarray, int]:
     """Pieces of the same form in two languages: (n,) own ids in each, and how many more are shared."""
-    forms, other_forms = (surface_forms(dataset.tokenizer(language.source)) for language in (one, other))
+    other_forms = surface_forms(dataset.tokenizer(other.source))
     places = {form: place for place, form in enumerate(other_forms)}
-    left = np.array([i for i, form in enumerate(forms) if i != PAD and form in places], np.int64)
-    right = np.array([places[forms[i]] for i in left], np.int64)
-    apart = one.table[left] != other.table[right]  # what shares a joint id is equal by construction
-    return left[apart], right[apart], int((~apart).sum())
+    left, right, shared = [], [], 0
+    for i, form in enumerate(surface_forms(dataset.tokenizer(one.source))):
+        place = places.get(form)
+        if i == PAD or place is None:
+            continue
+        if one.table[i] == other.table[place]:  # one row, equal by construction
+            shared += 1
+        else:
+            left.append(i)
+            right.append(place)
+    return np.array(left, int), np.array(right, int), shared
 
 
 def relative_frequency(dataset: Dataset, source: str) -> np.ndarray:
@@ -326,14 +335,18 @@ def measure_embeddings(run: Run, matrices: dict[str, Tensor]) -> dict:
         left, right = left[both], right[both]
         order = np.argsort(-frequency[other.source][right], kind="stable")
         left, right = left[order], right[order]
+        ids, other_ids = one.table[left], other.table[right]
+        all_ids = np.intersect1d(one.table[1:], known)  # without padding
+        all_other_ids = np.intersect1d(other.table[1:], known)
         forms = surface_forms(run.dataset.tokenizer(other.source))
         pieces = [forms[i] for i in right]
-        every, other_every = (np.intersect1d(language.table[1:], known) for language in (one, other))
         found = {"shared": shared}
         for name, matrix in matrices.items():
-            rows, other_rows = matrix[one.table[left]], matrix[other.table[right]]
-            found[name] = compare_rows(rows, other_rows, pieces, frequency[one.source][left])
-            found[name]["all_pairs"] = float(mean_of_all_pairs(matrix[every], matrix[other_every]))
+            all_pairs = mean_of_all_pairs(matrix[all_ids], matrix[all_other_ids])
+            found[name] = {
+                "all_pairs": float(all_pairs),
+                **compare_rows(matrix[ids], matrix[other_ids], pieces, frequency[one.source][left]),
+            }
         result[f"{one.name}-{other.name}"] = found
     return result
 
@@ -384,9 +397,10 @@ def look_at(run: Run, texts: list[Sides], look: Callable, label: str) -> Iterato
 
 
 def in_pairs(run: Run, found: list) -> Iterator[tuple]:
-    """What was found in each language as pairs of languages: name of the pair, one side, other side."""
-    for (one, left), (other, right) in combinations(zip(run.languages, found, strict=True), 2):
-        yield f"{one.name}-{other.name}", left, right
+    """What was found in each language, as pairs: their names, what is of the one, and of the other."""
+    names = [language.name for language in run.languages]
+    for i, j in combinations(range(len(names)), 2):
+        yield f"{names[i]}-{names[j]}", found[i], found[j]
 
 
 def measure_hidden(run: Run, texts: list[Sides], matching: bool = False) -> dict:
@@ -404,10 +418,11 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool = False) -> dict
             for method, cosines in found.items():
                 values[pair][method].append(cosines.cpu().numpy())
         before = states
-    return {
-        pair: {method: list(map(estimate, np.transpose(rows))) for method, rows in methods.items()}
-        for pair, methods in values.items()
-    }
+    result = defaultdict(dict)
+    for pair, methods in values.items():
+        for method, rows in methods.items():
+            result[pair][method] = [estimate(layer) for layer in np.transpose(rows)]
+    return result
 
 
 def measure_gradients(run: Run, texts: list[Sides]) -> dict:
@@ -435,7 +450,8 @@ def matrices_of(model: GPT) -> dict[str, Tensor]:
 
 def measure_snapshots(run: Run, texts: list[Sides]) -> list[dict]:
     """Centred similarity after each layer, and retrieval@1, in weights that train.py --keep-every kept."""
-    paths = sorted((run.out / "snapshots").glob("*.pt"), key=lambda path: int(path.stem))
+    paths = [path for path in (run.out / "snapshots").glob("*.pt") if path.stem.isdigit()]
+    paths.sort(key=lambda path: int(path.stem))
     if not paths:
         raise UserError(f"{run.out} has no snapshots; train.py --keep-every N makes some")
     method = "positions, centred" if run.config["vocab"] == "cloned" else "matching, centred"
@@ -453,14 +469,20 @@ def measure_snapshots(run: Run, texts: list[Sides]) -> list[dict]:
     return snapshots
 
 
+def read_result(out: Path) -> dict:
+    """A run's result.json."""
+    result = read_json(out / "result.json")
+    if not isinstance(result.get("alignment", {}), dict):
+        raise UserError(f"{out / 'result.json'} is damaged: its alignment is not a JSON object")
+    return result
+
+
 def store(out: Path, part: str, found: dict | list) -> None:
     """Merge what was found into the run's result.json."""
     with exclusive(out, wait=True):
-        result = read_json(out / "result.json")
-        if part == "snapshots":
-            result[part] = found
-        else:
-            result.setdefault("alignment", {})[part] = found
+        result = read_result(out)
+        holder = result if part == "snapshots" else result.setdefault("alignment", {})
+        holder[part] = found
         write(out / "result.json", result)
 
 
@@ -503,11 +525,6 @@ def pairs_of(results: Results, part: str) -> list[tuple[str, dict, dict]]:
     ]
 
 
-def percent(share: float | None) -> str:
-    """0.123 -> '12%'; what an older run lacks is '-'."""
-    return "-" if share is None else f"{share:.0%}"
-
-
 def with_error(found: dict | None) -> str:
     """A mean and its standard error."""
     if found is None:
@@ -516,69 +533,66 @@ def with_error(found: dict | None) -> str:
     return f"{found['mean']:.3f}" + (f" ± {error:.3f}" if error is not None else "")
 
 
-def table(title: str, head: list[str], rows: list[list[str]]) -> str:
-    """Rows as Markdown; those of models of less depth end earlier."""
-    if not rows:
-        return ""
-    longest = max(map(len, rows))
-    layers = [f"layer {i + 1}" for i in range(longest - len(head))]
-    filled = [row + [""] * (longest - len(row)) for row in rows]
-    return f"\nCosine of {title}\n\n{markdown([*head, *layers], filled)}"
-
-
-def tables(results: Results) -> str:
-    """Everything as Markdown; ± is a standard error over tokens (embeddings) or sequences."""
-    embeddings, hidden, gradients = [], [], []
+def embeddings_table(results: Results) -> str:
+    """A row for each embedding matrix of each pair; ± is a standard error over tokens."""
+    head = ["run", "counterparts", "tokens", "all pairs", "shared", "retrieval@1", "chance"]
+    rows = []
     for pair, _, found in pairs_of(results, "embeddings"):
         for name in MATRICES:
             if name in found:
                 matrix = found[name]
-                tokens = matrix["counterparts"]["count"] if matrix["counterparts"] else 0
-                row = [f"{pair}, {name}", with_error(matrix["counterparts"]), str(tokens)]
+                same = matrix["counterparts"]
+                row = [f"{pair}, {name}", with_error(same), str(same["count"] if same else 0)]
                 row += [f"{matrix['all_pairs']:.3f}", str(found["shared"])]
-                row += [percent(matrix.get("retrieval@1")), percent(matrix.get("chance"))]
-                embeddings.append(row)
+                for share in (matrix.get("retrieval@1"), matrix.get("chance")):
+                    row.append("-" if share is None else f"{share:.0%}")  # older runs have none
+                rows.append(row)
+    return f"\nCosine of embeddings\n\n{markdown(head, rows)}" if rows else ""
+
+
+def layers_table(results: Results) -> str:
+    """A row for each method and pair; ± is a standard error over sequences."""
+    rows = []
     for pair, _, found in pairs_of(results, "hidden"):
         for method, layers in found.items():
-            hidden.append([f"{pair}, {method}", str(layers[0]["count"]), *map(with_error, layers)])
+            rows.append([f"{pair}, {method}", str(layers[0]["count"]), *map(with_error, layers)])
+    longest = max((len(row) for row in rows), default=2)
+    head = ["run", "sequences"] + [f"layer {i + 1}" for i in range(longest - 2)]
+    rows = [row + [""] * (longest - len(row)) for row in rows]  # of models of less depth
+    return f"\nCosine of hidden states\n\n{markdown(head, rows)}" if rows else ""
+
+
+def gradients_table(results: Results) -> str:
+    """A row for each pair: the macro average over the tensors inside the blocks."""
+    rows = []
     for pair, _, found in pairs_of(results, "gradients"):
-        _, cosines = heat_map(found)
-        layers = [f"{mean:.3f}" for mean in cosines.mean(0)]
-        gradients.append([pair, str(found["blocks"]["count"]), with_error(found["blocks"]), *layers])
-    head = ["run", "counterparts", "tokens", "all pairs", "shared", "retrieval@1", "chance"]
-    text = table("embeddings", head, embeddings)
-    text += table("hidden states", ["run", "sequences"], hidden)
-    return text + table("gradients", ["run", "sequences", "blocks"], gradients)
+        rows.append([pair, str(found["blocks"]["count"]), with_error(found["blocks"])])
+    return f"\nCosine of gradients\n\n{markdown(['run', 'sequences', 'blocks'], rows)}" if rows else ""
 
 
 def keys(results: Results) -> str:
-    """The key of each run and pair."""
+    """The key of each pair: pieces of L2, below each its nearest of L1, and a mark where that is another."""
     text = ""
     for pair, _, found in pairs_of(results, "embeddings"):
         key = found["input"].get("key")
-        if key:
-            own = sum(entry["piece"] == entry["nearest"] for entry in key)
-            best = f"{own} of the {len(key)} commonest pieces are nearest to their own"
-            text += f"\nThe key of {pair}: {best}\n"
-            text += key_as_text(key, *pair.split()[-1].split("-"))
-    return text
-
-
-def key_as_text(key: list[dict], one: str, other: str) -> str:
-    """The pieces of L2, below each its nearest of L1, and a mark where that is another piece."""
-    width = 2 + max(len(piece) for entry in key for piece in entry.values())
-    lines = {other: "", one: "", "wrong": ""}
-    for entry in key:
-        lines[other] += entry["piece"].replace("\n", "\\n").ljust(width)
-        lines[one] += entry["nearest"].replace("\n", "\\n").ljust(width)
-        lines["wrong"] += " ".ljust(width) if entry["piece"] == entry["nearest"] else "^".ljust(width)
-    step = max(1, 80 // width) * width
-    text = ""
-    for begin in range(0, len(key) * width, step):
-        for name, line in lines.items():
-            part = line[begin : begin + step].rstrip()
-            if part:
-                text += f"  {name:6}{part}\n"
+        if not key:
+            continue
+        one, other = pair.split()[-1].split("-")
+        width = 2 + max(len(piece) for entry in key for piece in entry.values())
+        lines = {other: "", one: "", "wrong": ""}
+        for entry in key:
+            lines[other] += entry["piece"].replace("\n", "\\n").ljust(width)
+            lines[one] += entry["nearest"].replace("\n", "\\n").ljust(width)
+            mark = " " if entry["piece"] == entry["nearest"] else "^"
+            lines["wrong"] += mark.ljust(width)
+        right = len(key) - lines["wrong"].count("^")
+        text += f"\nThe key of {pair}: {right} of the {len(key)} commonest pieces are nearest to their own\n"
+        step = max(1, 80 // width) * width
+        for begin in range(0, len(key) * width, step):
+            for name, line in lines.items():
+                part = line[begin : begin + step].rstrip()
+                if part:
+                    text += f"  {name:6}{part}\n"
     return text
 
 
@@ -595,27 +609,35 @@ def finish(axis, **labels) -> None:
 
 def plot(axis, places: Sequence[float], estimates: list[dict], style: str, **look) -> None:
     """A line of means; bars are 95% intervals."""
-    means = [found["mean"] for found in estimates]
-    bars = [1.96 * (found["standard_error"] or 0) for found in estimates]
+    means, bars = [], []
+    for found in estimates:
+        means.append(found["mean"])
+        bars.append(1.96 * (found["standard_error"] or 0))
     axis.errorbar(places, means, bars, fmt=style, markersize=5, elinewidth=1, **look)
 
 
 def draw_embeddings(results: Results, axes: np.ndarray, part="embeddings", model="GPT", color="C0") -> None:
     """Figure 6: counterparts and all pairs, by the share of L2."""
+    pairs = [(share_of_second(pair, result), found) for pair, result, found in pairs_of(results, part)]
+    pairs.sort(key=lambda pair: pair[0])
     for axis, name in zip(axes, MATRICES, strict=True):
-        points = []
-        for pair, result, found in pairs_of(results, part):
+        shares, counterparts, all_pairs = [], [], []
+        for share, found in pairs:
             if name in found and found[name]["counterparts"]:
-                names = [language["name"] for language in result["languages"]]
-                shares = np.mean(result["stages"], axis=0)
-                share = 100 * shares[names.index(pair.rpartition("-")[2])]
-                points.append((share, found[name]["counterparts"], found[name]["all_pairs"]))
-        points.sort(key=lambda point: point[0])
-        shares, counterparts, all_pairs = ([point[i] for point in points] for i in range(3))
+                shares.append(share)
+                counterparts.append(found[name]["counterparts"])
+                all_pairs.append(found[name]["all_pairs"])
         plot(axis, shares, counterparts, "o-", color=color, label=f"{model}, counterparts")
         axis.plot(shares, all_pairs, "x:", color=color, label=f"{model}, all pairs")
-        axis.set_visible(bool(points))
+        axis.set_visible(bool(shares))
         finish(axis, title=f"{name} embedding", xlabel="p(L2) in %", ylabel="cosine")
+
+
+def share_of_second(pair: str, result: dict) -> float:
+    """Share of a pair's second language in the tokens of a run, in percent."""
+    names = [language["name"] for language in result["languages"]]
+    second = names.index(pair.rpartition("-")[2])
+    return 100 * np.mean([stage[second] for stage in result["stages"]])
 
 
 def draw_frequency(results: Results, axes: np.ndarray) -> None:
@@ -656,16 +678,6 @@ def draw_layers(results: Results, axes: np.ndarray) -> None:
         axis.xaxis.get_major_locator().set_params(integer=True)
 
 
-def heat_map(found: dict) -> tuple[list[str], np.ndarray]:
-    """The tensors inside the blocks: the names of a block's, and (kinds, layers) mean cosines."""
-    kinds = defaultdict(list)
-    for name, tensor in found["tensors"].items():
-        if name.startswith("blocks."):
-            _, _, kind = name.split(".", 2)
-            kinds[kind].append(tensor["mean"])
-    return list(kinds), np.array(list(kinds.values()))
-
-
 def draw_gradients(results: Results, axes: np.ndarray) -> None:
     """Figures 11 to 13: tensors by layers, a heat map for each run and pair as far as there are axes."""
     for axis, (pair, _, found) in zip(axes, pairs_of(results, "gradients"), strict=False):
@@ -675,8 +687,19 @@ def draw_gradients(results: Results, axes: np.ndarray) -> None:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.xaxis.set_major_formatter(lambda layer, _: f"{layer + 1:.0f}")
     axes[0].set_yticks(range(len(kinds)), kinds)
-    axes[0].figure.set_figwidth(4 + 2.2 * len(axes))
-    axes[0].figure.colorbar(picture, ax=list(axes), label="cosine of gradients")
+    figure = axes[0].figure
+    figure.set_figwidth(4 + 2.2 * len(axes))
+    figure.colorbar(picture, ax=list(axes), label="cosine of gradients")
+
+
+def heat_map(found: dict) -> tuple[list[str], np.ndarray]:
+    """The tensors inside the blocks: the names of a block's, and (kinds, layers) mean cosines."""
+    kinds = defaultdict(list)
+    for name, tensor in found["tensors"].items():
+        if name.startswith("blocks."):
+            _, _, kind = name.split(".", 2)
+            kinds[kind].append(tensor["mean"])
+    return list(kinds), np.array(list(kinds.values()))
 
 
 PICTURES = {  # function, part of the results, panels
@@ -701,15 +724,23 @@ def draw_all(results: Results, folder: Path) -> None:
 def draw_losses(runs: list[Path], axis) -> None:
     """Training loss of each language by tokens, as 60 means; dots are losses on held-out text."""
     for out in runs:
-        lines = read_metrics(out)
-        for name in dict.fromkeys(name for line in lines for name in line["loss"]):
-            logged = [(line["tokens"], line["loss"][name]) for line in lines if name in line["loss"]]
-            parts = np.array_split(logged, min(60, len(logged)))  # a batch more or less easy is no news
-            points = np.array([part.mean(axis=0) for part in parts])
-            (curve,) = axis.plot(*points.T, label=shown(f"{out.name} {name}"))
-            for line in lines:
-                if name in line.get("held_out", {}):
-                    axis.plot(line["tokens"], line["held_out"][name], ".", color=curve.get_color())
+        trained, held_out = defaultdict(list), defaultdict(list)
+        try:
+            for line in read_metrics(out):
+                for name, loss in line["loss"].items():
+                    trained[name].append((line["tokens"], loss))
+                for name, loss in line.get("held_out", {}).items():
+                    held_out[name].append((line["tokens"], loss))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise UserError(f"{out / 'metrics.jsonl'} is damaged, or not of train.py") from None
+        if not trained:
+            raise UserError(f"{out / 'metrics.jsonl'} has no losses yet")
+        for name, points in trained.items():
+            parts = np.array_split(points, min(60, len(points)))  # a batch more or less easy is no news
+            means = np.array([part.mean(axis=0) for part in parts])
+            (curve,) = axis.plot(*means.T, label=shown(f"{out.name} {name}"))
+            for tokens, loss in held_out[name]:
+                axis.plot(tokens, loss, ".", color=curve.get_color())
     axis.xaxis.set_major_formatter(lambda tokens, _: count(tokens))
     finish(axis, xlabel="training tokens", ylabel="loss in nats; dots: held-out text")
 
@@ -737,25 +768,28 @@ def draw_snapshots(out: Path, snapshots: list[dict], path: Path) -> None:
 def draw_matching(run: Run, lines: list[tuple[str, ...]], path: Path) -> None:
     """Figure 14: tokens of the first line of suitable length in two languages; lines join those matched."""
     most = min(24, run.model.length)
-    suitable = (line for line in encode_lines(run, lines) if all(5 <= len(side) <= most for side in line))
-    sentence = next(suitable, None)
-    if not sentence:
+    for sentence in encode_lines(run, lines):
+        sizes = [len(side) for side in sentence]
+        if min(sizes) >= 5 and max(sizes) <= most:
+            break
+    else:
         print(f"{path} is not drawn: no line has 5 to {most} tokens in each language")
         return
-    figure = Figure(figsize=(max(6.0, 0.6 * max(map(len, sentence))), 3.4), layout="constrained")
-    axis = figure.subplots(subplot_kw={"ylim": (-0.9, 1.9), "xticks": []})
+    figure = Figure(figsize=(max(6, 0.6 * max(sizes)), 3.4), layout="constrained")
+    axis = figure.subplots()
     states = []
-    places = ((1.06, "bottom"), (-0.06, "top"))
-    for language, ids, (height, anchor) in zip(run.languages, sentence, places, strict=False):
+    for language, ids, height in zip(run.languages, sentence, (1, 0), strict=False):
         states.append(hidden_states(run.model, language.table[ids]))
         forms = surface_forms(run.dataset.tokenizer(language.source))
+        anchor = "bottom" if height else "top"
         for x, i in enumerate(ids):
-            axis.text(x, height, forms[i], rotation=90, ha="center", va=anchor, parse_math=False)
+            axis.text(x, height, f" {forms[i]} ", rotation=90, ha="center", va=anchor, parse_math=False)
     similarity = mean_similarity(*states)
     for row, column in zip(*match(similarity), strict=True):
         alpha = similarity[row, column].clip(0.1, 1)
         axis.plot([row, column], [1, 0], color="C0", alpha=alpha)
-    axis.set_yticks([1, 0], [language.name for language in run.languages[:2]])
+    axis.set(ylim=(-0.9, 1.9), xticks=[], yticks=[1, 0])
+    axis.set_yticklabels([language.name for language in run.languages[:2]])
     axis.spines[:].set_visible(False)
     write(path, figure)
 
@@ -786,8 +820,8 @@ def main(arguments: list[str] | None = None) -> None:
     for out in args.runs:
         measure_run(out, args, device, out if several else folder)
     parent = os.path.commonpath([out.resolve().parent for out in args.runs])
-    results = {os.path.relpath(out, parent): read_json(out / "result.json") for out in args.runs}
-    print(tables(results) + keys(results))
+    results = {os.path.relpath(out, parent): read_result(out) for out in args.runs}
+    print(embeddings_table(results) + layers_table(results) + gradients_table(results) + keys(results))
     draw_all(results, folder)
 
 
