@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from align import measure_embeddings
-from common import Parser, UserError, read_json, run_script, write
+from align import measure_embeddings, store
+from common import Parser, UserError, read_json, run_script
 from data import Mixture, build_mixture
 from evaluate import Run, load_run
 
@@ -26,24 +26,30 @@ class Sentences:
 
     def __iter__(self) -> Iterator[list[str]]:
         for number in range(self.mixture.total):
-            yield list(map(str, self.mixture.batch(np.array([number]))[0][0, :-1].tolist()))
+            tokens, *_ = self.mixture.batch(np.array([number]))
+            yield [str(token) for token in tokens[0, :-1].tolist()]
 
 
-def skip_gram(run: Run) -> tuple[dict[str, torch.Tensor], np.ndarray]:
-    """(J, width) input and output vectors, and (J,) which ids occurred."""
+def skip_gram(run: Run) -> dict[str, torch.Tensor]:
+    """Input and output vectors, (vocabulary, width) each; what never occurred has zeros."""
     from gensim.models import Word2Vec
 
-    sentences = Sentences(build_mixture(run.dataset, run.config))
-    shape, seed = run.model.token_embedding.weight.shape, run.config["seed"]
-    settings = {"sg": 1, "negative": 20, "min_count": 1, "epochs": 5, "vector_size": shape[1]}
-    # With more than one thread gensim's results vary from time to time, seed or not.
-    learned = Word2Vec(sentences, **settings, workers=torch.get_num_threads(), seed=seed)
-    ids = np.array([int(word) for word in learned.wv.index_to_key])
-    vectors, known = {name: torch.zeros(shape) for name in ("input", "output")}, np.zeros(shape[0], bool)
-    known[ids] = True
+    shape = run.model.token_embedding.weight.shape
+    learned = Word2Vec(
+        Sentences(build_mixture(run.dataset, run.config)),
+        sg=1,
+        negative=20,
+        min_count=1,
+        epochs=5,
+        vector_size=shape[1],
+        workers=torch.get_num_threads(),  # with more than one, results vary from time to time, seed or not
+        seed=run.config["seed"],
+    )
+    ids = [int(word) for word in learned.wv.index_to_key]
+    vectors = {"input": torch.zeros(shape), "output": torch.zeros(shape)}
     vectors["input"][ids] = torch.from_numpy(learned.wv.vectors)
     vectors["output"][ids] = torch.from_numpy(learned.syn1neg)
-    return vectors, known
+    return vectors
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -56,12 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         run = load_run(out, torch.device("cpu"))
         try:
-            vectors, known = skip_gram(run)
+            vectors = skip_gram(run)
         except ImportError:
             raise UserError("word2vec needs gensim: pip install -r requirements-extra.txt") from None
-        found = measure_embeddings(run.dataset, run.languages, vectors, known)
-        result = read_json(out / "result.json")
-        write(out / "result.json", result | {"alignment": result.get("alignment", {}) | {"word2vec": found}})
+        store(out, "word2vec", measure_embeddings(run, vectors))
 
 
 if __name__ == "__main__":

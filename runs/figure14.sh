@@ -6,4 +6,4 @@ aligned
 into table3
 run anchored-50-50         1x --languages en fr --vocab anchored --ratio 0.5
 
-also python align.py "$FOLDER/anchored-50-50" --parallel "en=$PARALLEL.en" "fr=$PARALLEL.fr"
+also python align.py "$FOLDER/anchored-50-50" --parallel "en=$PARALLEL.en" "fr=$PARALLEL.fr" --out "$PAGE"

@@ -495,8 +495,8 @@ def test_word2vec_reads_the_run_s_sequences_with_the_paper_s_settings(run, comma
     assert [list(map(int, sentence)) for sentence in Word2Vec.sentences] == read.tolist()
     settings = {"sg": 1, "negative": 20, "min_count": 1, "epochs": 5, "vector_size": 128, "seed": 0}
     assert settings.items() <= Word2Vec.settings.items()
-    vectors, known = word2vec.skip_gram(run)
-    assert np.flatnonzero(known).tolist() == sorted({read[0, 0], read[0, -1]})
+    vectors = word2vec.skip_gram(run)
+    assert vectors["input"].any(1).nonzero().flatten().tolist() == sorted({read[0, 0], read[0, -1]})
     assert vectors["output"][read[0, 0], 0] == -1
     found = read_json(run.out / "result.json")["alignment"]["word2vec"]["EN1-EN2"]
     assert found["input"].keys() == found["output"].keys() >= {"counterparts", "all_pairs", "frequency"}
