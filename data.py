@@ -86,7 +86,7 @@ def train_tokenizer(lines: list[str], vocab_size: int, pieces: str) -> bytes:
             **PIECES[pieces],
         )
     except RuntimeError as error:
-        reason = str(error).rpartition("] ")[2].partition("\n")[0].partition(" Increase")[0]
+        reason = str(error).split("] ")[-1].split(" Increase")[0]
         raise UserError(f"--vocab-size {vocab_size} does not fit this text ({reason})") from None
     return model.getvalue()
 
@@ -120,7 +120,7 @@ def cut_at_spaces(text: str) -> list[str]:
 
 def surface_forms(tokenizer: Tokenizer) -> list[str]:
     """The pieces in the order of their ids."""
-    return [tokenizer.id_to_piece(i) for i in range(tokenizer.vocab_size())]
+    return tokenizer.id_to_piece(list(range(len(tokenizer))))
 
 
 def token_bytes(tokenizer: Tokenizer, ids: np.ndarray, text_bytes: int | None = None) -> np.ndarray:
@@ -130,16 +130,18 @@ def token_bytes(tokenizer: Tokenizer, ids: np.ndarray, text_bytes: int | None = 
     that SentencePiece puts before every document was not in the text.
     """
     forms = surface_forms(tokenizer)
-    sizes = np.array([len(form.replace(SPACE, " ").encode()) for form in forms])
-    sizes[[tokenizer.is_byte(i) for i in range(len(forms))]] = 1
-    sizes[[PAD, UNKNOWN, END_OF_DOCUMENT]] = 0
-    added = np.array([form.startswith(SPACE) for form in forms])[ids]
-    added[1:] &= ids[:-1] == END_OF_DOCUMENT
-    found = sizes[ids] - added.astype(float)
+    of_piece = np.array([len(form.replace(SPACE, " ").encode()) for form in forms], float)
+    of_piece[tokenizer.is_byte(list(range(len(forms))))] = 1
+    of_piece[[PAD, UNKNOWN, END_OF_DOCUMENT]] = 0
+    sizes = of_piece[ids]
+
+    first = np.append(True, ids[:-1] == END_OF_DOCUMENT)  # of its document
+    begins_with_space = np.array([form.startswith(SPACE) for form in forms])
+    sizes[first & begins_with_space[ids]] -= 1
     if text_bytes is not None:
         unknown = ids == UNKNOWN
-        found[unknown] = (text_bytes - found.sum()) / max(1, unknown.sum())
-    return found
+        sizes[unknown] = (text_bytes - sizes.sum()) / max(1, unknown.sum())
+    return sizes
 
 
 # --- shards ---------------------------------------------------------------------------------------
@@ -189,8 +191,9 @@ class ShardWriter:
 
 def open_shard(path: Path) -> np.ndarray:
     """Map a shard's tokens into memory, read-only: (n,) uint16."""
-    header, size = np.fromfile(path, "<i4", HEADER).tolist(), path.stat().st_size
-    if size < 4 * HEADER or header[:2] != [MAGIC, SHARD_VERSION] or size != 4 * HEADER + 2 * header[2]:
+    header = np.fromfile(path, "<i4", HEADER).tolist()
+    tokens = (path.stat().st_size - 4 * HEADER) / 2
+    if len(header) < HEADER or header[:3] != [MAGIC, SHARD_VERSION, tokens]:
         raise UserError(f"{path} is not a whole token shard; prepare the data again")
     return np.memmap(path, "<u2", "r", 4 * HEADER, (header[2],))
 
@@ -231,11 +234,13 @@ class Dataset:
 
     def stream(self, source: str, split: str) -> Stream:
         """The token stream of a language's "train" or "test" split."""
-        return Stream([self.folder / shard["file"] for shard in self.languages[source][split]["shards"]])
+        shards = self.languages[source][split]["shards"]
+        return Stream([self.folder / shard["file"] for shard in shards])
 
     def tokenizer(self, source: str) -> Tokenizer:
         """The language's SentencePiece model."""
-        return Tokenizer(model_file=str(self.folder / self.languages[source]["tokenizer"]["file"]))
+        file = self.languages[source]["tokenizer"]["file"]
+        return Tokenizer(model_file=str(self.folder / file))
 
 
 def files_of(languages: dict[str, dict]) -> Iterator[dict]:
@@ -513,7 +518,8 @@ class Mixture:
 
     def tokens_seen(self) -> list[int]:
         """Training tokens of each language in the whole run."""
-        return (self.length * np.bincount(self.language, minlength=len(self.languages))).tolist()
+        sequences = np.bincount(self.language, minlength=len(self.languages))
+        return (self.length * sequences).tolist()
 
     def passes(self) -> dict[str, float]:
         """How often the whole run reads each source's text: above 1, it is repeated."""
@@ -525,14 +531,10 @@ class Mixture:
 
 def build_mixture(dataset: Dataset, config: dict) -> Mixture:
     """The sequences of the run that `config` describes."""
-    return Mixture(
-        streams={source: dataset.stream(source, "train") for source in dataset.languages},
-        languages=build_languages(dataset, config),
-        stages=np.array(config["stages"]),
-        seed=config["seed"],
-        total=config["steps"] * config["batch"],
-        length=config["length"],
-    )
+    streams = {source: dataset.stream(source, "train") for source in dataset.languages}
+    languages = build_languages(dataset, config)
+    total = config["steps"] * config["batch"]
+    return Mixture(streams, languages, config["stages"], config["seed"], total, config["length"])
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -601,20 +603,20 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The command line, refused where flags contradict each other."""
     parser = Parser(__doc__)
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--corpus", choices=CORPORA, default="pydocs", help="found or fetched (%(default)s)")
-    text.add_argument("--text", action="append", type=named_path, metavar="LANG=PATH", help="your own")
-    parser.add_argument("--name", help="the folder below data/ (the corpus)")
-    parser.add_argument("--max-tokens", type=number(), help="of each language's books (1.3e9)")
-    parser.add_argument("--pieces", choices=PIECES, help="of a tokeniser (bpe; pydocs: char)")
-    parser.add_argument("--vocab-size", type=number(int, 512, 65536), help="most pieces (16384)")
-    parser.add_argument("--placebo", action="store_true", help="add a language `noise` (pydocs: always)")
-    fraction = number(float, 1e-4, 0.9)
-    parser.add_argument("--test-fraction", type=fraction, help="held out (0.02; pydocs: 0.01)")
-    parser.add_argument("--test-characters", type=number(int, 64), help="at most, of each of those (all)")
-    parser.add_argument("--seed", type=number(int, 0), default=0, help="of what is held out (%(default)s)")
-    parser.add_argument("--describe", type=Path, metavar="DIR", help="say what a prepared folder holds")
-    parser.add_argument("--verify", type=Path, metavar="DIR", help="check a prepared folder's hashes")
-    parser.set_defaults(text=[], vocab_size=16384)
+    text.add_argument("--corpus", choices=CORPORA, help="text to find or fetch; default: pydocs")
+    text.add_argument("--text", action="append", type=named_path, metavar="LANG=PATH", help="your own text")
+    add = parser.add_argument
+    add("--name", help="folder below data/; default: the corpus")
+    add("--max-tokens", type=number(), help="size of each language's books; default: 1.3e9")
+    add("--pieces", choices=PIECES, help="kind of piece; default: bpe, pydocs: char")
+    add("--vocab-size", type=number(int, 512, 65536), help="most pieces; default: 16384")
+    add("--placebo", action="store_true", help="one more language, `noise`; default: pydocs only")
+    add("--test-fraction", type=number(float, 1e-4, 0.9), help="share held out; default: 0.02, pydocs: 0.01")
+    add("--test-characters", type=number(int, 64), help="longest document held out; default: uncut")
+    add("--seed", type=number(int, 0), help="choice of held-out documents; default: 0")
+    add("--describe", type=Path, metavar="DIR", help="prepared folder whose languages to print")
+    add("--verify", type=Path, metavar="DIR", help="prepared folder whose hashes to check")
+    parser.set_defaults(corpus="pydocs", text=[], vocab_size=16384, seed=0)
     args = parser.parse_args(arguments)
     if args.text and not args.name:
         parser.error("--text needs --name, the folder below data/")
