@@ -43,7 +43,7 @@ def injective(table: np.ndarray) -> bool:
 
 
 @quick
-@given(st.integers(1, 12), st.integers(2, 3000))
+@given(st.integers(1, 12), st.integers(2, 20_000))
 def test_clones_differ_by_multiples_of_the_vocabulary(clones, vocab_size):
     languages = cloned_languages("en", vocab_size, clones)
     assert [language.name for language in languages] == [f"EN{i + 1}" for i in range(clones)]
@@ -54,10 +54,6 @@ def test_clones_differ_by_multiples_of_the_vocabulary(clones, vocab_size):
     pieces = np.concatenate([language.table[1:] for language in languages])
     assert len(np.unique(pieces)) == len(pieces)  # no piece of one language is a piece of another
     assert max(pieces) == clones * vocab_size - 1
-
-
-def test_ten_clones_of_a_real_vocabulary_need_more_than_sixteen_bits():
-    assert cloned_languages("en", 16384, 10)[9].table[16383] == 163839
 
 
 @quick
@@ -139,19 +135,6 @@ def test_a_shared_piece_has_one_id_in_all_languages_and_nothing_else_moves(babel
         assert injective(now.table)
 
 
-def test_real_tokenisers_are_anchored_by_their_surface_forms(babel):
-    dataset = Dataset(babel)
-    config = {"sources": list(dataset.languages), "vocab": "anchored", "anchors": 0.0, "seed": 0}
-    tables = {language.source: language.table for language in build_languages(dataset, config)}
-    forms = {source: surface_forms(dataset.tokenizer(source)) for source in tables}
-    for one, other in combinations(tables, 2):
-        shared = len(set(forms[one][1:]) & set(forms[other][1:]))
-        assert len(np.intersect1d(tables[one], tables[other])) == 1 + shared
-        assert 256 < shared < 511  # the bytes at least, but not all
-    for form in ("<eod>", "<0x0A>", "▁the"):
-        assert len({tables[source][forms[source].index(form)] for source in tables}) == 1
-
-
 # --- randomness -----------------------------------------------------------------------------------
 
 
@@ -186,36 +169,11 @@ def clones_of(stream, ratios=(0.9,), clones=2, seed=0, total=4096, length=16) ->
 
 
 @quick
-@given(st.floats(0, 1), st.integers(2, 10), KEYS)
-def test_languages_occur_as_often_as_asked(stream, ratio, clones, seed):
-    mixture = clones_of(stream, [ratio], clones, seed, total=20_000, length=1)
-    expected = np.array([ratio, *[(1 - ratio) / (clones - 1)] * (clones - 1)])
-    frequencies = np.bincount(mixture.language, minlength=clones) / 20_000
-    assert (
-        np.abs(frequencies - expected) <= 6 * np.sqrt(expected * (1 - expected) / 20_000) + 3 / 20_000
-    ).all()
-
-
-def test_neighbouring_sequences_are_in_independent_languages(stream):
-    chosen = clones_of(stream, [0.5], total=100_000, length=1).language
-    assert abs(np.corrcoef(chosen[:-1], chosen[1:])[0, 1]) < 0.015
-
-
-@quick
 @given(st.integers(1, 5), st.integers(1, 40), KEYS)
 def test_stages_switch_at_the_exact_sequence(stream, stages, per_stage, seed):
     ratios = [float(stage % 2) for stage in range(stages)]
     mixture = clones_of(stream, ratios, seed=seed, total=stages * per_stage)
     assert mixture.language.tolist() == [int(ratio == 0) for ratio in ratios for _ in range(per_stage)]
-
-
-@quick
-@given(KEYS)
-def test_every_window_is_read_once_an_epoch(stream, seed):
-    mixture = clones_of(stream, seed=seed, total=3000)
-    read = mixture.window[: 3 * mixture.windows["en"]].reshape(3, -1)
-    assert (np.sort(read, axis=1) == np.arange(mixture.windows["en"])).all()
-    assert not np.array_equal(read[0], read[1])
 
 
 def test_a_shorter_run_reads_a_prefix_of_a_longer_one(stream):
@@ -227,14 +185,6 @@ def test_runs_of_different_ratio_read_the_same_text(stream):
     little, much = clones_of(stream, [0.3], total=1000), clones_of(stream, [0.8], total=1000)
     assert np.array_equal(little.window, much.window)
     assert (much.language[little.language == 0] == 0).all()
-
-
-def test_a_sequence_is_its_window_through_its_language_s_table(stream):
-    mixture = clones_of(stream, [0.5], clones=3)
-    tokens, chosen = mixture.batch(np.arange(50))
-    assert set(chosen.tolist()) == {0, 1, 2}
-    for row, language, window in zip(tokens, chosen, mixture.window[:50], strict=True):
-        assert np.array_equal(row, stream.read(window * 16, 17).astype(np.int64) + 512 * int(language))
 
 
 def test_seeds_give_different_runs(stream):
@@ -272,9 +222,8 @@ def test_three_languages_occur_as_often_as_asked_in_each_stage(streams, first, s
     chosen = real(streams, [first, second], seed, total=40_000, length=1).language
     for begin, shares in ((0, np.array(first)), (20_000, np.array(second))):
         frequencies = np.bincount(chosen[begin : begin + 20_000], minlength=3) / 20_000
-        assert (
-            np.abs(frequencies - shares) <= 6 * np.sqrt(shares * (1 - shares) / 20_000) + 3 / 20_000
-        ).all()
+        bounds = 6 * np.sqrt(shares * (1 - shares) / 20_000) + 3 / 20_000
+        assert (np.abs(frequencies - shares) <= bounds).all()
 
 
 def test_a_share_of_zero_is_never_drawn_even_if_the_shares_lack_a_little(streams):
@@ -286,12 +235,12 @@ def test_a_share_of_zero_is_never_drawn_even_if_the_shares_lack_a_little(streams
 @given(KEYS)
 def test_every_window_of_every_text_is_read_once_an_epoch(streams, seed):
     mixture = real(streams, seed=seed, total=3000)
-    read = mixture.window
     for position, windows in enumerate(mixture.windows.values()):
-        of_source = read[mixture.language == position]
+        of_source = mixture.window[mixture.language == position]
         epochs = of_source[: len(of_source) // windows * windows].reshape(-1, windows)
         assert len(epochs) >= 4
         assert (np.sort(epochs, axis=1) == np.arange(windows)).all()
+        assert len({epoch.tobytes() for epoch in epochs}) == len(epochs)  # each pass has its own order
         assert len(np.unique(of_source[len(epochs) * windows :])) == len(of_source) % windows
 
 
@@ -350,6 +299,7 @@ def test_a_run_is_given_all_texts_of_its_folder(babel):
     assert list(mixture.streams) == ["en", "xx", "yy"]
     assert [language.name for language in mixture.languages] == ["XX", "EN"]
     assert len(mixture.language) == 32
+    assert mixture.window.itemsize == 4  # a long run has millions
 
 
 def private_bytes() -> int:

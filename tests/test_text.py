@@ -236,6 +236,17 @@ def test_a_text_of_one_word_is_cut_too():
     assert cut_end("x" * 1000, 0.1) == ("x" * 900, "x" * 100)
 
 
+def test_a_tokeniser_is_trained_on_a_sample_of_training_lines(tmp_path, documents):
+    path = write_documents(tmp_path / "en.jsonl", documents)
+    training = [document.text for fate, document in split_documents(path, RECIPE) if fate == "train"]
+    lines = [line for text in training for line in text.split("\n") if line]
+    *_, whole = choose_split(path, RECIPE, path.stat().st_size)
+    *_, quarter = choose_split(path, RECIPE, path.stat().st_size // 4)
+    assert whole == lines
+    assert set(quarter) < set(lines)
+    assert len(quarter) == pytest.approx(len(lines) / 4, rel=0.1)
+
+
 def test_no_text_to_split_is_an_error(tmp_path):
     (tmp_path / "a.txt").write_text("A stub.")
     with pytest.raises(UserError, match=r"no text is left .* 1 shorter than 64 bytes"):
