@@ -227,10 +227,14 @@ class Dataset:
             raise UserError(f"{folder} holds no prepared data; python data.py --help says how to make it")
         self.folder = folder if (folder / "meta.json").exists() else here
         self.meta = read_json(self.folder / "meta.json")
-        if self.meta.get("version") != VERSION:
+        self.languages: dict[str, dict] = self.meta.get("languages")
+        self.fingerprint: str = self.meta.get("fingerprint")
+        try:
+            whole = self.meta["version"] == VERSION and self.fingerprint == fingerprint_of(self.languages)
+        except (KeyError, TypeError, AttributeError):  # another tool's, or edited
+            whole = False
+        if not whole:
             raise UserError(f"{folder} was not prepared by this data.py; prepare it under another --name")
-        self.languages: dict[str, dict] = self.meta["languages"]
-        self.fingerprint: str = self.meta["fingerprint"]
 
     def stream(self, source: str, split: str) -> Stream:
         """The token stream of a language's "train" or "test" split."""
@@ -239,14 +243,27 @@ class Dataset:
 
     def tokenizer(self, source: str) -> Tokenizer:
         """The language's SentencePiece model."""
-        file = self.languages[source]["tokenizer"]["file"]
-        return Tokenizer(model_file=str(self.folder / file))
+        return Tokenizer(model_proto=self.read(self.languages[source]["tokenizer"]))
+
+    def read(self, part: dict) -> bytes:
+        """A file of the folder, refused if its hash is not the one in meta.json."""
+        path = self.folder / part["file"]
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != part["sha256"]:
+            raise UserError(f"{path} has changed since it was prepared")
+        return content
 
 
 def files_of(languages: dict[str, dict]) -> Iterator[dict]:
     """The files of the languages of a meta.json, each with its "file" and "sha256"."""
     for entry in languages.values():
         yield from (entry["tokenizer"], *entry["train"]["shards"], *entry["test"]["shards"])
+
+
+def fingerprint_of(languages: dict[str, dict]) -> str:
+    """A hash over those of all files: runs of one fingerprint read the same tokens."""
+    hashes = " ".join(part["sha256"] for part in files_of(languages))
+    return hashlib.sha256(hashes.encode()).hexdigest()[:16]
 
 
 # --- preparation ----------------------------------------------------------------------------------
@@ -268,10 +285,8 @@ def prepare(folder: Path, recipe: dict, texts: dict[str, Path]) -> None:
         if recipe["placebo"]:
             first = next(iter(languages.values()))
             languages["noise"] = prepare_placebo(unfinished, first, recipe["seed"], offset)
-        hashes = " ".join(part["sha256"] for part in files_of(languages))
-        fingerprint = hashlib.sha256(hashes.encode()).hexdigest()[:16]
-        meta = {"version": VERSION, "fingerprint": fingerprint, "recipe": recipe, "languages": languages}
-        write(unfinished / "meta.json", meta)
+        meta = {"version": VERSION, "fingerprint": fingerprint_of(languages), "recipe": recipe}
+        write(unfinished / "meta.json", {**meta, "languages": languages})
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -555,9 +570,7 @@ def named_path(text: str) -> tuple[str, Path]:
 def verify(dataset: Dataset) -> None:
     """Compare every file with its hash in meta.json."""
     for part in files_of(dataset.languages):
-        path = dataset.folder / part["file"]
-        if hashlib.sha256(path.read_bytes()).hexdigest() != part["sha256"]:
-            raise UserError(f"{path} has changed since it was prepared")
+        dataset.read(part)
     print(f"{dataset.folder}: all hashes match")
 
 

@@ -44,7 +44,7 @@ def find_files(path: Path) -> tuple[list[Path], Counter]:
         raise UserError(f"{path}: no such file or folder")
     files = []
     for file in found:
-        if file.name.lower().endswith(KINDS):
+        if file.name.lower().endswith(KINDS) and not file.is_fifo():
             files.append(file)
         else:
             others[file.suffix or "without an ending"] += 1

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from common import Progress, write
+from common import Progress, UserError, write
 
 PACKAGES = ("torch", "numpy", "scipy", "networkx", "matplotlib", "sympy")
 EXPECTED = "00fdb767afe53d48"  # of the text that the versions in requirements.txt give
@@ -47,8 +47,11 @@ def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
 
 def source_files() -> Iterator[tuple[str, Path]]:
     """(name, path) of every source file, sorted within each package."""
-    for package in PACKAGES:  # a top-level package is found without importing it
-        root = Path(importlib.util.find_spec(package).submodule_search_locations[0])
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)  # a top-level package is found without importing it
+        if spec is None:
+            raise UserError(f"pydocs need the package {package}: pip install -r requirements.txt")
+        root = Path(spec.submodule_search_locations[0])
         for path in sorted(root.rglob("*.py")):
             yield f"{package}/{path.relative_to(root).as_posix()}", path
 

@@ -73,6 +73,11 @@ def test_every_package_is_there():
     assert len(set(names)) == len(names) > 4000
 
 
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(pydocs, "PACKAGES", ("no_such_package",))
+    assert "pydocs need the package no_such_package" in refusal(pydocs.fetch, tmp_path, 1e9)
+
+
 def test_pydocs_are_named_documents_without_copies(tmp_path, monkeypatch, capsys):
     for name in ("a", "b"):
         (tmp_path / f"{name}.py").write_text(f'"""Shared."""\ndef {name}(): "Only {name}."\n')
@@ -255,6 +260,11 @@ def test_books_that_cannot_be_read_leave_nothing(tmp_path, hub, monkeypatch):
     assert "pip install -r requirements-extra.txt" in refusal(books.fetch, tmp_path, 300)
 
 
-def test_books_are_written_without_lone_surrogates(tmp_path, monkeypatch):
+def test_books_are_written_without_lone_surrogates_and_it_is_said_if_they_are_not_pinned(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(books, "read_rows", lambda *_: iter(["a\ud800"]))
-    assert json.loads(books.fetch(tmp_path, 1e9)["en"].read_text()) == {"text": "a?"}
+    texts = books.fetch(tmp_path, 1e9)
+    assert json.loads(texts["en"].read_text()) == {"text": "a?"}
+    books.fetch(tmp_path, 1e9)
+    assert capsys.readouterr().out.count("French-PD-Books is not pinned to a commit") == 2  # each time

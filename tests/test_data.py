@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data
-from common import UserError, exclusive
+from common import UserError, exclusive, read_json, write
 from data import END_OF_DOCUMENT, UNKNOWN, Dataset, Stream, encode, open_shard, token_bytes
 from text import clean
 
@@ -300,6 +300,33 @@ def test_verify_finds_a_changed_byte(prepared, tmp_path, command):
     code, _, error = command(data.main, "--verify", folder)
     assert code == 2
     assert str(shard) in error
+
+
+@pytest.mark.parametrize("change", [
+    lambda meta: meta.update(version=1),
+    lambda meta: meta.pop("languages"),
+    lambda meta: meta.update(languages=[]),
+    lambda meta: meta["languages"].update(en={}),
+    lambda meta: meta["languages"]["en"]["train"].update(shards="x"),
+    lambda meta: meta["languages"]["en"]["train"].update(shards=[]),
+])  # fmt: skip
+def test_a_description_by_others_is_refused(prepared, tmp_path, change):
+    meta = read_json(prepared / "meta.json")
+    change(meta)
+    write(tmp_path / "meta.json", meta)
+    with pytest.raises(UserError, match="was not prepared by this data"):
+        Dataset(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", None])
+def test_a_damaged_tokeniser_is_refused(prepared, tmp_path, command, content):
+    folder = shutil.copytree(prepared, tmp_path / "copy")
+    (folder / "en.model").unlink()
+    if content is not None:
+        (folder / "en.model").write_bytes(content)
+    code, _, error = command(data.main, "--describe", folder)
+    assert code == 2
+    assert "en.model" in error
 
 
 def test_describe_tells_sizes_and_shared_pieces(babel, command):

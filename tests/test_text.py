@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -146,11 +147,12 @@ def test_links_are_followed_once_and_other_endings_are_counted(tmp_path):
         "near/README",
     ):
         (tmp_path / name).write_text(name)
+    os.mkfifo(tmp_path / "near" / "pipe.txt")  # to read it would never end
     (tmp_path / "near" / "link").symlink_to(tmp_path / "far")
     (tmp_path / "near" / "round").symlink_to(tmp_path / "near")
     files, others = find_files(tmp_path / "near")
     assert [file.name for file in files] == ["b.txt", "a.txt"]
-    assert others == {".train": 1, ".bz2": 1, "without an ending": 1, "hidden": 1}
+    assert others == {".txt": 1, ".train": 1, ".bz2": 1, "without an ending": 1, "hidden": 1}
 
 
 def test_what_is_not_there_or_no_text_is_named(tmp_path):
@@ -268,4 +270,7 @@ def test_the_command_counts_text_that_is_compressed_as_if_it_were_not(tmp_path, 
     (tmp_path / "b.zst").write_bytes(b"x")
     monkeypatch.setattr("sys.argv", ["text.py", str(tmp_path)])
     text.main()
+    monkeypatch.setattr("sys.argv", ["text.py"])
+    with pytest.raises(UserError, match="arguments are required: folder"):
+        text.main()
     assert capsys.readouterr().out == "5000 bytes of text in 1 file; not read: 1 .zst\n"
