@@ -223,9 +223,9 @@ class Dataset:
 
     def __init__(self, folder: Path):
         here = Path(__file__).parent / folder  # a run names its data from there, wherever it is evaluated
-        if not (folder / "meta.json").exists() and not (here / "meta.json").exists():
-            raise UserError(f"{folder} holds no prepared data; python data.py --help says how to make it")
         self.folder = folder if (folder / "meta.json").exists() else here
+        if not (self.folder / "meta.json").exists():
+            raise UserError(f"{folder} holds no prepared data; python data.py --help says how to make it")
         self.meta = read_json(self.folder / "meta.json")
         self.languages: dict[str, dict] = self.meta.get("languages")
         self.fingerprint: str = self.meta.get("fingerprint")
@@ -257,7 +257,9 @@ class Dataset:
 def files_of(languages: dict[str, dict]) -> Iterator[dict]:
     """The files of the languages of a meta.json, each with its "file" and "sha256"."""
     for entry in languages.values():
-        yield from (entry["tokenizer"], *entry["train"]["shards"], *entry["test"]["shards"])
+        yield entry["tokenizer"]
+        yield from entry["train"]["shards"]
+        yield from entry["test"]["shards"]
 
 
 def fingerprint_of(languages: dict[str, dict]) -> str:
@@ -446,8 +448,10 @@ def anchored_languages(pieces: dict[str, list[str]]) -> list[Language]:
     joint: dict[str, int] = {}
     languages = []
     for source, forms in pieces.items():
-        table = [PAD, *(joint.setdefault(form, 1 + len(joint)) for form in forms[1:])]
-        languages.append(Language(source.upper(), source, np.array(table, np.int32)))
+        table = np.full(len(forms), PAD, np.int32)
+        for own_id, form in enumerate(forms[1:], 1):
+            table[own_id] = joint.setdefault(form, 1 + len(joint))
+        languages.append(Language(source.upper(), source, table))
     return languages
 
 
@@ -456,14 +460,16 @@ def share_pieces(languages: list[Language], forms: dict[str, list[str]], shared:
 
     `forms` holds the pieces of each source in the order of their ids. The ids that become free stay unused.
     """
-    first = languages[0]
     for piece in shared:
         form = piece.replace(" ", SPACE)
-        for language in languages:
-            if form not in forms[language.source]:
-                raise UserError(f"--shared {piece!r}: the tokeniser of {language.source} has no such piece")
-            own_id = forms[language.source].index(form)
-            language.table[own_id] = first.table[forms[first.source].index(form)]
+        own_ids = []
+        for source in [language.source for language in languages]:
+            if form not in forms[source]:
+                raise UserError(f"--shared {piece!r}: the tokeniser of {source} has no such piece")
+            own_ids.append(forms[source].index(form))
+        joint_id = languages[0].table[own_ids[0]]
+        for language, own_id in zip(languages, own_ids, strict=True):
+            language.table[own_id] = joint_id
 
 
 def build_languages(dataset: Dataset, config: dict) -> list[Language]:
@@ -495,8 +501,9 @@ class Mixture:
 
     def __init__(self, streams: dict, languages: list[Language], stages, seed: int, total: int, length: int):
         self.streams, self.languages, self.total, self.length = streams, languages, total, length
-        # A text without a whole window is in no run: train.py refuses it.
-        self.windows = {source: max(1, (len(stream) - 1) // length) for source, stream in streams.items()}
+        self.windows = {}
+        for source, stream in streams.items():  # train.py refuses to read a text without a whole window
+            self.windows[source] = max(1, (len(stream) - 1) // length)
 
         # The language of each sequence is drawn independently, `L ~ p(L)` of its stage.
         stage_of = np.arange(total) * len(stages) // total
@@ -504,7 +511,7 @@ class Mixture:
         random = random_state(LANGUAGE_DRAW, seed)
         for stage, shares in enumerate(stages):
             sequences = stage_of == stage
-            probabilities = shares / np.sum(shares)
+            probabilities = np.array(shares) / np.sum(shares)
             self.language[sequences] = random.choice(len(shares), sequences.sum(), p=probabilities)
 
         # The k-th sequence of a text reads the k-th window of an order that each pass shuffles anew: none is
@@ -522,9 +529,10 @@ class Mixture:
     def batch(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sequences themselves: (n, length + 1) int64 joint ids, and (n,) language indices."""
         rows = []
-        for language, window in zip(self.language[numbers], self.window[numbers].tolist(), strict=True):
-            _, source, table = self.languages[language]
-            ids = self.streams[source].read(window * self.length, self.length + 1)
+        for sequence in numbers:
+            _, source, table = self.languages[self.language[sequence]]
+            begin = int(self.window[sequence]) * self.length
+            ids = self.streams[source].read(begin, self.length + 1)
             if ids.max() >= len(table):
                 damaged = f"a token of {source} is no piece of its tokeniser"
                 raise UserError(f"{damaged}; python data.py --verify FOLDER says which file has changed")
@@ -605,10 +613,10 @@ def describe(dataset: Dataset) -> None:
     for name, entry in dataset.languages.items():
         if name != "noise":
             print(what_was_read(name, entry))
-    forms = {source: set(surface_forms(dataset.tokenizer(source))[1:]) for source in dataset.languages}
-    for one, other in combinations(forms, 2):
-        shared = len(forms[one] & forms[other])
-        share = shared / min(len(forms[one]), len(forms[other]))
+    pieces = {name: set(surface_forms(dataset.tokenizer(name))[1:]) for name in dataset.languages}
+    for one, other in combinations(pieces, 2):
+        shared = len(pieces[one] & pieces[other])
+        share = shared / min(len(pieces[one]), len(pieces[other]))
         print(f"{one} and {other} share {shared} pieces, {share:.1%} of the smaller vocabulary")
 
 
@@ -635,7 +643,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--text needs --name, the folder below data/")
     if args.name and args.name != Path(args.name).name:
         parser.error(f"--name {args.name}: expected the name of a folder below data/, without a path")
-    if len({name.upper() for name, _ in args.text}) < len(args.text):
+    names = [name.upper() for name, _ in args.text]
+    if len(set(names)) < len(names):
         parser.error("--text names a language more than once")
     if args.max_tokens and args.corpus != "books":
         parser.error("--max-tokens has no effect without --corpus books")
