@@ -27,7 +27,7 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain, combinations, islice
+from itertools import chain, combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ CORPORA = ("pydocs", "eltec", "books")  # scripts in corpora/ that lay text down
 VERSION = 2  # of what meta.json holds
 SAMPLE = 50_000_000  # bytes of text that a tokeniser is trained on, about, drawn from the whole corpus
 SHARD = 100_000_000  # tokens in a file, about
-BATCH = 64  # documents that are tokenised at a time, by all cores
+BATCH = 4_000_000  # characters that are tokenised at a time, about, by all cores
 
 
 # --- tokeniser ------------------------------------------------------------------------------------
@@ -310,10 +310,8 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
 
     writers = {split: ShardWriter(folder, f"{name}_{split}", offset, len(tokenizer)) for split in SPLITS}
     progress = Progress(f"{name}: tokenising", documents["train"] + documents["test"], "documents")
-    fates = split_documents(path, recipe, by)
-    kept = ((fate, document.text) for fate, document in fates if fate in SPLITS)
     done = 0
-    while batch := list(islice(kept, BATCH)):
+    for batch in batches_of(path, recipe, by):
         encoded = encode(tokenizer, [text for _, text in batch])
         for (split, text), ids in zip(batch, encoded, strict=True):
             writers[split].add(ids, text)
@@ -339,6 +337,20 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
         raise UserError(f"{name}: {unknown:.0%} of the tokens are unknown, for {few}; see --vocab-size")
     print(what_was_read(name, entry), flush=True)
     return entry
+
+
+def batches_of(path: Path, recipe: dict, by: str) -> Iterator[list[tuple[str, str]]]:
+    """Lists of (split, text), about BATCH characters long: all documents that are kept."""
+    batch, size = [], 0
+    for fate, document in split_documents(path, recipe, by):
+        if fate in SPLITS:
+            batch.append((fate, document.text))
+            size += len(document.text)
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def share_unknown(entry: dict) -> float:

@@ -155,7 +155,7 @@ def test_a_prepared_folder_holds_the_text_and_describes_it(prepared, documents):
 
 def test_small_shards_and_batches_hold_the_same_tokens(prepared, tmp_path, monkeypatch, documents):
     monkeypatch.setattr(data, "SHARD", 20_000)
-    monkeypatch.setattr(data, "BATCH", 3)
+    monkeypatch.setattr(data, "BATCH", 10_000)
     data.prepare(tmp_path / "x", RECIPE, {"en": write_documents(tmp_path / "en.jsonl", documents)})
     large, small = Dataset(prepared), Dataset(tmp_path / "x")
     assert len(small.languages["en"]["train"]["shards"]) > 3
