@@ -389,7 +389,9 @@ def characters(tmp_path_factory, documents) -> Dataset:
     """Characters as pieces, and their placebo."""
     folder = tmp_path_factory.mktemp("characters")
     recipe = RECIPE | {"pieces": "char", "vocab_size": 8192, "placebo": True}
-    data.prepare(folder / "both", recipe, {"en": write_documents(folder / "en.jsonl", documents)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "SHARD", 200_000)  # several of them
+        data.prepare(folder / "both", recipe, {"en": write_documents(folder / "en.jsonl", documents)})
     return Dataset(folder / "both")
 
 
@@ -406,6 +408,7 @@ def test_characters_as_pieces(characters):
 def test_the_placebo_has_the_tokens_and_nothing_of_their_order(characters):
     assert list(characters.languages) == ["en", "noise"]
     assert characters.languages["noise"]["offset"] == characters.languages["en"]["vocab_size"]
+    assert len(characters.stream("noise", "train").shards) > 1
     for split in ("train", "test"):
         streams = [characters.stream(name, split) for name in ("en", "noise")]
         one, other = [stream.read(0, len(stream)) for stream in streams]
