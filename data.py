@@ -9,13 +9,8 @@
     python data.py --describe data/novels             # languages, tokens, fertility, shared pieces
     python data.py --verify data/novels               # compare every file with the hash it was written with
 
-What train.py reads:
-    data/NAME/meta.json          the recipe, sizes, counts, hashes
-    data/NAME/en.model           the language's SentencePiece model
-    data/NAME/en_train_000.bin   its token stream, documents one after the other, each closed by <eod>
-    data/NAME/en_test_000.bin    the same for the documents held out
-
-Two ideas carry everything that comes after it:
+data/NAME/ then holds meta.json (recipe, counts, hashes), a tokeniser for each language (en.model), and the
+tokens of its documents, each closed by <eod>, to train on (en_train_000.bin) and held out (en_test_000.bin).
 
 * A language is a token stream and a lookup table from its own ids to joint ids. Clones read one stream
   through tables that differ by a multiple of V; French reads its own. Nothing after the lookup can tell.
@@ -32,43 +27,22 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import sentencepiece
 
-from common import (
-    Parser,
-    Progress,
-    UserError,
-    count,
-    exclusive,
-    markdown,
-    number,
-    read_json,
-    run_script,
-    write,
-)
-from text import (
-    SPLIT_BY,
-    SPLITS,
-    choose_split,
-    digest_of,
-    files_as_text,
-    find_files,
-    listed,
-    split_documents,
-)
+from common import Parser, Progress, UserError, exclusive, markdown, number, read_json, run_script, write
+from text import SPLIT_BY, SPLITS, choose_split, digest_of, files_as_text, find_files, listed, split_documents
 
 DATA = Path("data")
 CORPORA = ("pydocs", "eltec", "books")  # scripts in corpora/ that lay text down below data/downloads
 VERSION = 2  # of what meta.json holds
 SAMPLE = 50_000_000  # bytes of text that a tokeniser is trained on, about, drawn from the whole corpus
 SHARD = 100_000_000  # tokens in a file, about
-BATCH = 4_000_000  # characters that are tokenised at a time, by all cores
-BLOCK = 2**18  # tokens of the placebo that are drawn at a time, while a CPU's cache holds them
+BATCH = 4_000_000  # characters that are tokenised at a time, about, by all cores
 
 
 # --- tokeniser ------------------------------------------------------------------------------------
@@ -90,11 +64,12 @@ PIECES = {
 def train_tokenizer(lines: list[str], vocab_size: int, pieces: str) -> bytes:
     """A SentencePiece model of `vocab_size` pieces, or at most as many characters."""
     model = io.BytesIO()
-    # SentencePiece leaves out lines of a megabyte and ends the process at a word of 65,536 characters.
-    parts = (line[begin : begin + PART] for line in lines for begin in range(0, len(line), PART))
+    parts = []  # SentencePiece leaves out lines of a megabyte and ends the process at words of 65,536 letters
+    for line in lines:
+        parts += [line[begin : begin + PART] for begin in range(0, len(line), PART)]
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=parts,
+            sentence_iterator=iter(parts),
             model_writer=model,
             model_type=pieces,
             vocab_size=vocab_size,
@@ -111,33 +86,41 @@ def train_tokenizer(lines: list[str], vocab_size: int, pieces: str) -> bytes:
             **PIECES[pieces],
         )
     except RuntimeError as error:
-        reason = str(error).rpartition("] ")[2].partition("\n")[0].partition(" Increase")[0]
+        reason = str(error).split("] ")[-1].split(" Increase")[0]
         raise UserError(f"--vocab-size {vocab_size} does not fit this text ({reason})") from None
     return model.getvalue()
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
-    """The ids of each text, (n,) uint16 and closed by <eod>, as if it were encoded whole; by all cores.
+    """The ids of each text, (n,) uint16 and closed by <eod>, as if it were encoded whole; by all cores."""
+    texts = [cut_at_spaces(text) for text in texts]
+    ids_of_parts = tokenizer.encode(list(chain.from_iterable(texts)))
+    encoded, begin = [], 0
+    for parts in texts:
+        ids = chain.from_iterable(ids_of_parts[begin : begin + len(parts)])
+        encoded.append(np.array([*ids, END_OF_DOCUMENT], np.uint16))
+        begin += len(parts)
+    return encoded
 
-    SentencePiece needs hundreds of bytes for each character of a text. No piece reaches across a space
-    between words, and a text is encoded as if a space stood before it: parts cut there give what it does.
+
+def cut_at_spaces(text: str) -> list[str]:
+    """Parts of at least PART characters, for SentencePiece needs hundreds of bytes for each character.
+
+    The space at a cut is dropped: SentencePiece encodes every part as if a space stood before it.
     """
-    parts_of_texts = []
-    for text in texts:
-        parts, begin = [], 0
-        while len(text) - begin > PART and (space := SPACE_BETWEEN_WORDS.search(text, begin + PART)):
-            parts.append(text[begin : space.start()])
-            begin = space.end()
-        parts_of_texts.append([*parts, text[begin:]])
-
-    ids_of_parts = iter(tokenizer.encode([part for parts in parts_of_texts for part in parts]))
-    ids_of_texts = [[i for _ in parts for i in next(ids_of_parts)] for parts in parts_of_texts]
-    return [np.array([*ids, END_OF_DOCUMENT], np.uint16) for ids in ids_of_texts]
+    parts, begin = [], 0
+    while len(text) - begin > PART:
+        space = SPACE_BETWEEN_WORDS.search(text, begin + PART)
+        if space is None:
+            break
+        parts.append(text[begin : space.start()])
+        begin = space.end()
+    return [*parts, text[begin:]]
 
 
 def surface_forms(tokenizer: Tokenizer) -> list[str]:
     """The pieces in the order of their ids."""
-    return [tokenizer.id_to_piece(i) for i in range(tokenizer.vocab_size())]
+    return tokenizer.id_to_piece(list(range(len(tokenizer))))
 
 
 def token_bytes(tokenizer: Tokenizer, ids: np.ndarray, text_bytes: int | None = None) -> np.ndarray:
@@ -147,15 +130,18 @@ def token_bytes(tokenizer: Tokenizer, ids: np.ndarray, text_bytes: int | None = 
     that SentencePiece puts before every document was not in the text.
     """
     forms = surface_forms(tokenizer)
-    sizes = np.array([len(form.replace(SPACE, " ").encode()) for form in forms])
-    sizes[[tokenizer.is_byte(i) for i in range(len(forms))]] = 1
-    sizes[[PAD, UNKNOWN, END_OF_DOCUMENT]] = 0
-    added = np.array([form.startswith(SPACE) for form in forms])[ids]
-    added[1:] &= ids[:-1] == END_OF_DOCUMENT
-    found, unknown = sizes[ids] - added.astype(float), ids == UNKNOWN
+    of_piece = np.array([len(form.replace(SPACE, " ").encode()) for form in forms], float)
+    of_piece[tokenizer.is_byte(list(range(len(forms))))] = 1
+    of_piece[[PAD, UNKNOWN, END_OF_DOCUMENT]] = 0
+    sizes = of_piece[ids]
+
+    first = np.append(True, ids[:-1] == END_OF_DOCUMENT)  # of its document
+    begins_with_space = np.array([form.startswith(SPACE) for form in forms])
+    sizes[first & begins_with_space[ids]] -= 1
     if text_bytes is not None:
-        found[unknown] = (text_bytes - found.sum()) / max(1, unknown.sum())
-    return found
+        unknown = ids == UNKNOWN
+        sizes[unknown] = (text_bytes - sizes.sum()) / max(1, unknown.sum())
+    return sizes
 
 
 # --- shards ---------------------------------------------------------------------------------------
@@ -170,7 +156,8 @@ class ShardWriter:
     def __init__(self, folder: Path, prefix: str, offset: int, vocab_size: int):
         self.folder, self.prefix, self.offset, self.vocab_size = folder, prefix, offset, vocab_size
         self.totals = Counter(dict.fromkeys(COUNTS, 0))
-        self.shards, self.waiting = [], bytearray()
+        self.shards: list[dict] = []
+        self.waiting = bytearray()
 
     def add(self, ids: np.ndarray, text: str) -> None:
         """Append one document."""
@@ -189,7 +176,8 @@ class ShardWriter:
     def flush(self) -> dict:
         """Write what waits to the next shard; returns what meta.json says of the split."""
         if self.waiting:
-            tokens, file = len(self.waiting) // 2, f"{self.prefix}_{len(self.shards):03d}.bin"
+            tokens = len(self.waiting) // 2
+            file = f"{self.prefix}_{len(self.shards):03d}.bin"
             header = np.zeros(HEADER, "<i4")
             # The last two are for other tools: the first id in the disjoint joint vocabulary, and pieces.
             header[:5] = MAGIC, SHARD_VERSION, tokens, self.offset, self.vocab_size
@@ -203,8 +191,9 @@ class ShardWriter:
 
 def open_shard(path: Path) -> np.ndarray:
     """Map a shard's tokens into memory, read-only: (n,) uint16."""
-    header, size = np.fromfile(path, "<i4", HEADER).tolist(), path.stat().st_size
-    if size < 4 * HEADER or header[:2] != [MAGIC, SHARD_VERSION] or size != 4 * HEADER + 2 * header[2]:
+    header = np.fromfile(path, "<i4", HEADER).tolist()
+    tokens = (path.stat().st_size - 4 * HEADER) / 2
+    if len(header) < HEADER or header[:3] != [MAGIC, SHARD_VERSION, tokens]:
         raise UserError(f"{path} is not a whole token shard; prepare the data again")
     return np.memmap(path, "<u2", "r", 4 * HEADER, (header[2],))
 
@@ -214,15 +203,19 @@ class Stream:
 
     def __init__(self, paths: list[Path]):
         self.shards = [open_shard(path) for path in paths]
-        self.starts = np.cumsum([0, *map(len, self.shards)])
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return sum(map(len, self.shards))
 
     def read(self, begin: int, length: int) -> np.ndarray:
         """Tokens [begin, begin + length), across shard borders: (length,) uint16."""
-        places = zip(self.shards, (begin - self.starts[:-1]).tolist(), strict=True)
-        return np.concatenate([shard[max(0, place) : max(0, place + length)] for shard, place in places])
+        parts, end = [], begin + length
+        for shard in self.shards:  # begin and end count from where this shard starts
+            if end > 0 and begin < len(shard):
+                parts.append(shard[max(0, begin) : end])
+            begin -= len(shard)
+            end -= len(shard)
+        return np.concatenate(parts)
 
 
 class Dataset:
@@ -230,28 +223,49 @@ class Dataset:
 
     def __init__(self, folder: Path):
         here = Path(__file__).parent / folder  # a run names its data from there, wherever it is evaluated
-        if not (folder / "meta.json").exists() and not (here / "meta.json").exists():
-            raise UserError(f"{folder} holds no prepared data; python data.py --help says how to make it")
         self.folder = folder if (folder / "meta.json").exists() else here
+        if not (self.folder / "meta.json").exists():
+            raise UserError(f"{folder} holds no prepared data; python data.py --help says how to make it")
         self.meta = read_json(self.folder / "meta.json")
-        if self.meta.get("version") != VERSION:
+        self.languages: dict[str, dict] = self.meta.get("languages")
+        self.fingerprint: str = self.meta.get("fingerprint")
+        try:
+            whole = self.meta["version"] == VERSION and self.fingerprint == fingerprint_of(self.languages)
+        except (KeyError, TypeError, AttributeError):  # another tool's, or edited
+            whole = False
+        if not whole:
             raise UserError(f"{folder} was not prepared by this data.py; prepare it under another --name")
-        self.languages: dict[str, dict] = self.meta["languages"]
-        self.fingerprint: str = self.meta["fingerprint"]
 
     def stream(self, source: str, split: str) -> Stream:
         """The token stream of a language's "train" or "test" split."""
-        return Stream([self.folder / shard["file"] for shard in self.languages[source][split]["shards"]])
+        shards = self.languages[source][split]["shards"]
+        return Stream([self.folder / shard["file"] for shard in shards])
 
     def tokenizer(self, source: str) -> Tokenizer:
         """The language's SentencePiece model."""
-        return Tokenizer(model_file=str(self.folder / self.languages[source]["tokenizer"]["file"]))
+        return Tokenizer(model_proto=self.read(self.languages[source]["tokenizer"]))
+
+    def read(self, part: dict) -> bytes:
+        """A file of the folder, refused if its hash is not the one in meta.json."""
+        path = self.folder / part["file"]
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != part["sha256"]:
+            raise UserError(f"{path} has changed since it was prepared")
+        return content
 
 
 def files_of(languages: dict[str, dict]) -> Iterator[dict]:
     """The files of the languages of a meta.json, each with its "file" and "sha256"."""
     for entry in languages.values():
-        yield from (entry["tokenizer"], *entry["train"]["shards"], *entry["test"]["shards"])
+        yield entry["tokenizer"]
+        yield from entry["train"]["shards"]
+        yield from entry["test"]["shards"]
+
+
+def fingerprint_of(languages: dict[str, dict]) -> str:
+    """A hash over those of all files: runs of one fingerprint read the same tokens."""
+    hashes = " ".join(part["sha256"] for part in files_of(languages))
+    return hashlib.sha256(hashes.encode()).hexdigest()[:16]
 
 
 # --- preparation ----------------------------------------------------------------------------------
@@ -273,10 +287,8 @@ def prepare(folder: Path, recipe: dict, texts: dict[str, Path]) -> None:
         if recipe["placebo"]:
             first = next(iter(languages.values()))
             languages["noise"] = prepare_placebo(unfinished, first, recipe["seed"], offset)
-        hashes = " ".join(part["sha256"] for part in files_of(languages))
-        fingerprint = hashlib.sha256(hashes.encode()).hexdigest()[:16]
-        meta = {"version": VERSION, "fingerprint": fingerprint, "recipe": recipe, "languages": languages}
-        write(unfinished / "meta.json", meta)
+        meta = {"version": VERSION, "fingerprint": fingerprint_of(languages), "recipe": recipe}
+        write(unfinished / "meta.json", {**meta, "languages": languages})
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -290,21 +302,21 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
     print(f"{name}: reading {size / 1e6:.1f} MB of text", flush=True)
     by, documents, characters, sample = choose_split(path, recipe, SAMPLE)
 
-    pieces = f"{recipe['pieces']}, at most {recipe['vocab_size']} pieces"
-    print(f"{name}: training a tokeniser ({pieces})", flush=True)
-    model = train_tokenizer(sample, recipe["vocab_size"], recipe["pieces"])
+    pieces, vocab_size = recipe["pieces"], recipe["vocab_size"]
+    print(f"{name}: training a tokeniser ({pieces}, at most {vocab_size} pieces)", flush=True)
+    model = train_tokenizer(sample, vocab_size, pieces)
     write(folder / f"{name}.model", model)
     tokenizer = Tokenizer(model_proto=model)
 
     writers = {split: ShardWriter(folder, f"{name}_{split}", offset, len(tokenizer)) for split in SPLITS}
-    total = characters["train"] + characters["test"]
-    progress = Progress(f"{name}: tokenising", total, "characters")
-    for texts in batches_of(path, recipe, by):
-        encoded = encode(tokenizer, [text for _, text in texts])
-        for (split, text), ids in zip(texts, encoded, strict=True):
+    progress = Progress(f"{name}: tokenising", documents["train"] + documents["test"], "documents")
+    done = 0
+    for batch in batches_of(path, recipe, by):
+        encoded = encode(tokenizer, [text for _, text in batch])
+        for (split, text), ids in zip(batch, encoded, strict=True):
             writers[split].add(ids, text)
-        progress.update(min(total - 1, sum(writer.totals["characters"] for writer in writers.values())))
-    progress.update(total)
+        done += len(batch)
+        progress.update(done)
     if digest_of(path, find_files(path)[0]) != digest:
         raise UserError(f"{path} has changed while it was read; the same command starts again")
 
@@ -316,9 +328,13 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
         "documents": dict(documents),
         "characters": dict(characters),
         "held out": by,
-        **{split: writer.flush() for split, writer in writers.items()},
+        "train": writers["train"].flush(),
+        "test": writers["test"].flush(),
     }
-    refuse_unknown(name, entry, recipe)
+    unknown = share_unknown(entry)
+    if unknown > 0.01:  # its perplexity would say nothing
+        few = f"{vocab_size} pieces are too few for its characters"
+        raise UserError(f"{name}: {unknown:.0%} of the tokens are unknown, for {few}; see --vocab-size")
     print(what_was_read(name, entry), flush=True)
     return entry
 
@@ -339,92 +355,62 @@ def batches_of(path: Path, recipe: dict, by: str) -> Iterator[list[tuple[str, st
 
 def share_unknown(entry: dict) -> float:
     """Unknown tokens among all of a language's."""
-    return sum(entry[split]["unknown"] for split in SPLITS) / sum(entry[split]["tokens"] for split in SPLITS)
-
-
-def refuse_unknown(name: str, entry: dict, recipe: dict) -> None:
-    """A text of which the tokeniser knows too little: its perplexity would say nothing."""
-    if (share := share_unknown(entry)) > 0.01:
-        few = f"{recipe['vocab_size']} pieces are too few for its characters"
-        raise UserError(f"{name}: {share:.0%} of the tokens are unknown, for {few}; see --vocab-size")
+    unknown = entry["train"]["unknown"] + entry["test"]["unknown"]
+    return unknown / (entry["train"]["tokens"] + entry["test"]["tokens"])
 
 
 def what_was_read(name: str, entry: dict) -> str:
     """What became of a language's text, in a few lines: files, documents, what is held out, pieces."""
-    files, documents, characters = entry["files"], Counter(entry["documents"]), Counter(entry["characters"])
-    kept, held = characters["train"] + characters["test"], characters["test"]
-    dropped = characters.total() - kept
-    lines = [files_as_text(files["read"], files["not read"])]
+    documents, characters = entry["documents"], entry["characters"]
+    everything, held = sum(characters.values()), characters["test"]
+    kept = characters["train"] + held
+    dropped = (everything - kept) / everything
     reasons = {fate: many for fate, many in documents.items() if fate not in SPLITS}
-    lines.append(f"{documents['train']:,} documents to train on, {documents['test']:,} to test on")
+    fates = f"{documents['train']:,} documents to train on, {documents['test']:,} to test on"
     if reasons:
-        lines[-1] += f"; dropped: {listed(reasons)}, {dropped / characters.total():.1%} of the characters"
-    lines.append(f"{held / kept:.1%} of {count(kept)} characters held out ({SPLIT_BY[entry['held out']]})")
-    lines.append(f"{entry['vocab_size']:,} pieces; {share_unknown(entry):.2%} of the tokens are unknown")
-    if dropped > characters.total() / 3:
-        lines.append(
-            "warning: more than a third of the text is dropped; documents that are short can be joined"
-        )
+        fates += f"; dropped: {listed(reasons)}, {dropped:.1%} of the characters"
+    lines = [
+        files_as_text(entry["files"]["read"], entry["files"]["not read"]),
+        fates,
+        f"{held / kept:.1%} of {kept:,} characters held out ({SPLIT_BY[entry['held out']]})",
+        f"{entry['vocab_size']:,} pieces; {share_unknown(entry):.2%} of the tokens are unknown",
+    ]
+    if dropped > 1 / 3:
+        more = "documents that are short can be joined"
+        lines.append(f"warning: more than a third of the text is dropped; {more}")
     return "\n".join(f"{name}: {line}" for line in lines)
 
 
 def prepare_placebo(folder: Path, entry: dict, seed: int, offset: int) -> dict:
-    """Shards of `noise`, the tokens of another language in random order: there is nothing to learn from them.
+    """Shards of `noise`, the tokens of another language, each shard's in random order.
 
-    A partner that cannot help: what a rare language seems to gain beside it are steps of the optimiser.
+    There is nothing to learn from them: what a rare language seems to gain beside them are optimiser steps.
     """
     noise = {**entry, "offset": offset}
+    random = random_state(NOISE_DRAW, seed)
     for split in SPLITS:
-        tokens = Stream([folder / shard["file"] for shard in entry[split]["shards"]])
-        text = tokens.read(0, len(tokens))
         writer = ShardWriter(folder, f"noise_{split}", offset, entry["vocab_size"])
-        for first in range(0, len(text), BLOCK):
-            places = np.arange(first, min(first + BLOCK, len(text)))
-            writer.add(text[permute(places, len(text), seed, NOISE_DRAW)], "")
-        noise[split] = {**entry[split], "shards": writer.flush()["shards"]}
+        for shard in entry[split]["shards"]:
+            tokens = np.array(open_shard(folder / shard["file"]))
+            random.shuffle(tokens)
+            writer.add(tokens, "")
+            writer.flush()
+        noise[split] = {**entry[split], "shards": writer.shards}
     return noise
 
 
-# --- randomness without state ---------------------------------------------------------------------
+# --- randomness -----------------------------------------------------------------------------------
 
-LANGUAGE_DRAW, WINDOW_DRAW, ANCHOR_DRAW, NOISE_DRAW = range(4)  # keep apart what is drawn under one seed
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def random_bits(numbers: np.ndarray, *key: int) -> np.ndarray:
-    """64 random bits for each number: element `number` of the SplitMix64 sequence that a key begins."""
-    # NumPy's own generators may change from version to version, and every result rests on these bits.
-    begin = np.zeros(1, np.uint64)
-    for part in key:
-        begin = mix_bits(begin + GOLDEN + np.uint64(part))
-    return mix_bits(begin + GOLDEN * (np.asarray(numbers).astype(np.uint64) + np.uint64(1)))
+LANGUAGE_DRAW, WINDOW_DRAW, ANCHOR_DRAW, NOISE_DRAW = range(4)  # what is drawn under one seed
 
 
-def mix_bits(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's output function."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+def random_state(draw: int, seed: int, epoch: int = 0, place: int = 0) -> np.random.RandomState:
+    """A generator for one of the draws under a seed: every version of NumPy gives the same numbers.
 
-
-def permute(numbers: np.ndarray, size: int, *key: int) -> np.ndarray:
-    """A random permutation of range(size), evaluated at `numbers` without ever being stored.
-
-    A Feistel network permutes the power of four at or above `size`; an image that falls outside is sent
-    through again until it lands inside, which keeps the map one to one.
+    NumPy froze the methods of RandomState and the bits of PCG64 (NEP 19); those of Generator may change.
     """
-    half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half)) - 1)
-    result = np.asarray(numbers).astype(np.uint64)
-    outside = np.arange(len(result))
-    while len(outside):
-        left, right = result[outside] >> half, result[outside] & mask
-        for round_number in range(4):
-            left, right = right, left ^ (random_bits(right, *key, round_number) & mask)
-        image = left << half | right
-        result[outside] = image
-        outside = outside[image >= size]
-    return result.astype(np.int64)
+    # NumPy fills up a short key with zeros, so [3] and [3, 0] are one key: all of ours have four parts.
+    return np.random.RandomState(np.random.PCG64([draw, epoch, place, seed]))
 
 
 # --- languages ------------------------------------------------------------------------------------
@@ -445,10 +431,14 @@ def cloned_languages(source: str, vocab_size: int, clones: int, anchors=0.0, see
     pieces keep the first clone's id in all of them. At one seed, fewer anchors are a part of more.
     """
     ids = np.arange(vocab_size, dtype=np.int32)
-    rank = permute(np.arange(vocab_size - 1), vocab_size - 1, seed, ANCHOR_DRAW)
-    shared = np.append(True, rank < round(anchors * (vocab_size - 1)))  # padding is, always
-    tables = [np.where(shared, ids, ids + i * vocab_size).astype(np.int32) for i in range(clones)]
-    return [Language(f"{source.upper()}{i + 1}", source, table) for i, table in enumerate(tables)]
+    order = random_state(ANCHOR_DRAW, seed).permutation(ids[1:])  # of all but padding
+    shared = [PAD, *order[: round(anchors * len(order))]]
+    languages = []
+    for i in range(clones):
+        table = ids + i * vocab_size
+        table[shared] = ids[shared]
+        languages.append(Language(f"{source.upper()}{i + 1}", source, table))
+    return languages
 
 
 def disjoint_languages(vocab_sizes: dict[str, int]) -> list[Language]:
@@ -470,8 +460,10 @@ def anchored_languages(pieces: dict[str, list[str]]) -> list[Language]:
     joint: dict[str, int] = {}
     languages = []
     for source, forms in pieces.items():
-        table = [PAD, *(joint.setdefault(form, 1 + len(joint)) for form in forms[1:])]
-        languages.append(Language(source.upper(), source, np.array(table, np.int32)))
+        table = np.full(len(forms), PAD, np.int32)
+        for own_id, form in enumerate(forms[1:], 1):
+            table[own_id] = joint.setdefault(form, 1 + len(joint))
+        languages.append(Language(source.upper(), source, table))
     return languages
 
 
@@ -482,13 +474,14 @@ def share_pieces(languages: list[Language], forms: dict[str, list[str]], shared:
     """
     for piece in shared:
         form = piece.replace(" ", SPACE)
-        for source, known in forms.items():
-            if form not in known:
+        own_ids = []
+        for source in [language.source for language in languages]:
+            if form not in forms[source]:
                 raise UserError(f"--shared {piece!r}: the tokeniser of {source} has no such piece")
-        first, *others = languages
-        joint_id = first.table[forms[first.source].index(form)]
-        for language in others:
-            language.table[forms[language.source].index(form)] = joint_id
+            own_ids.append(forms[source].index(form))
+        joint_id = languages[0].table[own_ids[0]]
+        for language, own_id in zip(languages, own_ids, strict=True):
+            language.table[own_id] = joint_id
 
 
 def build_languages(dataset: Dataset, config: dict) -> list[Language]:
@@ -520,36 +513,38 @@ class Mixture:
 
     def __init__(self, streams: dict, languages: list[Language], stages, seed: int, total: int, length: int):
         self.streams, self.languages, self.total, self.length = streams, languages, total, length
-        self.windows = {source: (len(stream) - 1) // length for source, stream in streams.items()}
+        self.windows = {}
+        for source, stream in streams.items():  # train.py refuses to read a text without a whole window
+            self.windows[source] = max(1, (len(stream) - 1) // length)
 
         # The language of each sequence is drawn independently, `L ~ p(L)` of its stage.
-        numbers = np.arange(total)
-        stage = numbers * len(stages) // total
-        uniform = (random_bits(numbers, seed, LANGUAGE_DRAW) >> np.uint64(11)) * 2.0**-53
+        stage_of = np.arange(total) * len(stages) // total
         self.language = np.empty(total, np.int16)
-        for i, shares in enumerate(stages):
-            borders = np.cumsum(shares)
-            borders = borders[:-1] / borders[-1]  # a last share of 0 must not get what rounding left over
-            self.language[stage == i] = np.searchsorted(borders, uniform[stage == i], side="right")
+        random = random_state(LANGUAGE_DRAW, seed)
+        for stage, shares in enumerate(stages):
+            sequences = stage_of == stage
+            probabilities = np.array(shares) / np.sum(shares)
+            self.language[sequences] = random.choice(len(shares), sequences.sum(), p=probabilities)
 
         # The k-th sequence of a text reads the k-th window of an order that each pass shuffles anew: none is
         # read again before all were read, and clones read the same ones whatever their ratio.
-        source_of = np.array([language.source for language in languages])[self.language]
-        self.window = np.empty(total, np.int64)
+        self.window = np.empty(total, np.int32)
         for place, (source, windows) in enumerate(self.windows.items()):
-            readers = np.flatnonzero(source_of == source)
-            for epoch, begin in enumerate(range(0, len(readers), max(1, windows))):
-                now = readers[begin : begin + windows]
+            reads_source = np.array([language.source == source for language in languages])
+            readers = np.flatnonzero(reads_source[self.language])
+            for epoch, begin in enumerate(range(0, len(readers), windows)):
                 # The place keeps a text and its translation, of equal length, from going side by side.
-                key = (seed, WINDOW_DRAW, epoch, place) if place else (seed, WINDOW_DRAW, epoch)
-                self.window[now] = permute(np.arange(len(now)), windows, *key)
+                order = random_state(WINDOW_DRAW, seed, epoch, place).permutation(windows)
+                now = readers[begin : begin + windows]
+                self.window[now] = order[: len(now)]
 
     def batch(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sequences themselves: (n, length + 1) int64 joint ids, and (n,) language indices."""
         rows = []
-        for language, window in zip(self.language[numbers], self.window[numbers].tolist(), strict=True):
-            _, source, table = self.languages[language]
-            ids = self.streams[source].read(window * self.length, self.length + 1)
+        for sequence in numbers:
+            _, source, table = self.languages[self.language[sequence]]
+            begin = int(self.window[sequence]) * self.length
+            ids = self.streams[source].read(begin, self.length + 1)
             if ids.max() >= len(table):
                 damaged = f"a token of {source} is no piece of its tokeniser"
                 raise UserError(f"{damaged}; python data.py --verify FOLDER says which file has changed")
@@ -558,7 +553,8 @@ class Mixture:
 
     def tokens_seen(self) -> list[int]:
         """Training tokens of each language in the whole run."""
-        return (self.length * np.bincount(self.language, minlength=len(self.languages))).tolist()
+        sequences = np.bincount(self.language, minlength=len(self.languages))
+        return (self.length * sequences).tolist()
 
     def passes(self) -> dict[str, float]:
         """How often the whole run reads each source's text: above 1, it is repeated."""
@@ -570,14 +566,10 @@ class Mixture:
 
 def build_mixture(dataset: Dataset, config: dict) -> Mixture:
     """The sequences of the run that `config` describes."""
-    return Mixture(
-        streams={source: dataset.stream(source, "train") for source in dataset.languages},
-        languages=build_languages(dataset, config),
-        stages=np.array(config["stages"]),
-        seed=config["seed"],
-        total=config["steps"] * config["batch"],
-        length=config["length"],
-    )
+    streams = {source: dataset.stream(source, "train") for source in dataset.languages}
+    languages = build_languages(dataset, config)
+    total = config["steps"] * config["batch"]
+    return Mixture(streams, languages, config["stages"], config["seed"], total, config["length"])
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -598,16 +590,15 @@ def named_path(text: str) -> tuple[str, Path]:
 def verify(dataset: Dataset) -> None:
     """Compare every file with its hash in meta.json."""
     for part in files_of(dataset.languages):
-        path = dataset.folder / part["file"]
-        if hashlib.sha256(path.read_bytes()).hexdigest() != part["sha256"]:
-            raise UserError(f"{path} has changed since it was prepared")
+        dataset.read(part)
     print(f"{dataset.folder}: all hashes match")
 
 
 def check_unchanged(dataset: Dataset, recipe: dict, texts: dict[str, Path]) -> None:
     """Refuse prepared data that the same command would no longer make."""
     earlier, instead = dataset.meta["recipe"], "choose another --name, or remove it"
-    if differing := [key for key in recipe if earlier.get(key) != recipe[key]]:
+    differing = [key for key in recipe if earlier.get(key) != recipe[key]]
+    if differing:
         was = ", ".join(f"{key} {earlier.get(key)} instead of {recipe[key]}" for key in differing)
         raise UserError(f"{dataset.folder} was prepared with {was}; {instead}")
     for name, path in texts.items():
@@ -623,68 +614,78 @@ def describe(dataset: Dataset) -> None:
     rows = []
     for name, entry in dataset.languages.items():
         for split in SPLITS:
-            counts = {key: entry[split][key] for key in COUNTS}
+            counts = entry[split]
             per_word = counts["tokens"] / max(1, counts["words"])
             per_token = counts["bytes"] / counts["tokens"]
-            rows.append(
-                [name, split, *map("{:,}".format, counts.values()), f"{per_word:.2f}", f"{per_token:.2f}"]
-            )
+            numbers = [f"{counts[key]:,}" for key in COUNTS]
+            rows.append([name, split, *numbers, f"{per_word:.2f}", f"{per_token:.2f}"])
     head = ["language", "split", *COUNTS, "tokens per word", "bytes per token"]
-    print(f"{dataset.folder}, fingerprint {dataset.fingerprint}\n{markdown(head, rows, 2)}", end="")
+    print(f"{dataset.folder}, fingerprint {dataset.fingerprint}")
+    print(markdown(head, rows, 2), end="")
     for name, entry in dataset.languages.items():
         if name != "noise":
             print(what_was_read(name, entry))
-    forms = {source: set(surface_forms(dataset.tokenizer(source))[1:]) for source in dataset.languages}
-    for one, other in combinations(forms, 2):
-        shared, fewer = len(forms[one] & forms[other]), min(len(forms[one]), len(forms[other]))
-        print(f"{one} and {other} share {shared} pieces, {shared / fewer:.1%} of the smaller vocabulary")
+    pieces = {name: set(surface_forms(dataset.tokenizer(name))[1:]) for name in dataset.languages}
+    for one, other in combinations(pieces, 2):
+        shared = len(pieces[one] & pieces[other])
+        share = shared / min(len(pieces[one]), len(pieces[other]))
+        print(f"{one} and {other} share {shared} pieces, {share:.1%} of the smaller vocabulary")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Prepare, describe or verify a folder, as the command line says."""
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line, refused where flags contradict each other."""
     parser = Parser(__doc__)
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--corpus", choices=CORPORA, default="pydocs", help="found or fetched (%(default)s)")
-    text.add_argument("--text", action="append", type=named_path, metavar="LANG=PATH", help="your own")
-    parser.add_argument("--name", help="the folder below data/ (the corpus)")
-    parser.add_argument("--max-tokens", type=number(), help="of each language's books (1.3e9)")
-    parser.add_argument("--pieces", choices=PIECES, help="of a tokeniser (bpe; pydocs: char)")
-    parser.add_argument("--vocab-size", type=number(int, 512, 65536), help="pieces at most (16384)")
-    parser.add_argument("--placebo", action="store_true", help="add a language `noise` (pydocs: always)")
-    parser.add_argument(
-        "--test-fraction", type=number(float, 1e-4, 0.9), help="held out (0.02; pydocs: 0.01)"
-    )
-    parser.add_argument("--test-characters", type=number(int, 64), help="at most, of each of those (all)")
-    parser.add_argument("--seed", type=number(int, 0), default=0, help="of what is held out (%(default)s)")
-    parser.add_argument("--describe", type=Path, metavar="DIR", help="say what a prepared folder holds")
-    parser.add_argument("--verify", type=Path, metavar="DIR", help="check a prepared folder's hashes")
+    text.add_argument("--corpus", choices=CORPORA, help="text to find or fetch; default: pydocs")
+    text.add_argument("--text", action="append", type=named_path, metavar="LANG=PATH", help="your own text")
+    add = parser.add_argument
+    add("--name", help="folder below data/; default: the corpus")
+    add("--max-tokens", type=number(), help="size of each language's books; default: 1.3e9")
+    add("--pieces", choices=PIECES, help="kind of piece; default: bpe, pydocs: char")
+    add("--vocab-size", type=number(int, 512, 65536), help="most pieces; default: 16384")
+    add("--placebo", action="store_true", help="one more language, `noise`; default: pydocs only")
+    add("--test-fraction", type=number(float, 1e-4, 0.9), help="share held out; default: 0.02, pydocs: 0.01")
+    add("--test-characters", type=number(int, 64), help="longest document held out; default: uncut")
+    add("--seed", type=number(int, 0), help="choice of held-out documents; default: 0")
+    add("--describe", type=Path, metavar="DIR", help="prepared folder whose languages to print")
+    add("--verify", type=Path, metavar="DIR", help="prepared folder whose hashes to check")
+    parser.set_defaults(corpus="pydocs", text=[], vocab_size=16384, seed=0)
     args = parser.parse_args(arguments)
-    if args.verify or args.describe:
-        return verify(Dataset(args.verify)) if args.verify else describe(Dataset(args.describe))
-    pydocs = args.corpus == "pydocs" and not args.text
     if args.text and not args.name:
         parser.error("--text needs --name, the folder below data/")
     if args.name and args.name != Path(args.name).name:
         parser.error(f"--name {args.name}: expected the name of a folder below data/, without a path")
-    if args.text and len({name.upper() for name, _ in args.text}) < len(args.text):
+    names = [name.upper() for name, _ in args.text]
+    if len(set(names)) < len(names):
         parser.error("--text names a language more than once")
     if args.max_tokens and args.corpus != "books":
         parser.error("--max-tokens has no effect without --corpus books")
-    defaults = {
-        "pieces": "char" if pydocs else "bpe",
-        "vocab_size": 16384,
-        "test_fraction": 0.01 if pydocs else 0.02,
-        "max_tokens": 1.3e9 if args.corpus == "books" else None,
-    }
-    given = {key: getattr(args, key) for key in defaults}
-    recipe = {
-        "source": " ".join(f"{name}={path}" for name, path in args.text or []) or args.corpus,
-        **{key: default if given[key] is None else given[key] for key, default in defaults.items()},
+    return args
+
+
+def recipe_of(args: argparse.Namespace) -> dict:
+    """All that decides what is made of a text; pydocs have defaults of their own."""
+    pydocs = args.corpus == "pydocs" and not args.text
+    return {
+        "source": " ".join(f"{name}={path}" for name, path in args.text) or args.corpus,
+        "pieces": args.pieces or ("char" if pydocs else "bpe"),
+        "vocab_size": args.vocab_size,
+        "test_fraction": args.test_fraction or (0.01 if pydocs else 0.02),
+        "max_tokens": args.max_tokens or (1.3e9 if args.corpus == "books" else None),
         "placebo": args.placebo or pydocs,
         "test_characters": args.test_characters,
         "seed": args.seed,
     }
-    texts = dict(args.text or [])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prepare, describe or verify a folder, as the command line says."""
+    args = parse_arguments(arguments)
+    if args.verify:
+        return verify(Dataset(args.verify))
+    if args.describe:
+        return describe(Dataset(args.describe))
+    recipe, texts = recipe_of(args), dict(args.text)
     for path in texts.values():
         find_files(path)  # what cannot be read is said before any work
     folder = DATA / (args.name or args.corpus)

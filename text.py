@@ -9,7 +9,6 @@ import json
 import os
 import random
 import re
-import sys
 import unicodedata
 import zlib
 from collections import Counter
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from common import UserError, run_script
+from common import Parser, UserError, run_script
 
 KINDS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")  # of files that are read
 SHORTEST = 64  # bytes; a document below this is a stub that teaches nothing
@@ -36,18 +35,19 @@ class Document(NamedTuple):
 
 
 def find_files(path: Path) -> tuple[list[Path], Counter]:
-    """The files of text at or below `path`, in a fixed order, and how many others by their ending.
-
-    Links are followed. Hidden files and folders are copies that editors and other tools keep.
-    """
+    """The files of text at or below `path`, in a fixed order, and how many others by their ending."""
     if path.is_file():
         found, others = [path], Counter()
     elif path.is_dir():
         found, others = walk(path)
     else:
         raise UserError(f"{path}: no such file or folder")
-    files = [file for file in found if file.name.lower().endswith(KINDS)]
-    others.update(file.suffix or "without an ending" for file in found if file not in set(files))
+    files = []
+    for file in found:
+        if file.name.lower().endswith(KINDS) and not file.is_fifo():
+            files.append(file)
+        else:
+            others[file.suffix or "without an ending"] += 1
     if not files:
         there = f"found {listed(others)}" if others else "found no file"
         raise UserError(f"{path}: expected text, in files that end in {', '.join(KINDS)}; {there}")
@@ -55,23 +55,24 @@ def find_files(path: Path) -> tuple[list[Path], Counter]:
 
 
 def walk(path: Path) -> tuple[list[Path], Counter]:
-    """All files below a folder, and how many are hidden; a folder that cannot be read is an error."""
+    """All files below a folder, also behind links, and how many are hidden: copies that editors keep."""
 
     def stop(error: OSError):
-        raise error
+        raise error  # a folder that cannot be read
 
-    found, hidden, visited = [], 0, set()
+    found, others, visited = [], Counter(), set()
     for folder, folders, names in os.walk(path, onerror=stop, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited:  # a link to a folder that was read already, or leads round in a circle
             folders.clear()
             continue
         visited.add(real)
-        shown = [name for name in (*folders, *names) if not name.startswith(".")]
-        hidden += len(folders) + len(names) - len(shown)
-        folders[:] = sorted(set(folders) & set(shown))
-        found += [Path(folder, name) for name in names if name in shown]
-    return found, Counter({"hidden": hidden} if hidden else {})
+        for name in names + folders:
+            if name.startswith("."):
+                others["hidden"] += 1
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    return found, others
 
 
 def listed(counts: Counter) -> str:
@@ -101,32 +102,31 @@ def relative(path: Path, file: Path) -> str:
 def documents(path: Path) -> Iterator[Document]:
     """The documents at or below `path`: a .txt file is one, each line of a .jsonl is one."""
     for file in find_files(path)[0]:
-        name, place = relative(path, file), str(file)
+        name, where = relative(path, file), str(file)
         kind = file.name.lower()
         opened = gzip.open if kind.endswith(".gz") else open
         try:
             with opened(file, "rb") as content:
-                if kind.removesuffix(".gz").endswith(".txt"):
+                if kind.endswith((".txt", ".txt.gz")):
                     yield Document(name, name, content.read().decode("utf-8-sig"))
                     continue
                 for number, line in enumerate(content, 1):
-                    place = f"{file}:{number}"
+                    where = f"{file}:{number}"
                     if line.strip():
-                        own_name, text = parse_line(line)
-                        yield Document(own_name or f"{name}:{number}", f"{name}:{number}", text)
+                        yield parse_line(line, f"{name}:{number}")
         except UnicodeDecodeError as error:
-            raise UserError(f"{place} is not UTF-8 text ({error.reason}); iconv converts it") from None
+            raise UserError(f"{where} is not UTF-8 text ({error.reason}); iconv converts it") from None
         except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise UserError(f"{place} cannot be read: {error}") from None
+            raise UserError(f"{where} cannot be read: {error}") from None
 
 
-def parse_line(line: bytes) -> tuple[str | None, str]:
-    """The "name", if it has one, and the "text" of a line of .jsonl."""
+def parse_line(line: bytes, place: str) -> Document:
+    """A line of .jsonl: an object with a "text", and maybe a "name"."""
     record = json.loads(line.decode("utf-8-sig"))
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         raise ValueError('expected {"text": "..."}')
     name = record.get("name")
-    return None if name is None else str(name), record["text"]
+    return Document(place if name is None or name == "" else str(name), place, record["text"])
 
 
 LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
@@ -148,9 +148,8 @@ def refuse_binary(path: Path, document: Document) -> None:
     controls = len(CONTROL.findall(document.text))
     if controls > max(10, 0.01 * len(document.text)):
         share = f"{controls / len(document.text):.0%} of its characters are control characters"
-        raise UserError(
-            f"{path}: {document.place}: {share}; if it is UTF-16, iconv -f UTF-16LE -t UTF-8 converts it"
-        )
+        convert = "if it is UTF-16, iconv -f UTF-16LE -t UTF-8 converts it"
+        raise UserError(f"{path}: {document.place}: {share}; {convert}")
 
 
 # --- the split ------------------------------------------------------------------------------------
@@ -165,9 +164,13 @@ SPLIT_BY = {
 
 def held_out(name: str, recipe: dict) -> bool:
     """Whether a document of this name is for testing: it stays on its side when others are added."""
-    key = f"{recipe['seed']}/{name}".encode("utf-8", "surrogatepass")
-    place = int.from_bytes(hashlib.sha256(key).digest()[:8], "big")
-    return place < recipe["test_fraction"] * 2**64
+    digest = hashlib.sha256(key_of(name, recipe)).digest()
+    return int.from_bytes(digest[:8], "big") < recipe["test_fraction"] * 2**64
+
+
+def key_of(name: str, recipe: dict) -> bytes:
+    """What is drawn for a document follows from its name and the recipe's seed."""
+    return f"{recipe['seed']}/{name}".encode("utf-8", "surrogatepass")
 
 
 def cut_end(text: str, fraction: float) -> tuple[str, str]:
@@ -205,42 +208,43 @@ def split_documents(path: Path, recipe: dict, by: str = "name") -> Iterator[tupl
                 yield split, document._replace(text=part[:longest])
 
 
-def survey(path: Path, recipe: dict, by: str, size: int) -> tuple[Counter, Counter, list[str]]:
-    """Documents and characters of each fate, and about `size` characters of lines to train on."""
-    many, characters, sample = Counter(), Counter(), []
-    rate = size / max(1, sum(file.stat().st_size for file in find_files(path)[0]))
-    for fate, document in split_documents(path, {**recipe, "test_characters": None}, by):
-        many[fate] += 1
-        characters[fate] += len(document.text)
-        if fate == "train":
-            key = f"{recipe['seed']}/{document.name}".encode("utf-8", "surrogatepass")
-            draw = random.Random(key).random
-            sample += [line for line in document.text.split("\n") if line and (rate >= 1 or draw() < rate)]
-    return many, characters, sample
-
-
 def choose_split(path: Path, recipe: dict, size: int) -> tuple[str, Counter, Counter, list[str]]:
-    """The key of SPLIT_BY that holds out about as much as it should, and what `survey` found."""
+    """The key of SPLIT_BY that holds out about as much as it should, and what is found with it.
+
+    That is the number of documents and of characters of each fate, and lines of training text to train a
+    tokeniser on: about `size` bytes, drawn from all documents.
+    """
+    files, _ = find_files(path)
+    rate = size / max(1, sum(file.stat().st_size for file in files))
     for by in SPLIT_BY:
-        found = _, characters, _ = survey(path, recipe, by, size)
+        many, characters, sample = Counter(), Counter(), []
+        for fate, document in split_documents(path, {**recipe, "test_characters": None}, by):
+            many[fate] += 1
+            characters[fate] += len(document.text)
+            if fate == "train":
+                draw = random.Random(key_of(document.name, recipe)).random
+                lines = [line for line in document.text.split("\n") if line]
+                sample += [line for line in lines if draw() < rate]
         held = characters["test"] / max(1, characters["test"] + characters["train"])
         if recipe["test_fraction"] / 2 < held < 2 * recipe["test_fraction"]:
-            return by, *found
-    there = listed(found[0]) or "none"
+            return by, many, characters, sample
+    there = listed(many) or "none"
     raise UserError(f"{path}: no text is left to train and to test on; documents: {there}")
-
-
-def main() -> None:
-    """Print the bytes of text below a folder, the files that hold it, and those that are not read."""
-    (path,) = map(Path, sys.argv[1:])
-    files, others = find_files(path)
-    size = sum(len(document.text.encode("utf-8", "surrogatepass")) for document in documents(path))
-    print(f"{size} bytes of text in {files_as_text(len(files), others)}")
 
 
 def files_as_text(read: int, others: Counter) -> str:
     """How many files are read, and how many are not."""
     return f"{read:,} file{'s' * (read != 1)}" + (f"; not read: {listed(others)}" if others else "")
+
+
+def main() -> None:
+    """Print the bytes of text below a folder, the files that hold it, and those that are not read."""
+    parser = Parser(__doc__)
+    parser.add_argument("folder", type=Path, help="folder or file of text")
+    path = parser.parse_args().folder
+    files, others = find_files(path)
+    size = sum(len(document.text.encode("utf-8", "surrogatepass")) for document in documents(path))
+    print(f"{size} bytes of text in {files_as_text(len(files), others)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 """books: English and French books from the Hugging Face hub, for the paper's scale.
 
 Needs the package `datasets`: pip install -r requirements-extra.txt
+
+The French text is not pinned to a commit, for none is known: it is the newest of its branch, and another day
+may give another text. Two preparations read the same text if data/NAME/meta.json has the same "digest" of it,
+a SHA-256 of its name and content. Whoever knows a commit writes it into BOOKS.
 """
 
 import json
@@ -12,7 +16,7 @@ from common import Progress, UserError, count
 
 BOOKS = {  # data set, revision, column of the text, bytes that a token of 16,384 pieces stands for, about
     "en": ("emozilla/pg19", "c021754c8e01c5b1cc83a1f549c1f97fbbb756b8", "text", 4.3),
-    "fr": ("PleIAs/French-PD-Books", "main", "complete_text", 4.5),  # no commit of it is known: the newest
+    "fr": ("PleIAs/French-PD-Books", "main", "complete_text", 4.5),
 }
 
 
@@ -21,6 +25,8 @@ def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {name: folder / f"books-{name}-{max_tokens:.0f}.jsonl" for name in BOOKS}
     for name, (dataset, revision, column, bytes_per_token) in BOOKS.items():
+        if revision == "main":
+            print(f"note: {dataset} is not pinned to a commit; the digest in meta.json tells texts apart")
         if texts[name].exists():
             continue
         done, enough = 0, max_tokens * bytes_per_token

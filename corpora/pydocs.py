@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from common import Progress, write
+from common import Progress, UserError, write
 
 PACKAGES = ("torch", "numpy", "scipy", "networkx", "matplotlib", "sympy")
 EXPECTED = "00fdb767afe53d48"  # of the text that the versions in requirements.txt give
@@ -25,13 +25,13 @@ BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")  # of a statement,
 
 def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
     """Write all docstrings by file, whatever is there already: other versions have others."""
-    files = list(source_files())
-    progress = Progress("reading docstrings", len(files), "files")
+    names, paths = zip(*source_files(), strict=True)
+    progress = Progress("reading docstrings", len(paths), "files")
     lines, seen = [], set()
     # A syntax tree has no cycles; looking for them takes a sixth of the time.
     with ProcessPoolExecutor(initializer=gc.disable) as pool:
-        found = pool.map(read_docstrings, [path for _, path in files], chunksize=32)
-        for done, ((name, _), docstrings) in enumerate(zip(files, found, strict=True), 1):
+        found = pool.map(read_docstrings, paths, chunksize=32)
+        for done, (name, docstrings) in enumerate(zip(names, found, strict=True), 1):
             # One that several share is kept where it comes first.
             fresh = [text for text in dict.fromkeys(docstrings) if text not in seen]
             seen.update(fresh)
@@ -47,8 +47,11 @@ def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
 
 def source_files() -> Iterator[tuple[str, Path]]:
     """(name, path) of every source file, sorted within each package."""
-    for package in PACKAGES:  # a top-level package is found without importing it
-        root = Path(importlib.util.find_spec(package).submodule_search_locations[0])
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)  # a top-level package is found without importing it
+        if spec is None:
+            raise UserError(f"pydocs need the package {package}: pip install -r requirements.txt")
+        root = Path(spec.submodule_search_locations[0])
         for path in sorted(root.rglob("*.py")):
             yield f"{package}/{path.relative_to(root).as_posix()}", path
 
@@ -65,8 +68,9 @@ def read_docstrings(path: Path) -> list[str]:
     while pending:
         node = pending.pop()
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and (text := ast.get_docstring(node, clean=False)):
-            # A lone surrogate is legal in a Python literal and in no encoding.
+        text = ast.get_docstring(node, clean=False) if documented else None
+        if text:  # a lone surrogate is legal in a Python literal and in no encoding
             found.append(inspect.cleandoc(text).encode("utf-8", "ignore").decode())
-        pending += [child for block in BLOCKS for child in getattr(node, block, ())][::-1]
+        for block in reversed(BLOCKS):  # the last that is pushed is read first
+            pending += reversed(getattr(node, block, ()))
     return found

@@ -1,8 +1,6 @@
 """Text, tokenisers, shards and prepared folders: what is written is read back, what is damaged is refused."""
 
 import contextlib
-import gzip
-import json
 import random
 import resource
 import shutil
@@ -17,19 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data
-from common import UserError, exclusive
+from common import UserError, exclusive, read_json, write
 from data import END_OF_DOCUMENT, UNKNOWN, Dataset, Stream, encode, open_shard, token_bytes
-from text import clean, split_documents
+from text import clean
 
-SPOILT = gzip.compress(bytes(range(256)) * 9)[:60] * 9
 RECIPE = {"source": "topics", **BPE, "test_fraction": 0.05, "seed": 0}
 quick = settings(max_examples=30, deadline=None)
 PLAIN_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
-
-
-def jsonl(*texts: str) -> bytes:
-    """A JSON Lines file."""
-    return "".join(json.dumps({"text": text, "other": 1}) + "\n" for text in texts).encode()
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -94,26 +86,20 @@ def test_bytes_of_tokens_add_up_to_those_of_each_text(tokenizer, texts):
 
 
 @quick
-@given(tokens=st.lists(st.integers(0, 65535), min_size=1, max_size=200))
-def test_shards_are_read_by_an_independent_reader(tmp_path_factory, tokens):
-    """The shard of llm.c and modded-nanogpt, read by nothing but its description."""
-    path = write_shard(tmp_path_factory.getbasetemp(), "independent", np.array(tokens, np.uint16), 2048)
-    raw = path.read_bytes()
-    assert struct.unpack("<5i", raw[:20]) == (20240520, 1, len(tokens), 2048, 512)
-    assert list(struct.unpack(f"<{len(tokens)}H", raw[1024:])) == tokens
-    assert open_shard(path).tolist() == tokens
-
-
-@quick
 @given(
-    tokens=st.lists(st.integers(0, 65535), max_size=200),
+    tokens=st.lists(st.integers(0, 65535), min_size=1, max_size=200),
     free=st.lists(st.integers(-5, 5), min_size=253, max_size=253),
 )
-def test_shards_written_by_the_same_rules_elsewhere_are_read(tmp_path_factory, tokens, free):
-    path = tmp_path_factory.getbasetemp() / "elsewhere.bin"
-    header = struct.pack("<256i", 20240520, 1, len(tokens), *free)
-    path.write_bytes(header + struct.pack(f"<{len(tokens)}H", *tokens))
-    assert open_shard(path).tolist() == tokens
+def test_shards_are_those_of_llm_c_and_modded_nanogpt(tmp_path_factory, tokens, free):
+    """Written and read by nothing but their description; of the header, three fields are given."""
+    folder, many = tmp_path_factory.getbasetemp(), len(tokens)
+    path = write_shard(folder, "ours", np.array(tokens, np.uint16), 2048)
+    raw = path.read_bytes()
+    assert struct.unpack("<5i", raw[:20]) == (20240520, 1, many, 2048, 512)
+    assert list(struct.unpack(f"<{many}H", raw[1024:])) == tokens
+    theirs = folder / "theirs.bin"
+    theirs.write_bytes(struct.pack(f"<256i{many}H", 20240520, 1, many, *free, *tokens))
+    assert open_shard(path).tolist() == open_shard(theirs).tolist() == tokens
 
 
 @pytest.mark.parametrize("damage", [
@@ -140,36 +126,31 @@ def test_a_stream_reads_across_shards(tmp_path_factory, lengths, draw):
     folder, whole = tmp_path_factory.getbasetemp(), np.arange(sum(lengths), dtype=np.uint16)
     parts = np.split(whole, np.cumsum(lengths)[:-1])
     stream = Stream([write_shard(folder, f"part{i}", part) for i, part in enumerate(parts)])
-    begin = draw.draw(st.integers(0, len(whole)))
-    length = draw.draw(st.integers(0, len(whole) - begin))
+    begin = draw.draw(st.integers(0, len(whole) - 1))
+    length = draw.draw(st.integers(1, len(whole) - begin))
     assert np.array_equal(stream.read(begin, length), whole[begin : begin + length])
 
 
 # --- prepared folders -----------------------------------------------------------------------------
 
 
-def test_a_prepared_folder_describes_itself(prepared, documents):
+def test_a_prepared_folder_holds_the_text_and_describes_it(prepared, documents):
     dataset = Dataset(prepared)
-    entry = dataset.languages["en"]
+    entry, tokenizer, texts = dataset.languages["en"], dataset.tokenizer("en"), []
     for split in ("train", "test"):
-        ids = dataset.stream("en", split).read(0, entry[split]["tokens"])
-        assert len(dataset.stream("en", split)) == len(ids)
-        assert (ids == END_OF_DOCUMENT).sum() == entry[split]["documents"]
-        assert ids.max() < 512
-        assert token_bytes(dataset.tokenizer("en"), ids).sum() == entry[split]["bytes"]
+        stream = dataset.stream("en", split)
+        ids = stream.read(0, entry[split]["tokens"])
+        assert len(stream) == len(ids)
+        assert token_bytes(tokenizer, ids).sum() == entry[split]["bytes"]
         assert (ids == UNKNOWN).sum() == entry[split]["unknown"]
+        ends = np.flatnonzero(ids == END_OF_DOCUMENT)
+        assert len(ends) == entry[split]["documents"]
+        texts += [tokenizer.decode(part.tolist()) for part in np.split(ids, ends)[:-1]]
+    # Documents come back to the letter, indentation and line ends included.
+    assert set(texts) <= {clean(text) for _, text in documents}
     assert sum(entry["documents"].values()) == len(documents)
     assert entry["files"]["read"] == 1
     assert {Path(name).suffix for name in tree(prepared)} == {".bin", ".model", ".json"}
-
-
-def test_tokens_decode_to_the_text_they_came_from(prepared, documents):
-    dataset = Dataset(prepared)
-    test = dataset.stream("en", "test").read(0, dataset.languages["en"]["test"]["tokens"])
-    ends = np.flatnonzero(test == END_OF_DOCUMENT)
-    texts = [dataset.tokenizer("en").decode(part.tolist()) for part in np.split(test, ends)]
-    # Held-out documents come back to the letter, indentation and line ends included.
-    assert {text for text in texts if text} <= {clean(text) for _, text in documents}
 
 
 def test_small_shards_and_batches_hold_the_same_tokens(prepared, tmp_path, monkeypatch, documents):
@@ -181,26 +162,6 @@ def test_small_shards_and_batches_hold_the_same_tokens(prepared, tmp_path, monke
     for split in ("train", "test"):
         one, other = large.stream("en", split), small.stream("en", split)
         assert np.array_equal(one.read(0, len(one)), other.read(0, len(other)))
-
-
-def test_a_tokeniser_is_trained_on_a_sample_of_training_lines(tmp_path, monkeypatch, documents):
-    path = write_documents(tmp_path / "en.jsonl", documents)
-    training = [document.text for fate, document in split_documents(path, RECIPE) if fate == "train"]
-    lines = [line for text in training for line in text.split("\n") if line]
-    samples = []
-
-    def stop(sample, *_):
-        samples.append(sample)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(data, "train_tokenizer", stop)
-    for part in (1, 0.25):
-        monkeypatch.setattr(data, "SAMPLE", part * path.stat().st_size)
-        with pytest.raises(KeyboardInterrupt):
-            data.prepare(tmp_path / "x", RECIPE, {"en": path})
-    assert samples[0] == lines
-    assert set(samples[1]) < set(lines)
-    assert len(samples[1]) == pytest.approx(len(lines) / 4, rel=0.1)
 
 
 def test_a_stopped_preparation_leaves_nothing_and_starts_anew(few, monkeypatch, command):
@@ -247,7 +208,7 @@ def test_a_second_preparation_waits_for_the_first(few, prepared):
     assert tree(Path("data/x")) == before
 
 
-def test_a_text_that_changed_is_noticed(few, command, monkeypatch):
+def test_a_text_that_changed_is_noticed(few, command):
     assert command(data.main, *few)[0] == 0
     Path("text", "more.txt").write_text("One more. " * 20)
     code, _, error = command(data.main, *few)
@@ -259,7 +220,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(few, command, monkeypat
     train = data.train_tokenizer
 
     def edit(*arguments):
-        next(Path("text").iterdir()).write_text("A shorter text. " * 20)
+        Path("text", "more.txt").write_text("One more. " * 20)
         return train(*arguments)
 
     monkeypatch.setattr(data, "train_tokenizer", edit)
@@ -271,22 +232,17 @@ def test_a_text_that_changes_while_it_is_read_is_refused(few, command, monkeypat
 
 def test_what_was_read_is_said_and_stored(few, command):
     Path("text", "a.train").write_text("not read")
-    Path("text", "stub.txt").write_text("A stub.")
-    _, out, _ = command(data.main, *few)
+    Path("text", "short.jsonl").write_text("".join(f'{{"text": "{i:060}"}}\n' for i in range(9000)))
+    out = command(data.main, *few)[1]
+    again = command(data.main, "--describe", "data/x")[1]
     for line in (
         "en: 21 files; not read: 1 .train",
-        "dropped: 1 shorter than 64 bytes",
+        "dropped: 9,000 shorter than 64 bytes",
         "characters held out (",
+        "warning: more than a third of the text is dropped",
     ):
         assert line in out
-        assert line in command(data.main, "--describe", "data/x")[1]
-
-
-def test_a_text_of_which_most_is_dropped_is_marked(few, command):
-    Path("text", "short.jsonl").write_text(
-        "".join(json.dumps({"text": f"{i} short"}) + "\n" for i in range(40_000))
-    )
-    assert "warning: more than a third of the text is dropped" in command(data.main, *few)[1]
+        assert line in again
 
 
 def test_too_few_pieces_for_the_characters_are_an_error(tmp_path, monkeypatch, command):
@@ -311,17 +267,12 @@ def test_lines_and_words_of_any_length_reach_the_tokeniser(pieces):
     assert token_bytes(tokenizer, ids).sum() == len(long.encode())
 
 
-def test_unknown_tokens_share_the_bytes_that_no_piece_stands_for(tokenizer_of_letters):
-    tokenizer, seen = tokenizer_of_letters, "abc яя"
-    ids = encode(tokenizer, [seen])[0]
+def test_unknown_tokens_share_the_bytes_that_no_piece_stands_for():
+    model = data.train_tokenizer(["abc def ghi"] * 99, 512, "char")
+    tokenizer, text = data.Tokenizer(model_proto=model), "abc яя"
+    ids = encode(tokenizer, [text])[0]
     assert (ids == UNKNOWN).any()
-    assert token_bytes(tokenizer, ids, len(seen.encode())).sum() == len(seen.encode())
-
-
-@pytest.fixture(scope="module")
-def tokenizer_of_letters():
-    """Characters of English as pieces."""
-    return data.Tokenizer(model_proto=data.train_tokenizer(["abc def ghi"] * 99, 512, "char"))
+    assert token_bytes(tokenizer, ids, len(text.encode())).sum() == len(text.encode())
 
 
 def test_a_prepared_folder_is_kept(few, command):
@@ -349,6 +300,33 @@ def test_verify_finds_a_changed_byte(prepared, tmp_path, command):
     code, _, error = command(data.main, "--verify", folder)
     assert code == 2
     assert str(shard) in error
+
+
+@pytest.mark.parametrize("change", [
+    lambda meta: meta.update(version=1),
+    lambda meta: meta.pop("languages"),
+    lambda meta: meta.update(languages=[]),
+    lambda meta: meta["languages"].update(en={}),
+    lambda meta: meta["languages"]["en"]["train"].update(shards="x"),
+    lambda meta: meta["languages"]["en"]["train"].update(shards=[]),
+])  # fmt: skip
+def test_a_description_by_others_is_refused(prepared, tmp_path, change):
+    meta = read_json(prepared / "meta.json")
+    change(meta)
+    write(tmp_path / "meta.json", meta)
+    with pytest.raises(UserError, match="was not prepared by this data"):
+        Dataset(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", None])
+def test_a_damaged_tokeniser_is_refused(prepared, tmp_path, command, content):
+    folder = shutil.copytree(prepared, tmp_path / "copy")
+    (folder / "en.model").unlink()
+    if content is not None:
+        (folder / "en.model").write_bytes(content)
+    code, _, error = command(data.main, "--describe", folder)
+    assert code == 2
+    assert "en.model" in error
 
 
 def test_describe_tells_sizes_and_shared_pieces(babel, command):
@@ -406,11 +384,19 @@ def test_unusable_input_is_one_sentence_and_writes_nothing(
     assert tree(tmp_path) == before
 
 
-def test_characters_as_pieces(tmp_path, documents):
+@pytest.fixture(scope="module")
+def characters(tmp_path_factory, documents) -> Dataset:
+    """Characters as pieces, and their placebo."""
+    folder = tmp_path_factory.mktemp("characters")
     recipe = RECIPE | {"pieces": "char", "vocab_size": 8192, "placebo": True}
-    data.prepare(tmp_path / "char", recipe, {"en": write_documents(tmp_path / "en.jsonl", documents)})
-    dataset = Dataset(tmp_path / "char")
-    tokenizer = dataset.tokenizer("en")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "SHARD", 200_000)  # several of them
+        data.prepare(folder / "both", recipe, {"en": write_documents(folder / "en.jsonl", documents)})
+    return Dataset(folder / "both")
+
+
+def test_characters_as_pieces(characters):
+    tokenizer = characters.tokenizer("en")
     assert 60 < len(tokenizer) < 200
     assert set(map(len, data.surface_forms(tokenizer)[3:])) == {1}
     text = "def f(x):\n    return x"
@@ -419,19 +405,14 @@ def test_characters_as_pieces(tmp_path, documents):
     assert token_bytes(tokenizer, ids).sum() == len(text)
 
 
-def test_the_placebo_has_the_tokens_and_nothing_of_their_order(tmp_path, documents, monkeypatch):
-    monkeypatch.setattr(data, "BLOCK", 1000)
-    recipe = RECIPE | {"placebo": True}
-    data.prepare(tmp_path / "both", recipe, {"en": write_documents(tmp_path / "en.jsonl", documents)})
-    dataset = Dataset(tmp_path / "both")
-    assert list(dataset.languages) == ["en", "noise"]
-    assert dataset.languages["noise"]["offset"] == dataset.languages["en"]["vocab_size"]
+def test_the_placebo_has_the_tokens_and_nothing_of_their_order(characters):
+    assert list(characters.languages) == ["en", "noise"]
+    assert characters.languages["noise"]["offset"] == characters.languages["en"]["vocab_size"]
+    assert len(characters.stream("noise", "train").shards) > 1
     for split in ("train", "test"):
-        one, other = (dataset.stream(name, split) for name in ("en", "noise"))
-        one, other = one.read(0, len(one)), other.read(0, len(other))
-        assert np.array_equal(np.bincount(one, minlength=512), np.bincount(other, minlength=512))
-        pairs, shuffled = (
-            len(set(zip(ids[:-1].tolist(), ids[1:].tolist(), strict=True))) for ids in (one, other)
-        )
+        streams = [characters.stream(name, split) for name in ("en", "noise")]
+        one, other = [stream.read(0, len(stream)) for stream in streams]
+        assert np.array_equal(np.bincount(one), np.bincount(other))
+        pairs, shuffled = (len(np.unique(ids[:-1].astype(int) << 16 | ids[1:])) for ids in (one, other))
         assert shuffled > 1.3 * pairs
-    data.verify(dataset)
+    data.verify(characters)

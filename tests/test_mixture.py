@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,7 @@ from data import (
     build_mixture,
     cloned_languages,
     disjoint_languages,
-    permute,
-    random_bits,
+    random_state,
     surface_forms,
 )
 
@@ -44,7 +43,7 @@ def injective(table: np.ndarray) -> bool:
 
 
 @quick
-@given(st.integers(1, 12), st.integers(2, 3000))
+@given(st.integers(1, 12), st.integers(2, 20_000))
 def test_clones_differ_by_multiples_of_the_vocabulary(clones, vocab_size):
     languages = cloned_languages("en", vocab_size, clones)
     assert [language.name for language in languages] == [f"EN{i + 1}" for i in range(clones)]
@@ -55,10 +54,6 @@ def test_clones_differ_by_multiples_of_the_vocabulary(clones, vocab_size):
     pieces = np.concatenate([language.table[1:] for language in languages])
     assert len(np.unique(pieces)) == len(pieces)  # no piece of one language is a piece of another
     assert max(pieces) == clones * vocab_size - 1
-
-
-def test_ten_clones_of_a_real_vocabulary_need_more_than_sixteen_bits():
-    assert cloned_languages("en", 16384, 10)[9].table[16383] == 163839
 
 
 @quick
@@ -98,24 +93,13 @@ def test_disjoint_languages_share_only_padding(sizes):
 
 @quick
 @given(VOCABULARIES)
-def test_anchored_languages_share_what_looks_the_same(pieces):
-    languages = anchored_languages(pieces)
+def test_anchored_languages_share_what_looks_the_same_and_nothing_else(pieces):
+    languages, seen = anchored_languages(pieces), {}
     assert [language.name for language in languages] == [source.upper() for source in pieces]
-    assert np.array_equal(languages[0].table, np.arange(len(pieces["l0"])))
     for language in languages:
-        assert injective(language.table)
         assert language.table[PAD] == PAD
-    for one, other in combinations(languages, 2):
-        same = set(pieces[one.source][1:]) & set(pieces[other.source][1:])
-        places = np.flatnonzero(np.isin(one.table[1:], other.table[1:])) + 1
-        assert {pieces[one.source][i] for i in places} == same
-    forms = {form for vocabulary in pieces.values() for form in vocabulary[1:]}
-    used = np.unique(np.concatenate([language.table for language in languages]))
-    assert np.array_equal(used, np.arange(1 + len(forms)))  # without gaps
-    *earlier, last = languages
-    begin = 1 + max([language.table.max() for language in earlier], default=0)
-    new = [i for i in last.table[1:].tolist() if i >= begin]
-    assert new == list(range(begin, begin + len(new)))  # in order, after those before
+        for form, joint_id in zip(pieces[language.source][1:], language.table[1:].tolist(), strict=True):
+            assert joint_id == seen.setdefault(form, 1 + len(seen))  # new ones without gaps
 
 
 @pytest.mark.parametrize(("sources", "vocab", "anchors"), [
@@ -140,39 +124,22 @@ def test_a_shared_piece_has_one_id_in_all_languages_and_nothing_else_moves(babel
         assert injective(now.table)
 
 
-def test_real_tokenisers_are_anchored_by_their_surface_forms(babel):
-    dataset = Dataset(babel)
-    config = {"sources": list(dataset.languages), "vocab": "anchored", "anchors": 0.0, "seed": 0}
-    tables = {language.source: language.table for language in build_languages(dataset, config)}
-    forms = {source: surface_forms(dataset.tokenizer(source)) for source in tables}
-    for one, other in combinations(tables, 2):
-        shared = len(set(forms[one][1:]) & set(forms[other][1:]))
-        assert len(np.intersect1d(tables[one], tables[other])) == 1 + shared
-        assert 256 < shared < 511  # the bytes at least, but not all
-    for form in ("<eod>", "<0x0A>", "▁the"):
-        assert len({tables[source][forms[source].index(form)] for source in tables}) == 1
-
-
 # --- randomness -----------------------------------------------------------------------------------
 
 
-@quick
-@given(st.integers(1, 5000), KEYS)
-def test_permute_is_a_permutation(size, key):
-    assert np.array_equal(np.sort(permute(np.arange(size), size, key)), np.arange(size))
+def test_a_seed_gives_the_same_numbers_in_every_version_of_numpy():
+    # As NumPy 1.26.4 and 2.4.6 give them.
+    assert random_state(1, 7).permutation(10).tolist() == [5, 1, 6, 9, 3, 7, 0, 8, 2, 4]
+    assert random_state(1, 2**40 + 3).permutation(300_000)[:3].tolist() == [246469, 147675, 218969]
+    assert random_state(0, 0).choice(3, 8, p=[0.5, 0.3, 0.2]).tolist() == [1, 0, 0, 0, 2, 2, 1, 1]
+    tokens = np.arange(10, dtype=np.uint16)
+    random_state(3, 0).shuffle(tokens)
+    assert tokens.tolist() == [9, 6, 0, 2, 1, 4, 7, 5, 3, 8]
 
 
-def test_permute_spreads_neighbours_and_depends_on_its_key():
-    one, other = permute(np.arange(10_000), 10_000, 1), permute(np.arange(10_000), 10_000, 2)
-    assert (one == other).sum() < 20
-    assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 0.05
-    assert abs(np.corrcoef(one, np.arange(10_000))[0, 1]) < 0.05
-
-
-def test_random_bits_are_splitmix64():
-    # The sequence that begins at 0, from Vigna's published splitmix64.c; an empty key begins there.
-    expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-    assert random_bits(np.arange(3)).tolist() == expected
+def test_no_two_keys_give_the_same_numbers():
+    keys = [*product(range(4), (0, 1, 2**32, 2**40), range(3), range(3))]
+    assert len({random_state(*key).bytes(8) for key in keys}) == len(keys)
 
 
 # --- clones: one text -----------------------------------------------------------------------------
@@ -191,36 +158,11 @@ def clones_of(stream, ratios=(0.9,), clones=2, seed=0, total=4096, length=16) ->
 
 
 @quick
-@given(st.floats(0, 1), st.integers(2, 10), KEYS)
-def test_languages_occur_as_often_as_asked(stream, ratio, clones, seed):
-    mixture = clones_of(stream, [ratio], clones, seed, total=20_000, length=1)
-    expected = np.array([ratio, *[(1 - ratio) / (clones - 1)] * (clones - 1)])
-    frequencies = np.bincount(mixture.language, minlength=clones) / 20_000
-    assert (
-        np.abs(frequencies - expected) <= 6 * np.sqrt(expected * (1 - expected) / 20_000) + 3 / 20_000
-    ).all()
-
-
-def test_neighbouring_sequences_are_in_independent_languages(stream):
-    chosen = clones_of(stream, [0.5], total=100_000, length=1).language
-    assert abs(np.corrcoef(chosen[:-1], chosen[1:])[0, 1]) < 0.015
-
-
-@quick
 @given(st.integers(1, 5), st.integers(1, 40), KEYS)
 def test_stages_switch_at_the_exact_sequence(stream, stages, per_stage, seed):
     ratios = [float(stage % 2) for stage in range(stages)]
     mixture = clones_of(stream, ratios, seed=seed, total=stages * per_stage)
     assert mixture.language.tolist() == [int(ratio == 0) for ratio in ratios for _ in range(per_stage)]
-
-
-@quick
-@given(KEYS)
-def test_every_window_is_read_once_an_epoch(stream, seed):
-    mixture = clones_of(stream, seed=seed, total=3000)
-    read = mixture.window[: 3 * mixture.windows["en"]].reshape(3, -1)
-    assert (np.sort(read, axis=1) == np.arange(mixture.windows["en"])).all()
-    assert not np.array_equal(read[0], read[1])
 
 
 def test_a_shorter_run_reads_a_prefix_of_a_longer_one(stream):
@@ -232,14 +174,6 @@ def test_runs_of_different_ratio_read_the_same_text(stream):
     little, much = clones_of(stream, [0.3], total=1000), clones_of(stream, [0.8], total=1000)
     assert np.array_equal(little.window, much.window)
     assert (much.language[little.language == 0] == 0).all()
-
-
-def test_a_sequence_is_its_window_through_its_language_s_table(stream):
-    mixture = clones_of(stream, [0.5], clones=3)
-    tokens, chosen = mixture.batch(np.arange(50))
-    assert set(chosen.tolist()) == {0, 1, 2}
-    for row, language, window in zip(tokens, chosen, mixture.window[:50], strict=True):
-        assert np.array_equal(row, stream.read(window * 16, 17).astype(np.int64) + 512 * int(language))
 
 
 def test_seeds_give_different_runs(stream):
@@ -277,9 +211,8 @@ def test_three_languages_occur_as_often_as_asked_in_each_stage(streams, first, s
     chosen = real(streams, [first, second], seed, total=40_000, length=1).language
     for begin, shares in ((0, np.array(first)), (20_000, np.array(second))):
         frequencies = np.bincount(chosen[begin : begin + 20_000], minlength=3) / 20_000
-        assert (
-            np.abs(frequencies - shares) <= 6 * np.sqrt(shares * (1 - shares) / 20_000) + 3 / 20_000
-        ).all()
+        bounds = 6 * np.sqrt(shares * (1 - shares) / 20_000) + 3 / 20_000
+        assert (np.abs(frequencies - shares) <= bounds).all()
 
 
 def test_a_share_of_zero_is_never_drawn_even_if_the_shares_lack_a_little(streams):
@@ -291,12 +224,12 @@ def test_a_share_of_zero_is_never_drawn_even_if_the_shares_lack_a_little(streams
 @given(KEYS)
 def test_every_window_of_every_text_is_read_once_an_epoch(streams, seed):
     mixture = real(streams, seed=seed, total=3000)
-    read = mixture.window
     for position, windows in enumerate(mixture.windows.values()):
-        of_source = read[mixture.language == position]
+        of_source = mixture.window[mixture.language == position]
         epochs = of_source[: len(of_source) // windows * windows].reshape(-1, windows)
         assert len(epochs) >= 4
         assert (np.sort(epochs, axis=1) == np.arange(windows)).all()
+        assert len({epoch.tobytes() for epoch in epochs}) == len(epochs)  # each pass has its own order
         assert len(np.unique(of_source[len(epochs) * windows :])) == len(of_source) % windows
 
 
@@ -314,8 +247,7 @@ def test_windows_follow_from_how_often_a_text_was_read_before(streams):
     for language in mixture.language.tolist():
         windows = list(mixture.windows.values())[language]
         epoch, rank = divmod(read[language], windows)
-        key = (0, 1, epoch, language) if language else (0, 1, epoch)
-        expected += permute(np.array([rank]), windows, *key).tolist()
+        expected.append(random_state(1, 0, epoch, language).permutation(windows)[rank])
         read[language] += 1
     assert mixture.window.tolist() == expected
 
@@ -356,6 +288,7 @@ def test_a_run_is_given_all_texts_of_its_folder(babel):
     assert list(mixture.streams) == ["en", "xx", "yy"]
     assert [language.name for language in mixture.languages] == ["XX", "EN"]
     assert len(mixture.language) == 32
+    assert mixture.window.itemsize == 4  # a long run has millions
 
 
 def private_bytes() -> int:

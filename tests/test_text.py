@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -50,13 +51,12 @@ def test_cleaning_is_idempotent_and_leaves_no_control_characters(raw):
     assert " \n" not in cleaned
 
 
-@pytest.mark.parametrize(
-    ("raw", "cleaned"),
-    [
-        ("e\x00\u0301", "é"),  # an accent joins its letter once what was between them is gone
-        ("\r\nA word.\t \r\n\r\n\r\n\r\n    indented\x00\n", "A word.\n\n    indented"),
-    ],
-)
+@pytest.mark.parametrize(("raw", "cleaned"), [
+    ("e\x00\u0301", "é"),  # an accent joins its letter once what was between them is gone
+    ("\r\nA word.\t \r\n\r\n\r\n\r\n    indented\x00\n", "A word.\n\n    indented"),
+    ("a\x0bb\x0cc\x1cd\x1de\x1ef\x85g\u2028h\u2029i", "\n".join("abcdefghi")),  # pages, paragraphs
+    ("\u2581\u2582\u2585", "_\u2582\u2586"),  # stand-ins of SentencePiece's own characters
+])  # fmt: skip
 def test_cleaning_keeps_letters_indentation_and_paragraphs(raw, cleaned):
     assert clean(raw) == cleaned
 
@@ -74,13 +74,6 @@ def test_text_and_json_lines_are_read_compressed_or_not(tmp_path, end, compress)
         ("stdlib/c.py", "named"),
     ]
     assert read(tmp_path / f"b.TXT{end}") == [(f"b.TXT{end}", "zweite Ä\n")]
-
-
-def test_folders_are_read_in_one_order_without_hidden_files(tmp_path):
-    for name in ("b/2.txt", "b/1.txt", "a.txt", "c.txt", "ignored.md", "b/._1.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
-    assert [name for name, _ in read(tmp_path)] == ["a.txt", "b/1.txt", "b/2.txt", "c.txt"]
 
 
 @pytest.mark.parametrize(("name", "content", "sentence"), [
@@ -137,28 +130,17 @@ def test_links_are_followed_once_and_other_endings_are_counted(tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "near" / ".cache").mkdir(parents=True)
     (tmp_path / "near" / "book.txt").mkdir()  # a folder that is called like a file
-    for name in (
-        "far/a.txt",
-        "near/b.txt",
-        "near/c.train",
-        "near/d.txt.bz2",
-        "near/.cache/e.txt",
-        "near/README",
-    ):
+    names = "far/a.txt near/z.txt near/b.txt near/c.train near/d.txt.bz2 near/.cache/e.txt near/README"
+    for name in names.split():
         (tmp_path / name).write_text(name)
+    os.mkfifo(tmp_path / "near" / "pipe.txt")  # to read it would never end
     (tmp_path / "near" / "link").symlink_to(tmp_path / "far")
     (tmp_path / "near" / "round").symlink_to(tmp_path / "near")
     files, others = find_files(tmp_path / "near")
-    assert [file.name for file in files] == ["b.txt", "a.txt"]
-    assert others == {".train": 1, ".bz2": 1, "without an ending": 1, "hidden": 1}
-
-
-def test_what_is_not_there_or_no_text_is_named(tmp_path):
-    with pytest.raises(UserError, match="missing: no such file or folder"):
-        find_files(tmp_path / "missing")
-    (tmp_path / "a.pdf").write_text("x")
-    with pytest.raises(UserError, match=r"expected text, .* found 1 \.pdf"):
-        find_files(tmp_path)
+    assert [file.name for file in files] == ["b.txt", "a.txt", "z.txt"]
+    assert others == {".txt": 1, ".train": 1, ".bz2": 1, "without an ending": 1, "hidden": 1}
+    with pytest.raises(UserError, match=r"expected text, .* found 1 \.train"):
+        find_files(tmp_path / "near" / "c.train")
 
 
 def test_a_folder_that_cannot_be_read_ends_the_reading(tmp_path, monkeypatch):
@@ -189,15 +171,6 @@ def test_the_line_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": ' + "[" * 100_000)
     with pytest.raises(UserError, match=r"a\.jsonl:1 cannot be read"):
         list(documents(tmp_path))
-
-
-@pytest.mark.parametrize("separator", "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
-def test_what_parts_lines_leaves_a_line_feed(separator):
-    assert clean(f"end of page{separator}Next page") == "end of page\nNext page"
-
-
-def test_characters_of_sentencepiece_get_stand_ins():
-    assert clean("\u2581\u2582\u2585") == "_\u2582\u2586"
 
 
 def test_names_that_no_encoding_has_are_names(tmp_path):
@@ -236,6 +209,17 @@ def test_a_text_of_one_word_is_cut_too():
     assert cut_end("x" * 1000, 0.1) == ("x" * 900, "x" * 100)
 
 
+def test_a_tokeniser_is_trained_on_a_sample_of_training_lines(tmp_path, documents):
+    path = write_documents(tmp_path / "en.jsonl", documents)
+    training = [document.text for fate, document in split_documents(path, RECIPE) if fate == "train"]
+    lines = [line for text in training for line in text.split("\n") if line]
+    *_, whole = choose_split(path, RECIPE, path.stat().st_size)
+    *_, quarter = choose_split(path, RECIPE, path.stat().st_size // 4)
+    assert whole == lines
+    assert set(quarter) < set(lines)
+    assert len(quarter) == pytest.approx(len(lines) / 4, rel=0.1)
+
+
 def test_no_text_to_split_is_an_error(tmp_path):
     (tmp_path / "a.txt").write_text("A stub.")
     with pytest.raises(UserError, match=r"no text is left .* 1 shorter than 64 bytes"):
@@ -257,4 +241,7 @@ def test_the_command_counts_text_that_is_compressed_as_if_it_were_not(tmp_path, 
     (tmp_path / "b.zst").write_bytes(b"x")
     monkeypatch.setattr("sys.argv", ["text.py", str(tmp_path)])
     text.main()
+    monkeypatch.setattr("sys.argv", ["text.py"])
+    with pytest.raises(UserError, match="arguments are required: folder"):
+        text.main()
     assert capsys.readouterr().out == "5000 bytes of text in 1 file; not read: 1 .zst\n"
