@@ -10,22 +10,27 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import ROOT, same_weights, tree
+from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import evaluate
 import machine
 import train
-from common import UserError, code_hash
+from common import Progress, UserError, code_hash
 from data import Dataset, build_mixture
+from kernels import triton_runs
 from machine import Process
-from model import build_model
+from model import GPT, SIZES, build_model
 from train import LanguageLosses
 
 CPU = Process(0, 1, torch.device("cpu"))
@@ -137,6 +142,17 @@ def test_learning_rate_warms_up_and_falls_to_a_hundredth():
 @pytest.mark.parametrize(("sequences", "most", "size"), [(12, 8, 6), (24, 32, 24), (10, 32, 10), (7, 4, 1)])
 def test_a_batch_is_worked_on_in_the_largest_equal_parts(sequences, most, size):
     assert train.equal_parts(sequences, most) == size
+
+
+@pytest.mark.parametrize(("gigabytes", "most"), [(16, 10), (24, 16), (80, 53)])
+def test_micro_batches_follow_the_memory_of_a_gpu(monkeypatch, gigabytes, most):
+    memory = types.SimpleNamespace(total_memory=gigabytes * 1e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+    gpu = Process(0, 1, torch.device("cuda", 0))
+    args = train.parse_arguments(["--size", "small"])
+    assert train.sequences_at_a_time(args, gpu) == most
+    assert train.sequences_at_a_time(args, CPU) == 16
+    assert train.sequences_at_a_time(train.parse_arguments(["--micro-batch", "3"]), gpu) == 3
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -289,6 +305,8 @@ def test_a_run_describes_itself(reference):
     assert [language["name"] for language in result["languages"]] == ["EN1", "EN2"]
     assert sum(language["tokens"] for language in result["languages"]) == 2048
     assert [line["step"] for line in metrics(reference)] == list(range(1, 9))
+    rates = [line["learning_rate"] for line in metrics(reference)]
+    assert rates == [train.learning_rate(step, result) for step in range(8)]
     assert metrics(reference)[-1]["tokens"] == 2048
     assert result["code"] == code_hash()
     assert all(1 < language["ppl"] < 1024 for language in result["languages"])  # it is scored
@@ -484,6 +502,107 @@ def test_a_loss_that_is_not_finite_stops_before_a_good_checkpoint_is_lost(tmp_pa
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+def test_too_little_memory_is_one_sentence_that_says_what_to_change(tmp_path, run, monkeypatch):
+    def out_of_memory():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore")
+
+    at_step(monkeypatch, 2, out_of_memory)
+    code, _, error = run()
+    assert (code, error.count("\n")) == (2, 1)
+    assert "a smaller --micro-batch takes less (CUDA out of memory. Tried to allocate 20 GiB)" in error
+
+
+def test_the_speed_of_a_run_leaves_out_its_first_step_which_compiles(tmp_path, run, monkeypatch):
+    at_step(monkeypatch, 0, lambda: time.sleep(2))
+    run()
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["tokens_per_second"] > 2048 / 2
+
+
+def test_a_step_has_strict_determinism_as_sdpa_on_gpus_needs(run, monkeypatch):
+    found = []
+    at_step(monkeypatch, 1, lambda: found.append(torch.is_deterministic_algorithms_warn_only_enabled()))
+    run()
+    assert torch.are_deterministic_algorithms_enabled()
+    assert set(found) == {False}
+
+
+def test_weights_are_gathered_without_the_optimiser_s_moments(tmp_path, run, monkeypatch):
+    gathered, original = [], train.get_state_dict
+    monkeypatch.setattr(train, "get_state_dict", lambda *a, **b: gathered.append(1) or original(*a, **b))
+    run("--keep-every", 2, "--save-every", 8)
+    assert len(gathered) == 1  # for the one checkpoint
+    assert same_weights(tmp_path / "run" / "snapshots" / "000008.pt", tmp_path / "run" / "model.pt")
+
+
+def test_only_the_first_process_reads_a_checkpoint(tmp_path, monkeypatch):
+    """The others wait for what it broadcasts: here, that there is none."""
+    monkeypatch.setattr(train, "read_checkpoint", lambda out: pytest.fail("a file was read"))
+    monkeypatch.setattr(train.dist, "broadcast_object_list", lambda objects, **_: None)
+    assert train.restore(tmp_path, None, None, None, Process(1, 2, torch.device("cpu"))) == 0
+
+
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("attention", ["triton", "sdpa"])
+def test_on_a_gpu_a_stopped_run_has_the_same_bits_and_a_cpu_the_same_perplexity(
+    tmp_path, prepared, command, device, monkeypatch, attention
+):
+    if attention == "triton" and not triton_runs(device):
+        pytest.skip("Triton kernels do not run on this GPU")
+    flags = ["--data", prepared, "--size", "nano", "--tokens", 4096 * 20, "--save-every", 5]
+    flags += ["--attention", attention, "--no-score", "--out"]
+    assert command(train.main, *flags, tmp_path / "whole")[0] == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert command(train.main, *flags, tmp_path / "stopped")[0] == 128 + signal.SIGTERM
+    assert command(train.main, *flags, tmp_path / "stopped")[0] == 0
+    assert same_weights(tmp_path / "whole" / "model.pt", tmp_path / "stopped" / "model.pt")
+    nats = []
+    for where in (device, torch.device("cpu")):
+        opened = evaluate.load_run(tmp_path / "whole", where)
+        language = opened.languages[0]
+        text = language.table[opened.dataset.stream(language.source, "test").read(0, 2000)]
+        nats.append(evaluate.score(opened.model, text, Progress("", len(text), "", quiet=True)).mean())
+    assert nats[0] == pytest.approx(nats[1], abs=5e-4)
+
+
+def test_a_model_split_by_fsdp_has_the_gradients_of_the_whole_one(device):
+    """In a group of one process; test_processes.py has two, on a CPU."""
+    process, found = Process(0, 1, device), []
+    precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else "fp32"
+    windows = torch.randint(500, (4, 65), generator=torch.Generator().manual_seed(0)).to(device)
+    process.join(store=dist.HashStore(), rank=0, world_size=1)
+    for fsdp in (False, True):
+        torch.manual_seed(0)
+        model = GPT(SIZES["nano"], 500, 64).to(device)
+        forward = train.spread(model, fsdp, precision, process, windows)
+        with machine.mixed_precision(precision, device):
+            mean, _ = forward(windows[:, :-1], windows[:, 1:])
+        mean.backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        whole = [grad.full_tensor() if fsdp else grad for grad in gradients]
+        found.append(torch.cat([grad.flatten() for grad in whole]))
+    dist.destroy_process_group()
+    assert (found[0] - found[1]).norm() < 3e-2 * found[0].norm()
+
+
+def test_under_ddp_a_block_stays_one_graph(monkeypatch):
+    """DDP cuts what torch.compile compiles where a bucket of gradients, the first of 1 MB, is full."""
+    graphs = CompileCounter()
+    original = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda block, **o: original(block, backend=graphs, **o))
+    torch._dynamo.reset()
+    CPU.join(store=dist.HashStore(), rank=0, world_size=1)
+    model = GPT(replace(SIZES["mini"], layers=1), 50, 8)
+    train.compile_blocks(model)
+    train.spread(model, False, "fp32", Process(0, 2, CPU.device), torch.zeros(1, 9, dtype=torch.long))
+    dist.destroy_process_group()
+    torch._dynamo.reset()
+    assert graphs.frame_count == 1
+
+
 def test_a_finished_run_that_was_not_scored_is(reference, tmp_path, run, prepared, command):
     shutil.copytree(reference, tmp_path / "run")
     scored = json.loads((reference / "result.json").read_text())
@@ -584,7 +703,7 @@ def test_losses_are_means_over_steps_and_parts():
 
 def test_no_float64_reaches_an_apple_gpu_which_has_none():
     with FakeTensorMode():  # knows the device by name and shapes alone
-        found = LanguageLosses(["EN1"], Process(0, 1, torch.device("mps")))
+        found = LanguageLosses(["EN1"], Process(0, 1, torch.device("mps", 0)))
         found.add(np.array([0]), torch.ones(1, 4, device="mps"))
         assert (found.sums.dtype, found.sums.device.type) == (torch.float32, "mps")
 
@@ -598,7 +717,7 @@ def test_split_weights_of_blocks_travel_as_bf16_and_sums_of_gradients_as_float32
     )
     model = train.GPT(train.SIZES["pico"], 9, 8)
     for precision in ("bf16", "fp32"):
-        train.spread(model, False, True, precision, Process(0, 2, torch.device(device)), None)
+        train.spread(model, True, precision, Process(0, 2, torch.device(device)), None)
     short, whole = policies[:4], policies[5:9]
     assert (policies[4], policies[9]) == (None, None)  # embeddings and output layer
     for policy in short if device == "cuda" else ():
@@ -606,30 +725,6 @@ def test_split_weights_of_blocks_travel_as_bf16_and_sums_of_gradients_as_float32
         assert not policy.cast_forward_inputs
     for policy in whole if device == "cuda" else short + whole:
         assert policy.param_dtype is None
-
-
-def test_every_line_is_also_logged_elsewhere(tmp_path, run, monkeypatch):
-    logged, opened = [], {}
-    fake = types.ModuleType("wandb")
-    fake.__spec__ = types.SimpleNamespace()
-
-    def log(line, step):
-        logged.append((step, line["loss"]))
-
-    fake.init = lambda **settings: opened.update(settings) or types.SimpleNamespace(log=log)
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    assert run("--wandb", "babel")[0] == 0
-    assert logged == [(line["step"], line["loss"]) for line in metrics(tmp_path / "run")]
-    assert (opened["project"], opened["resume"]) == ("babel", "allow")
-    assert opened["id"].endswith("-run")
-    assert "/" not in opened["id"]
-
-
-def test_without_the_package_there_is_no_logging_elsewhere(tmp_path, run, monkeypatch):
-    monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: None)
-    code, _, error = run("--wandb", "babel")
-    assert (code, "--wandb: the package is not installed" in error) == (2, True)
-    assert not (tmp_path / "run").exists()
 
 
 def test_utilisation_is_the_share_of_the_device_s_peak(tmp_path, run, monkeypatch):
