@@ -39,8 +39,9 @@ class Process(NamedTuple):
         torch.use_deterministic_algorithms(True, warn_only=not strict)
         torch.utils.deterministic.fill_uninitialized_memory = False  # finds programming errors; costs time
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        local, local_world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if world > 1 and "MASTER_ADDR" not in os.environ:
             raise UserError(f"WORLD_SIZE is {world}, but torchrun did not start this process; unset it")
         if device == "cuda" and not torch.cuda.is_available():
@@ -50,6 +51,9 @@ class Process(NamedTuple):
                 raise UserError("--device mps: PyTorch finds no GPU of Apple's on this machine")
             return cls(rank, world, torch.device("mps"))
         if device != "cpu" and torch.cuda.is_available():
+            if local >= torch.cuda.device_count():
+                found = f"found {torch.cuda.device_count()} GPUs for {local_world} processes of this machine"
+                raise UserError(f"{found}; torchrun's --nproc-per-node must not be larger")
             torch.cuda.set_device(local)
             return cls(rank, world, torch.device("cuda", local))
         if device != "cpu" and gpu_out_of_reach():

@@ -405,6 +405,8 @@ def read_checkpoint(out: Path) -> dict | None:
             continue
         try:
             state = load_weights(path)
+            if missing := {"step", "model", "optimizer", "scaler", "metrics"} - set(state):
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         except Exception as error:
             print(f"warning: {path} is damaged ({type(error).__name__}: {error})", flush=True)
             damaged.append(path)
@@ -517,7 +519,7 @@ def learning_rate(step: int, config: dict) -> float:
 
 def equal_parts(sequences: int, most: int) -> int:
     """The size of the largest equal parts of a batch that have at most `most` sequences."""
-    return max(size for size in range(1, most + 1) if sequences % size == 0)
+    return max(size for size in range(1, min(most, sequences) + 1) if sequences % size == 0)
 
 
 def sequences_at_a_time(args: argparse.Namespace, process: Process) -> int:

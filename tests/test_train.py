@@ -139,7 +139,9 @@ def test_learning_rate_warms_up_and_falls_to_a_hundredth():
     assert rates[(500 + 18264) // 2] == pytest.approx((6e-4 + 6e-6) / 2, rel=1e-3)
 
 
-@pytest.mark.parametrize(("sequences", "most", "size"), [(12, 8, 6), (24, 32, 24), (10, 32, 10), (7, 4, 1)])
+@pytest.mark.parametrize(
+    ("sequences", "most", "size"), [(12, 8, 6), (24, 32, 24), (10, 32, 10), (7, 4, 1), (8, 10**15, 8)]
+)
 def test_a_batch_is_worked_on_in_the_largest_equal_parts(sequences, most, size):
     assert train.equal_parts(sequences, most) == size
 
@@ -204,17 +206,15 @@ def test_unusable_input_is_one_sentence_and_writes_nothing(
     assert tree(tmp_path) == before
 
 
-def test_real_languages_have_no_monolingual_ratio(babel, tiny, command):
-    code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", "--ratio", 1)
-    assert (code, "--ratio 1 is a monolingual run" in error) == (2, True)
-    code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", "en")
-    assert (code, "one is named twice" in error) == (2, True)
-
-
-def test_flags_of_clones_have_no_place_beside_real_languages(babel, tiny, command):
-    for flag, value in (("--clones", 7), ("--anchors", 0.5)):
-        code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", flag, value)
-        assert (code, f"{flag} is for clones, but this run is of real languages" in error) == (2, True)
+@pytest.mark.parametrize(("flags", "sentence"), [
+    ("--ratio 1", "--ratio 1 is a monolingual run"),
+    ("--languages en xx en", "one is named twice"),
+    ("--clones 7", "--clones is for clones, but this run is of real languages"),
+    ("--anchors 0.5", "--anchors is for clones, but this run is of real languages"),
+])  # fmt: skip
+def test_flags_that_have_no_place_beside_real_languages_are_refused(babel, tiny, command, flags, sentence):
+    code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", *flags.split())
+    assert (code, sentence in error) == (2, True)
 
 
 def test_a_language_without_a_sequence_is_named(tmp_path, tiny, command):
@@ -230,6 +230,15 @@ def test_a_world_without_torchrun_is_refused(monkeypatch, tiny, command):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     code, _, error = command(train.main, *tiny)
     assert (code, "WORLD_SIZE is 2, but torchrun did not start this process" in error) == (2, True)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name, value in {"LOCAL_RANK": "4", "LOCAL_WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="found 4 GPUs for 8 processes of this machine; torchrun's"):
+        Process.current()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -457,6 +466,7 @@ def flip_a_bit(path: Path) -> None:
     lambda path: path.write_bytes(b""),
     lambda path: path.write_bytes(path.read_bytes()[:-5000]),
     lambda path: torch.save({"step": 3, "model": Path("a")}, path),  # would execute code
+    lambda path: torch.save({"step": 3, "model": {}}, path),  # of another program
 ])  # fmt: skip
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(reference, stopped, run, spoil):
     spoil(stopped / "checkpoint.pt")
