@@ -124,7 +124,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--attention", choices=attention.IMPLEMENTATIONS, help="default: the fastest")
     add("--fsdp", action="store_true", help="split the model among processes")
     add("--micro-batch", type=whole, help="sequences at a time on each process (default: by its memory)")
-    add("--log-every", type=whole, default=10, help="steps between two lines of metrics (default: 10)")
+    add("--log-every", type=whole, default=10, help="steps between lines; several processes stop at one (10)")
     add("--save-every", type=whole, help="steps between two checkpoints (default: a 20th of the run)")
     add("--keep-every", type=whole, help="steps between weights kept for align.py (default: none are kept)")
     add("--no-score", dest="score", action="store_false", help="do not score held-out text")

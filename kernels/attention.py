@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common import UserError
-from kernels import capability, tl, triton, triton_runs
+from kernels import DEVICES, capability, tl, triton, triton_runs
 
 # --- as one writes it ---------------------------------------------------------------------------------------
 
@@ -373,8 +373,9 @@ def choose(name: str | None, device: torch.device, precision: str) -> None:
 
 
 def takes(qkv: Tensor) -> bool:
-    """Whether the kernels take this type and head dimension; float32 only where they are interpreted."""
-    return (qkv.dtype.itemsize == 2 or qkv.device.type == "cpu") and qkv.shape[-1] <= 128
+    """Whether the kernels take this device, type and head dimension; float32 only where interpreted."""
+    known = qkv.dtype.itemsize == 2 or qkv.device.type == "cpu"
+    return known and qkv.device.type in DEVICES and qkv.shape[-1] <= 128
 
 
 def causal_attention(qkv: Tensor) -> Tensor:

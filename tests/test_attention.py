@@ -174,6 +174,12 @@ def test_kernels_that_do_not_run_are_refused_in_one_sentence(command, tiny, gpu)
         attention.choose("triton", torch.device("cuda", 0), "fp32")
 
 
+def test_a_model_trained_by_the_kernels_is_scored_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(attention, "chosen", "triton")
+    qkv, _ = random_inputs(8, 32, torch.float32)
+    torch.testing.assert_close(attention.causal_attention(qkv), attention.plain_attention(qkv))
+
+
 def test_what_was_chosen_is_what_computes(monkeypatch):
     named = {name: lambda qkv, name=name: name for name in attention.IMPLEMENTATIONS}
     monkeypatch.setattr(attention, "IMPLEMENTATIONS", named)
