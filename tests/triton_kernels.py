@@ -79,7 +79,7 @@ def test_attention_matches_float64_as_closely_as_pytorch_s_own(dtype, head_dim, 
 
 @pytest.mark.parametrize("head_dim", [32] if INTERPRETED else [32, 64, 96, 128])
 def test_a_full_grid_gives_the_same_bits_again_and_its_last_sequence_those_of_it_alone(head_dim):
-    batch, time, heads = (2, 40, 1) if INTERPRETED else (128, 512, 12)
+    batch, time, heads = (2, 40, 1) if INTERPRETED else (32, 512, 12)
     case = inputs(time, head_dim, BF16, batch, heads)
     once, twice = (results(attention.triton_attention, *case) for _ in range(2))
     alone = results(attention.triton_attention, *(x[-1:].contiguous() for x in case))
