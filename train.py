@@ -311,11 +311,15 @@ def compiler_works(process: Process) -> bool:
         return False
 
 
-def compile_blocks(model: GPT) -> None:
-    """Compile each block, all with the same code: deep models start fast, and gradients leave early."""
+def compile_model(model: GPT, process: Process) -> None:
+    """Compile each block, all with the same code; on a single CPU, where calls take time, the whole model.
+
+    Deep models start fast so, and gradients leave early enough for DDP to exchange them meanwhile.
+    """
     torch._dynamo.config.optimize_ddp = False  # DDP would cut each block where a bucket of gradients is full
-    for block in model.blocks:
-        block.compile(dynamic=False)
+    whole = process.device.type == "cpu" and process.world == 1  # by blocks, pico took 8% longer
+    for part in [model] if whole else model.blocks:
+        part.compile(dynamic=False)
 
 
 def spread(model: GPT, fsdp: bool, precision: str, process: Process, tokens: torch.Tensor):
@@ -578,7 +582,7 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
     compiled = args.compile and process.device.type != "mps" and compiler_works(process)
     if compiled:
         process.say("compiling the model, up to a minute the first time ...")
-        compile_blocks(model)
+        compile_model(model, process)
     forward = spread(model, args.fsdp, precision, process, feed.read(0, 0)[0])
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), eps=1e-8, fused=True)
     scaler = torch.amp.GradScaler(process.device.type, enabled=precision == "fp16")

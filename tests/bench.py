@@ -27,7 +27,7 @@ from kernels.attention import KERNELS, ROWS, causal_attention, plain_attention, 
 from kernels.cross_entropy import linear_cross_entropy, plain_linear_cross_entropy
 from machine import PRECISIONS, Process, default_precision, mixed_precision
 from model import GPT, SIZES, Size, flops_per_token
-from train import compile_blocks
+from train import compile_model
 
 ROUNDS, SECONDS = 5, 0.2  # turns of every way, and how long a turn is
 TOKENS, BATCH = 512, {"cpu": 1, "cuda": 128}  # of a sequence, the paper's, and sequences
@@ -150,14 +150,15 @@ def training_step(model: nn.Module, size: Size, ids: int, micro_batch: int, prec
 
 def step(device: torch.device, precision: str) -> list[dict]:
     """A training step beside a plain GPT, both compiled; ours gives the same bits each time."""
-    rows, peak = [], Process(0, 1, device).peak_flops()
+    rows, process = [], Process(0, 1, device)
+    peak = process.peak_flops()
     for size, ids, micro_batch in STEPS[device.type]:
         ours = GPT(size, ids, size.length).to(device)
-        compile_blocks(ours)
+        compile_model(ours, process)
         ways = {"ours": partial(deterministic, training_step(ours, size, ids, micro_batch, precision))}
         if micro_batch * size.length * ids <= PLAIN_LOGITS:
             plain = PlainGPT(size, ids, size.length).to(device)
-            compile_blocks(plain)
+            compile_model(plain, process)
             ways["plain"] = training_step(plain, size, ids, micro_batch, precision)
         tokens = size.batch * size.length
         shape = f"{size.layers} x {size.width}, {ids} ids, {tokens} tokens by {micro_batch * size.length}"

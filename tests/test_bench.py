@@ -28,7 +28,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setitem(bench.STEPS, "cpu", [(Size(1, 32, 1, 32, 64, length=16, batch=2), 64, 1)])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)  # whether it compiles, users see
-    monkeypatch.setattr(bench, "compile_blocks", lambda model: None)
+    monkeypatch.setattr(bench, "compile_model", lambda model, process: None)
     return ["--device", "cpu", "--precision", "fp32"]
 
 

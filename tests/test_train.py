@@ -613,8 +613,9 @@ def test_under_ddp_a_block_stays_one_graph(monkeypatch):
     torch._dynamo.reset()
     CPU.join(store=dist.HashStore(), rank=0, world_size=1)
     model = GPT(replace(SIZES["mini"], layers=1), 50, 8)
-    train.compile_blocks(model)
-    train.spread(model, False, "fp32", Process(0, 2, CPU.device), torch.zeros(1, 9, dtype=torch.long))
+    process = Process(0, 2, CPU.device)
+    train.compile_model(model, process)
+    train.spread(model, False, "fp32", process, torch.zeros(1, 9, dtype=torch.long))
     dist.destroy_process_group()
     torch._dynamo.reset()
     assert graphs.frame_count == 1
