@@ -224,36 +224,6 @@ def test_every_device_that_a_run_may_name_has_its_row_in_each_table():
         assert cross_entropy.chunk_tokens(50_000, 163_840, like) % 256 == 0
 
 
-class PlainGPT(GPT):
-    """The model with the plain loss."""
-
-    def forward(self, tokens, targets):
-        return plain_linear_cross_entropy(self.hidden(tokens), self.output.weight, targets)
-
-
-def learn(kind):
-    """The losses of a few steps of Adam, the same data for all."""
-    torch.manual_seed(0)
-    model = kind(TINY, vocabulary=600, length=16)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    curve = []
-    for _ in range(20):
-        windows = torch.randint(60, (8, 17)) ** 2 % 600
-        mean, _ = model(windows[:, :-1], windows[:, 1:])
-        mean.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        curve.append(mean.item())
-    return curve
-
-
-def test_a_model_learns_as_with_the_plain_loss(small_chunks):
-    ours, plain = learn(GPT), learn(PlainGPT)
-    assert plain[-1] < plain[0] - 2
-    assert ours == pytest.approx(plain, abs=1e-4)
-    assert max(small_chunks) == 16
-
-
 def test_a_model_compiles_without_a_break():
     torch.manual_seed(0)
     model = GPT(TINY, vocabulary=90, length=16)

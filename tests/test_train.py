@@ -125,10 +125,6 @@ def test_the_longest_run_reads_no_text_twice(babel):
     assert configure(babel, "--clones", 10)["tokens"] == pytest.approx(sizes["en"], rel=0.01)
 
 
-def test_the_paper_s_standard_run_has_its_steps():
-    assert train.STANDARD_TOKENS / (128 * 512) == 18_265
-
-
 def test_learning_rate_warms_up_and_falls_to_a_hundredth():
     config = {"learning_rate": 6e-4, "warmup": 500, "steps": 18265}
     rates = [train.learning_rate(step, config) for step in range(18265)]
@@ -354,18 +350,6 @@ def test_a_tied_matrix_is_one_parameter_in_checkpoint_and_optimiser(tmp_path, ru
     moments = checkpoint["optimizer"]["state"]
     assert [name for name in moments if len(moments[name]["exp_avg"]) == 1024] == matrices
     assert len(moments) == len(checkpoint["model"])
-
-
-def test_the_paper_s_model_continues_as_if_never_stopped(tmp_path, run, command, prepared, monkeypatch):
-    paper = ["--no-tied", "--positions", "learned", "--shared"]
-    undisturbed = tmp_path / "undisturbed"
-    assert command(train.main, *TINY, *paper, "--data", prepared, "--out", undisturbed)[0] == 0
-    with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        assert run(*paper)[0] == 128 + signal.SIGTERM
-    assert "positions learned there and rotary here" in run()[2]
-    assert run(*paper)[0] == 0
-    assert same_weights(tmp_path / "run" / "model.pt", undisturbed / "model.pt")
 
 
 def test_another_seed_is_another_run(reference, tmp_path, run):
