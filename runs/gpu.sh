@@ -7,8 +7,9 @@
 #   CALL=4 bash runs/gpu.sh   # attention and the loss beside PyTorch's; attention of 12 x 64 with backward below 120 TFLOP/s: try call 5
 #   CALL=5 bash runs/gpu.sh   # other tiles; SDPA twice, which has to give the same bits; two runs side by side on one GPU
 #
-# Results go to results/gpu/NAME-OF-CHIP/, or RESULTS=FOLDER instead of results/gpu. It needs python3, or PYTHON, with torch 2.11 or later, numpy, sentencepiece and
-# pytest. DATA=FOLDER is a prepared text that was carried along; without it, the English of Python's libraries is prepared.
+# Results go to results/gpu/NAME-OF-CHIP/, or RESULTS=FOLDER instead of results/gpu. It needs python3, or PYTHON, with torch 2.11 or
+# later, numpy, sentencepiece, hypothesis and pytest. DATA=FOLDER is a prepared text that was carried along; without it, the English
+# of Python's libraries is prepared.
 # If kernels are wrong: a newer ptxas (TRITON_PTXAS_PATH); train.py --no-compile, then --attention sdpa say what is to blame.
 set -euo pipefail
 cd "$(dirname "$0")/.."
