@@ -19,8 +19,8 @@ test: $(VENV)/dev  ## everything from nothing: environment, tests (2 to 15 minut
 lint: $(VENV)/dev  ## style and common mistakes
 	@$(IN_VENV) ruff check . && $(IN_VENV) ruff format --check .
 
-bench: $(VENV)/core  ## speed of kernels, training steps and evaluation on this machine, beside other ways to compute them
-	@$(IN_VENV) python -m kernels.bench
+bench: $(VENV)/core  ## speed of kernels and training steps on this machine, beside other ways to compute them
+	@$(IN_VENV) python -m tests.bench
 
 clean:  ## remove the environment; data/ and out/ stay
 	rm -rf $(VENV)

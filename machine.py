@@ -30,14 +30,18 @@ class Process(NamedTuple):
     device: torch.device
 
     @classmethod
-    def current(cls, device: str | None = None) -> "Process":
-        """Read torchrun's environment; without one, this is a single process."""
-        # Without this the gradient of an embedding is added up in a race that gives other sums in every run.
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    def current(cls, device: str | None = None, strict: bool = False) -> "Process":
+        """Read torchrun's environment; without one, this is a single process.
+
+        Sums are taken in the same order in every run; PyTorch's attention on GPUs has that only if this is
+        `strict`. Then what has no such form raises an error, as a part of fine-tuning on GLUE would.
+        """
+        torch.use_deterministic_algorithms(True, warn_only=not strict)
         torch.utils.deterministic.fill_uninitialized_memory = False  # finds programming errors; costs time
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        defaults = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-        rank, world, local, local_world = (int(os.environ.get(*default)) for default in defaults.items())
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if world > 1 and "MASTER_ADDR" not in os.environ:
             raise UserError(f"WORLD_SIZE is {world}, but torchrun did not start this process; unset it")
         if device == "cuda" and not torch.cuda.is_available():
@@ -47,6 +51,9 @@ class Process(NamedTuple):
                 raise UserError("--device mps: PyTorch finds no GPU of Apple's on this machine")
             return cls(rank, world, torch.device("mps"))
         if device != "cpu" and torch.cuda.is_available():
+            if local >= torch.cuda.device_count():
+                found = f"found {torch.cuda.device_count()} GPUs for {local_world} processes of this machine"
+                raise UserError(f"{found}; torchrun's --nproc-per-node must not be larger")
             torch.cuda.set_device(local)
             return cls(rank, world, torch.device("cuda", local))
         if device != "cpu" and gpu_out_of_reach():
@@ -80,6 +87,12 @@ class Process(NamedTuple):
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
+
+    def send(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Copy a tensor to the device; to a GPU from pinned memory, while its kernels run."""
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum of `tensor` over all processes, in place."""

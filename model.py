@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from kernels.attention import causal_attention
 from kernels.cross_entropy import linear_cross_entropy
-from kernels.embedding import embedding
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ SIZES = {
 def gelu(x: Tensor) -> Tensor:
     """GELU in its tanh form, x (1 + tanh y) / 2 = x sigmoid(2 y) with y = sqrt(2 / pi) (x + 0.044715 x^3)."""
     if x.device.type == "cpu" and torch.compiler.is_compiling():  # tanh takes CPUs twice as long
-        return x * torch.sigmoid(math.sqrt(8 / math.pi) * (x + 0.044715 * x**3))
+        y = x + 0.044715 * x**3
+        return x * torch.sigmoid(math.sqrt(8 / math.pi) * y)
     return F.gelu(x, approximate="tanh")
 
 
@@ -76,10 +76,13 @@ def rotate(x: Tensor) -> Tensor:
     """
     one, other = x.float().chunk(2, dim=-1)
     half = one.shape[-1]
-    speeds = 10_000.0 ** (-torch.arange(half, device=x.device) / half)  # in radians a token
-    angles = torch.arange(x.shape[1], device=x.device)[:, None, None] * speeds  # (time, 1, half)
+    times = torch.arange(x.shape[1], device=x.device)
+    places = torch.arange(half, device=x.device)
+    speeds = 10_000.0 ** (-places / half)  # in radians a token
+    angles = times[:, None, None] * speeds  # (time, 1, half)
     cos, sin = angles.cos(), angles.sin()
-    return torch.cat([one * cos - other * sin, one * sin + other * cos], dim=-1).type_as(x)
+    turned = torch.cat([one * cos - other * sin, one * sin + other * cos], dim=-1)
+    return turned.type_as(x)
 
 
 class Attention(nn.Module):
@@ -89,16 +92,19 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.head_dim = size.heads, size.head_dim
         self.rotary = size.positions == "rotary"
-        self.query_key_value = nn.Linear(size.width, 3 * size.heads * size.head_dim)
-        self.output = nn.Linear(size.heads * size.head_dim, size.width)
+        inner = size.heads * size.head_dim
+        self.query_key_value = nn.Linear(size.width, 3 * inner)
+        self.output = nn.Linear(inner, size.width)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, time, _ = x.shape
-        qkv = self.query_key_value(x).view(batch, time, 3, self.heads, self.head_dim)
+        qkv = self.query_key_value(x)
+        qkv = qkv.view(batch, time, 3, self.heads, self.head_dim)
         if self.rotary:
             query, key, value = qkv.unbind(2)
             qkv = torch.stack([rotate(query), rotate(key), value], dim=2)
-        return self.output(causal_attention(qkv).flatten(2))
+        mixed = causal_attention(qkv)  # (batch, time, heads, head_dim)
+        return self.output(mixed.flatten(2))
 
 
 class Block(nn.Module):
@@ -116,7 +122,8 @@ class Block(nn.Module):
         x = x + self.attention(self.attention_norm(x))
         if last is not None:  # only the last positions are asked for: nothing reads the others any more
             x = x[:, -last:]
-        return x + self.mlp_output(gelu(self.mlp_input(self.mlp_norm(x))))
+        inner = self.mlp_input(self.mlp_norm(x))
+        return x + self.mlp_output(gelu(inner))
 
 
 class GPT(nn.Module):
@@ -146,9 +153,10 @@ class GPT(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
+            elif name.endswith("mlp_output.weight"):
+                parameter.normal_(0.0, 0.02 / math.sqrt(2 * self.size.layers))
             elif "norm" not in name:
-                shrink = math.sqrt(2 * self.size.layers) if "mlp_output" in name else 1.0
-                parameter.normal_(0.0, 0.02 / shrink)
+                parameter.normal_(0.0, 0.02)
 
     @property
     def output_embedding(self) -> Tensor:
@@ -158,9 +166,10 @@ class GPT(nn.Module):
     def hidden(self, tokens: Tensor, last: int | None = None) -> Tensor:
         """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time or `last`, width)."""
         # Without this factor embeddings of size 0.02 would start as small as the positions added to them.
-        x = embedding(tokens, self.token_embedding.weight) * math.sqrt(self.size.width)
+        x = self.token_embedding(tokens) * math.sqrt(self.size.width)
         if self.size.positions == "learned":
-            x = x + self.position_embedding(torch.arange(tokens.shape[1], device=tokens.device))
+            times = torch.arange(tokens.shape[1], device=tokens.device)
+            x = x + self.position_embedding(times)
         for block in self.blocks[:-1]:
             x = block(x)
         return self.final_norm(self.blocks[-1](x, last))
@@ -171,15 +180,17 @@ class GPT(nn.Module):
         (batch, time) ids and (batch, time) target ids -> their mean, to be differentiated, and (batch, time)
         losses for the log.
         """
-        return linear_cross_entropy(self.hidden(tokens), self.output_embedding, targets)
+        hidden = self.hidden(tokens)
+        return linear_cross_entropy(hidden, self.output_embedding, targets)
 
     def non_embedding_params(self) -> int:
         """Parameters outside the embedding matrices, as in the paper: mini 11M, small 85M, medium 303M.
 
         Position embeddings count, being no part of any vocabulary: only with them does medium round to 303M.
         """
-        tables = {id(self.token_embedding.weight), id(self.output_embedding)}
-        return sum(parameter.numel() for parameter in self.parameters() if id(parameter) not in tables)
+        total = sum(parameter.numel() for parameter in self.parameters())
+        total -= self.token_embedding.weight.numel()
+        return total if self.size.tied else total - self.output.weight.numel()
 
 
 def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
@@ -189,14 +200,17 @@ def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
     length for attention.
     """
     inner = size.heads * size.head_dim
-    weights = size.layers * (4 * size.width * inner + 2 * size.width * size.mlp) + vocabulary * size.width
+    block = 4 * size.width * inner + 2 * size.width * size.mlp
+    weights = size.layers * block + vocabulary * size.width
     return 6 * weights + 12 * size.layers * inner * length
 
 
 def build_model(config: dict, languages: list) -> GPT:
     """The model that `config` describes, untrained; its vocabulary ends with the largest joint id."""
-    vocabulary = 1 + max(int(language.table.max()) for language in languages)
+    largest = max(language.table.max() for language in languages)
+    vocabulary = 1 + int(largest)
     # Runs of older code have learned positions and two matrices, and their config.json does not say so.
-    positions, tied = config.get("positions", "learned"), config.get("tied", False)
+    positions = config.get("positions", "learned")
+    tied = config.get("tied", False)
     size = dataclasses.replace(SIZES[config["size"]], positions=positions, tied=tied)
     return GPT(size, vocabulary, config["length"])

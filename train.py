@@ -2,16 +2,16 @@
 
 A run is a folder, out/NAME: config.json holds every setting that decides its result, metrics.jsonl the
 losses, checkpoint.pt what is needed to go on, and at the end model.pt the weights and result.json the facts.
-The same command continues a run that was stopped, bit for bit as if it never was, and does nothing to one
-that is finished. What a step reads is data.py's, what it computes model.py's.
+The same command continues a run that was stopped, bit for bit as if it had never been interrupted, and does
+nothing to one that is finished. What a step reads is data.py's, what it computes model.py's.
 """
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +23,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -40,7 +46,7 @@ from common import (
     run_script,
     write,
 )
-from data import Dataset, Language, build_mixture
+from data import Dataset, Mixture, build_mixture
 from evaluate import is_scored, load_run, load_weights, score_held_out_text
 from kernels import attention
 from machine import PRECISIONS, Process, default_precision, mixed_precision
@@ -86,49 +92,46 @@ def mix(text: str) -> list[list[float]]:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(HELP)
-    what = parser.add_argument_group("the experiment")
-    share = what.add_mutually_exclusive_group()
-    share.add_argument("--ratio", type=shares, default=[0.5], help="of L1, for each equal stage (0.5)")
-    share.add_argument("--mix", type=mix, help="shares of all languages, 0.8,0.1,0.1; a / between stages")
-    what.add_argument("--clones", type=number(int, 2, 1000), help="how many, L1 among them (2)")
-    what.add_argument("--anchors", type=number(float, 0, 1), help="share of joint pieces (0)")
-    what.add_argument(
-        "--shared",
-        nargs="*",
-        metavar="PIECE",
-        help="pieces that have one id in all languages, by their spelling; --shared alone: none (the space "
-        "with pico and nano, else none)",
-    )
-    what.add_argument("--languages", nargs="+", metavar="L", help="real ones; one is cloned (the first)")
-    what.add_argument("--vocab", choices=["disjoint", "anchored"], help="of real ones (disjoint)")
-    what.add_argument("--data", type=Path, default=DEFAULT_DATA, help="made by data.py (%(default)s)")
-    what.add_argument("--size", choices=SIZES, default="pico", help="(pico; from mini the paper's)")
-    what.add_argument("--tokens", type=number(), help="of all languages (no text twice, 1.2e9 at most)")
-    what.add_argument("--seed", type=number(int, 0), default=0, help="of weights, windows and languages (0)")
-    what.add_argument("--out", type=Path, help="folder of the run (out/ and a name made of the settings)")
-    how = parser.add_argument_group("the optimisation; defaults stand with each size in model.py")
-    how.add_argument("--length", type=number(int, 1), help="tokens of a sequence")
-    how.add_argument("--batch", type=number(int, 1), help="sequences of a step, on all processes together")
-    how.add_argument("--learning-rate", type=number(), help="at its peak; a cosine takes it to a hundredth")
-    how.add_argument("--warmup", type=number(int, 1), help="steps of linear warm-up")
-    how.add_argument("--positions", choices=POSITIONS, help="(pico, nano: rotary)")
-    tied = argparse.BooleanOptionalAction
-    how.add_argument("--tied", action=tied, help="one matrix for input and output embeddings (pico, nano)")
-    machine = parser.add_argument_group("the machine; none of these changes what is computed, up to rounding")
-    machine.add_argument("--device", choices=["cpu", "cuda", "mps"], help="(cuda where there is one)")
-    machine.add_argument("--precision", choices=PRECISIONS, help="of matrix products (the fastest)")
-    machine.add_argument("--no-compile", dest="compile", action="store_false", help="without torch.compile")
-    machine.add_argument("--attention", choices=attention.IMPLEMENTATIONS, help="(the fastest)")
-    machine.add_argument("--fsdp", action="store_true", help="split the model among processes")
-    machine.add_argument("--micro-batch", type=number(int, 1), help="sequences at a time on each process")
-    machine.add_argument("--log-every", type=number(int, 1), default=10, help="steps between lines (10)")
-    machine.add_argument("--save-every", type=number(int, 1), help="steps between checkpoints (a 20th)")
-    machine.add_argument("--keep-every", type=number(int, 1), help="steps between weights kept for align.py")
-    machine.add_argument("--no-score", dest="score", action="store_false", help="leave held-out text alone")
-    machine.add_argument("--wandb", metavar="PROJECT", help="also log there (pip install wandb)")
+    whole, switch = number(int, 1), argparse.BooleanOptionalAction
+
+    add = parser.add_argument_group("the experiment").add_argument
+    add("--ratio", type=shares, help="share of L1, or its shares in equal stages (default: 0.5)")
+    add("--mix", type=mix, help="instead of --ratio, shares of all: 0.8,0.1,0.1; a / between stages")
+    add("--clones", type=number(int, 2, 1000), help="number of clones, L1 among them (default: 2)")
+    add("--anchors", type=number(float, 0, 1), help="share of pieces with one id in all clones (default: 0)")
+    spelled = "pieces with one id in all languages, by their spelling; --shared alone: none"
+    add("--shared", nargs="*", metavar="PIECE", help=f"{spelled} (default: the space with pico and nano)")
+    add("--languages", nargs="+", metavar="L", help="languages; one alone is cloned (default: the first)")
+    add("--vocab", choices=["disjoint", "anchored"], help="of real languages (default: disjoint)")
+    add("--data", type=Path, default=DEFAULT_DATA, help="folder made by data.py (default: %(default)s)")
+    add("--size", choices=SIZES, default="pico", help="default: pico; mini and larger are the paper's")
+    add("--tokens", type=number(), help="total training tokens (default: one pass, 1.2e9 at most)")
+    add("--seed", type=number(int, 0), default=0, help="of weights, windows and languages (default: 0)")
+    add("--out", type=Path, help="folder of the run (default: out/ and a name made of the flags)")
+
+    add = parser.add_argument_group("the optimisation; model.py has the defaults of each size").add_argument
+    add("--length", type=whole, help="tokens of a sequence")
+    add("--batch", type=whole, help="sequences of a step, on all processes together")
+    add("--learning-rate", type=number(), help="highest learning rate; a cosine takes it to a hundredth")
+    add("--warmup", type=whole, help="steps of linear warm-up")
+    add("--positions", choices=POSITIONS, help="default: rotary with pico and nano, else learned")
+    add("--tied", action=switch, help="one matrix for input and output embeddings (default: pico, nano)")
+
+    add = parser.add_argument_group("the machine, which changes results by rounding alone").add_argument
+    add("--device", choices=["cpu", "cuda", "mps"], help="default: cuda where there is one")
+    add("--precision", choices=PRECISIONS, help="of matrix products (default: the fastest)")
+    add("--no-compile", dest="compile", action="store_false", help="train without torch.compile")
+    add("--attention", choices=attention.IMPLEMENTATIONS, help="default: the fastest")
+    add("--fsdp", action="store_true", help="split the model among processes")
+    add("--micro-batch", type=whole, help="sequences at a time on each process (default: by its memory)")
+    add("--log-every", type=whole, default=10, help="steps between lines; several processes stop at one (10)")
+    add("--save-every", type=whole, help="steps between two checkpoints (default: a 20th of the run)")
+    add("--keep-every", type=whole, help="steps between weights kept for align.py (default: none are kept)")
+    add("--no-score", dest="score", action="store_false", help="do not score held-out text")
+
     args = parser.parse_args(arguments)
-    if args.wandb and importlib.util.find_spec("wandb") is None:
-        parser.error("--wandb: the package is not installed; pip install wandb")
+    if args.ratio and args.mix:
+        parser.error("--mix: not allowed with --ratio")
     return args
 
 
@@ -136,69 +139,92 @@ KINDS = {"monolingual": "one language", "cloned": "clones", "real": "real langua
 SERVES = {"clones": "cloned", "anchors": "cloned", "vocab": "real"}  # which kind a flag is for
 
 
-def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
-    """What config.json says of languages: sources, how pieces become joint ids, shares by stage."""
-    names = args.languages or list(dataset.languages)[:1]
-    if unknown := [name for name in names if name not in dataset.languages]:
-        raise UserError(f"--languages {unknown[0]}: {dataset.folder} has {' '.join(dataset.languages)}")
-    if len(set(names)) < len(names):
-        raise UserError(f"--languages {' '.join(names)}: one is named twice; --clones makes clones")
-    alone = args.mix == [[1.0]] or (args.mix is None and set(args.ratio) == {1.0})
+def kind_of_run(args: argparse.Namespace, names: list[str]) -> str:
+    """One of KINDS; UserError if a flag is for another."""
+    alone = args.mix == [[1.0]] or set(args.ratio or []) == {1.0}
     if alone and len(names) > 1:
         raise UserError(f"--ratio 1 is a monolingual run, but --languages names {' '.join(names)}")
-    kind = "monolingual" if alone else "cloned" if len(names) == 1 else "real"
+    kind = "cloned" if len(names) == 1 else "real"
+    if alone:
+        kind = "monolingual"
     for flag, serves in SERVES.items():
         if getattr(args, flag) and kind != serves:
             raise UserError(f"--{flag} is for {KINDS[serves]}, but this run is of {KINDS[kind]}")
+    return kind
+
+
+def shares_by_stage(args: argparse.Namespace, sources: list[str]) -> list[list[float]]:
+    """The share of each language in each stage; after L1, all others have the same."""
+    if args.mix:
+        if any(len(stage) != len(sources) for stage in args.mix):
+            raise UserError(f"--mix: expected {len(sources)} shares in each stage, for {' '.join(sources)}")
+        return args.mix
+    others = len(sources) - 1
+    stages = []
+    for ratio in args.ratio or [0.5]:
+        # Rounded, so that 0.9 leaves 0.1 and not 0.09999999999999998.
+        rest = [round((1 - ratio) / others, 12)] * others if others else []
+        stages.append([ratio, *rest])
+    return stages
+
+
+def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
+    """What config.json says of languages: sources, how pieces become joint ids, shares by stage."""
+    names = args.languages or list(dataset.languages)[:1]
+    for name in names:
+        if name not in dataset.languages:
+            raise UserError(f"--languages {name}: {dataset.folder} has {' '.join(dataset.languages)}")
+        if names.count(name) > 1:
+            raise UserError(f"--languages {' '.join(names)}: one is named twice; --clones makes clones")
+    kind = kind_of_run(args, names)
     sources = names * (args.clones or 2) if kind == "cloned" else names
     vocab = (args.vocab or "disjoint") if kind == "real" else kind
-    others = len(sources) - 1
-    # Rounded, so that 0.9 leaves 0.1 and not 0.09999999999999998.
-    stages = args.mix or [
-        [ratio] + [round((1 - ratio) / others, 12)] * others if others else [1.0] for ratio in args.ratio
-    ]
-    if any(len(stage) != len(sources) for stage in stages):
-        raise UserError(f"--mix: expected {len(sources)} shares in each stage, for {' '.join(sources)}")
     shared = SIZES[args.size].shared if args.shared is None else args.shared
-    if alone or vocab == "anchored":  # there is nothing to share, or all that has one spelling is shared
+    if kind == "monolingual" or vocab == "anchored":  # nothing to share, or all that is spelled alike is
         if args.shared:
-            raise UserError("--shared has no effect with " + ("--ratio 1" if alone else "--vocab anchored"))
+            useless = "--vocab anchored" if vocab == "anchored" else "--ratio 1"
+            raise UserError(f"--shared has no effect with {useless}")
         shared = []
     return {
         "sources": sources,
         "vocab": vocab,
         "anchors": args.anchors or 0.0,
         "shared": list(shared),
-        "stages": stages,
+        "stages": shares_by_stage(args, sources),
     }
 
 
 def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -> dict:
     """Everything that decides a run's result, as config.json keeps it."""
-    size = SIZES[args.size]
-    flags = {key: getattr(args, key) for key in RECIPE}
-    recipe = {key: getattr(size, key) if flag is None else flag for key, flag in flags.items()}
+    recipe = {}
+    for key in RECIPE:
+        flag = getattr(args, key)
+        recipe[key] = getattr(SIZES[args.size], key) if flag is None else flag
     chosen = languages_and_stages(args, dataset)
-    mean_shares = dict.fromkeys(chosen["sources"], 0.0)
-    for source, share in zip(chosen["sources"], np.mean(chosen["stages"], axis=0).tolist(), strict=True):
-        mean_shares[source] += share
-    available = {source: dataset.languages[source]["train"]["tokens"] for source in mean_shares}
-    for source, tokens in available.items():
-        if tokens <= recipe["length"]:
-            needed = f"expected more than one sequence of {recipe['length']}"
-            raise UserError(f"{dataset.folder}: {source} has {tokens} training tokens, {needed}")
-    one_pass = min(available[source] / share for source, share in mean_shares.items() if share)
-    per_step = recipe["batch"] * recipe["length"]
-    steps = int((args.tokens or min(STANDARD_TOKENS, one_pass)) / per_step + 0.5)
+    length, batch = recipe["length"], recipe["batch"]
+
+    share_of = dict.fromkeys(chosen["sources"], 0.0)  # of a text, in the whole run
+    means = np.mean(chosen["stages"], axis=0).tolist()
+    for source, share in zip(chosen["sources"], means, strict=True):
+        share_of[source] += share
+    one_pass = math.inf
+    for source, share in share_of.items():
+        available = dataset.languages[source]["train"]["tokens"]
+        if available <= length:
+            found = f"{dataset.folder}: {source} has {available} training tokens"
+            raise UserError(f"{found}, expected more than one sequence of {length}")
+        if share:
+            one_pass = min(one_pass, available / share)
+    tokens = args.tokens or min(STANDARD_TOKENS, one_pass)
+    steps = int(tokens / (batch * length) + 0.5)
     if steps < 1:
-        step = f"{recipe['batch']} x {recipe['length']} tokens"
-        raise UserError(f"--tokens {args.tokens or one_pass:g} is less than one step of {step}")
+        raise UserError(f"--tokens {tokens:g} is less than one step of {batch} x {length} tokens")
     return {
         "data": str(dataset.folder),
         "fingerprint": dataset.fingerprint,
         **chosen,
         "size": args.size,
-        "tokens": steps * per_step,
+        "tokens": steps * batch * length,
         "steps": steps,
         **recipe,
         "seed": args.seed,
@@ -207,19 +233,19 @@ def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -
     }
 
 
+def run_name(args: argparse.Namespace, config: dict) -> str:
+    """Data, size, and the other flags that decide a result."""
+    words = [args.data.name, args.size]
+    for flag in ("languages", "vocab", "ratio", "mix", "clones", "anchors", "shared", *RECIPE):
+        value = getattr(args, flag)
+        if value is not None:
+            words += [flag, *re.findall(r"[\w.]+", str(value))]
+    return "-".join([*words, count(config["tokens"]), f"seed{args.seed}"])
+
+
 def run_folder(args: argparse.Namespace, config: dict) -> Path:
     """Where the run lives: --out, or a name that says what it is; what lies there has to be the same run."""
-    stages = config["stages"]
-    shown = stages if args.mix else [stage[:1] for stage in stages]  # with --ratio the first says it all
-    shares = "-".join("+".join(f"{100 * share:g}" for share in stage) for stage in shown)
-    kinds = config["sources"] if config["vocab"] in {"disjoint", "anchored"} else config["sources"][:1]
-    clones = f"-{len(stages[0])}clones" if config["vocab"] == "cloned" and len(stages[0]) > 2 else ""
-    more = f"-{100 * config['anchors']:g}anchors" if config["anchors"] else ""
-    more += f"-{len(config['shared'])}shared" if args.shared is not None else ""
-    more += f"-{args.positions}" if args.positions else ""
-    more += {None: "", True: "-tied", False: "-untied"}[args.tied]
-    name = f"{args.data.name}-{args.size}-{'-'.join(kinds)}-{config['vocab']}-{shares}{clones}{more}"
-    out = args.out or Path("out") / f"{name}-{count(config['tokens'])}-seed{args.seed}"
+    out = args.out or Path("out", run_name(args, config))
     if not (out / "config.json").exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"--out {out}: found other things there, expected a run or a new name")
@@ -227,10 +253,13 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
     earlier = read_json(out / "config.json")
     if args.precision is None:  # what another machine chose by itself holds on this one
         config["precision"] = earlier.get("precision")
-    # The fingerprint says whether it is the same data, wherever it lies.
-    differing = [key for key in config if key not in {"data", "code"} and earlier.get(key) != config[key]]
+    differing = []
+    for key, value in config.items():
+        # The fingerprint says whether it is the same data, wherever it lies.
+        if key not in {"data", "code"} and earlier.get(key) != value:
+            differing.append(f"{key} {earlier.get(key)} there and {value} here")
     if differing:
-        listed = ", ".join(f"{key} {earlier.get(key)} there and {config[key]} here" for key in differing)
+        listed = ", ".join(differing)
         raise UserError(f"{out} holds a run with other settings: {listed}; give another --out")
     if earlier.get("code") != config["code"] and not (out / "result.json").exists():
         raise UserError(f"{out} was begun by other code than this: go back to it, or give another --out")
@@ -258,15 +287,16 @@ def requests_to_stop(process: Process):
 
     def receive(signal_number: int, _frame) -> None:
         if not asked:
-            process.say("\nstopping after this step ...")
+            process.say("\nstopping soon ...")
         asked.append(signal_number)
 
-    former = {which: signal.signal(which, receive) for which in (signal.SIGINT, signal.SIGTERM)}
+    interrupt = signal.signal(signal.SIGINT, receive)
+    terminate = signal.signal(signal.SIGTERM, receive)
     try:
         yield asked
     finally:
-        for which, handler in former.items():
-            signal.signal(which, handler)
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def compiler_works(process: Process) -> bool:
@@ -281,27 +311,34 @@ def compiler_works(process: Process) -> bool:
         return False
 
 
-def spread(model: GPT, compiled: bool, fsdp: bool, precision: str, process: Process, tokens: torch.Tensor):
-    """The model compiled, and replicated (DDP) or split (FSDP) among processes; `tokens` are any batch."""
+def compile_model(model: GPT, process: Process) -> None:
+    """Compile each block, all with the same code; on a single CPU, where calls take time, the whole model.
+
+    Deep models start fast so, and gradients leave early enough for DDP to exchange them meanwhile.
+    """
+    torch._dynamo.config.optimize_ddp = False  # DDP would cut each block where a bucket of gradients is full
+    whole = process.device.type == "cpu" and process.world == 1  # by blocks, pico took 8% longer
+    for part in [model] if whole else model.blocks:
+        part.compile(dynamic=False)
+
+
+def spread(model: GPT, fsdp: bool, precision: str, process: Process, tokens: torch.Tensor):
+    """The model replicated (DDP) or split (FSDP) among processes; `tokens` are any batch."""
     if fsdp:
-        mesh, policy = dist.init_device_mesh(process.device.type, (process.world,)), MixedPrecisionPolicy()
+        mesh = dist.init_device_mesh(process.device.type, (process.world,))
+        policy = MixedPrecisionPolicy()
         if process.device.type == "cuda" and precision == "bf16":
             # Weights of blocks travel in the type that they are multiplied in; the stream between blocks and
             # sums of gradients stay float32. On CPUs LayerNorm takes no two types.
             policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         for block in model.blocks:
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        fully_shard(model, mesh=mesh)
+        return fully_shard(model, mesh=mesh)
     if process.world == 1:
-        return torch.compile(model, dynamic=False) if compiled else model
-    # A whole compiled model hands out its gradients at its end, too late for their exchange to overlap.
-    for block in model.blocks if compiled else ():
-        block.compile(dynamic=False)
-    if fsdp:
         return model
     replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    # DDP arranges its buckets anew after the first backward pass, and with them how sums round. This one
-    # leads to nothing, so that a run that goes on rounds as one that was never stopped.
+    # DDP arranges its buckets anew after the first backward pass, and with them how sums round. This pass
+    # changes nothing else, so that a run that goes on rounds as one that was never stopped.
     with mixed_precision(precision, process.device):
         mean, _ = replica(tokens[:, :-1], tokens[:, 1:])
     mean.backward()
@@ -321,12 +358,13 @@ def exchange_gradients(model: torch.nn.Module, now: bool):
 
 # --- what a run leaves behind ---------------------------------------------------------------------
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+WHOLE = {"full_state_dict": True, "cpu_offload": True}
 
 
 def save_weights(path: Path, state: dict, former: Path | None = None) -> None:
     """Replace `path` by tensors that are whole and on the disk; what was there is kept as `former`."""
     temporary = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(exist_ok=True)
     try:
         with open(temporary, "wb") as file:
             torch.save(state, file)
@@ -341,53 +379,65 @@ def save_weights(path: Path, state: dict, former: Path | None = None) -> None:
     os.replace(temporary, path)
 
 
+def save_model(path: Path, model: GPT, process: Process) -> None:
+    """Write the weights as whole tensors."""
+    weights = get_model_state_dict(model, options=StateDictOptions(**WHOLE))
+    if process.rank == 0:
+        save_weights(path, weights)
+
+
 def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) -> None:
     """Keep the state after `step` steps, as whole tensors: a run can go on with more or fewer processes."""
-    weights, moments = get_state_dict(model, optimizer, options=WHOLE)
+    weights, moments = get_state_dict(model, optimizer, options=StateDictOptions(**WHOLE))
     if process.rank == 0:
-        metrics = (out / "metrics.jsonl").read_text(encoding="utf-8")
-        state = {"step": step, "model": weights, "optimizer": moments, "scaler": scaler.state_dict()}
-        state["metrics"] = metrics
+        state = {
+            "step": step,
+            "model": weights,
+            "optimizer": moments,
+            "scaler": scaler.state_dict(),
+            "metrics": (out / "metrics.jsonl").read_text(encoding="utf-8"),
+        }
         save_weights(out / "checkpoint.pt", state, former=out / "checkpoint-before.pt")
     process.total(torch.zeros(1))  # nobody leaves before it is written: torchrun then ends all
 
 
-def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
-    """Load the last state that can be read, if there is one; returns the number of finished steps."""
-    paths = [path for name in ("checkpoint", "checkpoint-before") if (path := out / f"{name}.pt").exists()]
-    for path in paths:
+def read_checkpoint(out: Path) -> dict | None:
+    """The last state that can be read, if there is one; metrics.jsonl becomes what it was then."""
+    damaged = []
+    for path in (out / "checkpoint.pt", out / "checkpoint-before.pt"):
+        if not path.exists():
+            continue
         try:
             state = load_weights(path)
+            if missing := {"step", "model", "optimizer", "scaler", "metrics"} - set(state):
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         except Exception as error:
-            process.say(f"warning: {path} is damaged ({type(error).__name__}: {error})")
+            print(f"warning: {path} is damaged ({type(error).__name__}: {error})", flush=True)
+            damaged.append(path)
             continue
-        weights, moments = state["model"], state["optimizer"]
-        set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=WHOLE)
-        scaler.load_state_dict(state["scaler"])
-        if process.rank == 0:  # what was logged after the checkpoint is about to be repeated
-            write(out / "metrics.jsonl", state["metrics"])
-            for damaged in paths[: paths.index(path)]:  # the next one must not take the place of the good one
-                damaged.unlink()
-        return state["step"]
-    if paths:
-        raise UserError(f"no checkpoint in {out} can be read; remove {paths[0]} to begin anew")
-    return 0
+        write(out / "metrics.jsonl", state["metrics"])  # what was logged later is about to be repeated
+        for other in damaged:  # the next checkpoint must not push the good one out
+            other.unlink()
+        return state
+    if damaged:
+        raise UserError(f"no checkpoint in {out} can be read; remove {damaged[0]} to begin anew")
+    return None
 
 
-@torch.no_grad()
-@torch.compiler.set_stance("force_eager")  # for a few sequences nothing is compiled anew
-def held_out_losses(model: GPT, dataset: Dataset, languages: list[Language], precision: str, most: int):
-    """The mean loss of each language on the first sequences of its held-out text, `most` at most."""
-    device, means = model.output_embedding.device, {}
-    for language in languages:
-        stream = dataset.stream(language.source, "test")
-        sequences = min(most, (len(stream) - 1) // model.length)
-        rows = [stream.read(i * model.length, model.length + 1) for i in range(sequences)]
-        if rows:
-            tokens = torch.from_numpy(language.table[np.stack(rows)].astype(np.int64)).to(device)
-            with mixed_precision(precision, device):
-                means[language.name] = model(tokens[:, :-1], tokens[:, 1:])[0].item()
-    return means
+def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
+    """Load the last checkpoint, if there is one; returns the number of finished steps."""
+    state = read_checkpoint(out) if process.rank == 0 else None  # the others receive what it reads
+    facts = [state and (state["step"], state["scaler"])]
+    if process.world > 1:
+        dist.broadcast_object_list(facts, device=torch.device("cpu"))
+    if facts[0] is None:
+        return 0
+    step, scale = facts[0]
+    options = StateDictOptions(**WHOLE, broadcast_from_rank0=process.world > 1)
+    set_optimizer_state_dict(model, optimizer, state["optimizer"] if state else {}, options=options)
+    set_model_state_dict(model, state["model"] if state else {}, options=options)
+    scaler.load_state_dict(scale)
+    return step
 
 
 class LanguageLosses:
@@ -402,22 +452,61 @@ class LanguageLosses:
     def add(self, languages: np.ndarray, losses: torch.Tensor) -> None:
         """Count the (n, length) losses of n sequences towards their (n,) languages."""
         nats = losses.to(self.wide).sum(1)
-        where = torch.from_numpy(languages.astype(np.int64))
-        if losses.is_cuda:
-            where = where.pin_memory()
-        where = where.to(losses.device, non_blocking=losses.is_cuda)
-        self.sums.index_add_(0, where, torch.stack([nats, torch.full_like(nats, losses.shape[1])], dim=1))
+        targets = torch.full_like(nats, losses.shape[1])
+        where = self.process.send(torch.from_numpy(languages.astype(np.int64)))
+        self.sums.index_add_(0, where, torch.stack([nats, targets], dim=1))
 
     def take(self, step: int) -> dict[str, float]:
         """Mean loss, over all processes, of each language that occurred since the last call."""
-        nats, targets = self.process.total(self.sums.clone()).T.tolist()
+        sums = self.process.total(self.sums.clone()).tolist()
         self.sums.zero_()
-        means = {name: n / t for name, n, t in zip(self.names, nats, targets, strict=True) if t}
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                advice = "start again with a lower --learning-rate and another --out"
-                raise UserError(f"the loss of {name} is {mean} at step {step} or just before; {advice}")
+        means = {}
+        for name, (nats, targets) in zip(self.names, sums, strict=True):
+            if not targets:
+                continue
+            means[name] = nats / targets
+            if not math.isfinite(means[name]):
+                found = f"the loss of {name} is {means[name]} at step {step} or just before"
+                raise UserError(f"{found}; start again with a lower --learning-rate and another --out")
         return means
+
+
+class Log:
+    """What is said and kept of a run while it lasts: a line that shows progress, and metrics.jsonl."""
+
+    def __init__(self, config: dict, out: Path, process: Process, begin: int, flops: float):
+        self.config, self.out, self.process, self.flops = config, out, process, flops
+        self.per_step = config["batch"] * config["length"]
+        self.note, done, quiet = "", begin * self.per_step, process.rank > 0
+        self.progress = Progress("training", config["tokens"], "tokens", done, quiet)
+
+    def write(self, step: int, losses: dict, held_out: dict | None) -> None:
+        """Add a line to metrics.jsonl."""
+        tokens, peak = step * self.per_step, self.process.peak_flops()
+        speed = self.progress.rate(tokens)
+        line = {
+            "step": step,
+            "tokens": tokens,
+            "learning_rate": learning_rate(step - 1, self.config),
+            "loss": losses,
+            "tokens_per_second": round(speed),
+        }
+        shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+        self.note = f"loss {shown} | "
+        if peak:
+            line["mfu"] = round(speed * self.flops / peak / self.process.world, 4)
+            self.note += f"{line['mfu']:.0%} MFU | "
+        if held_out is not None:
+            line["held_out"] = held_out
+        if self.process.rank == 0:
+            with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def show(self, step: int, first: bool) -> None:
+        """Show progress; speed is counted from the end of the first step on, which compiles."""
+        self.progress.update(step * self.per_step, self.note)
+        if first:
+            self.progress.count_from(step * self.per_step)
 
 
 # --- the run --------------------------------------------------------------------------------------
@@ -434,67 +523,89 @@ def learning_rate(step: int, config: dict) -> float:
 
 def equal_parts(sequences: int, most: int) -> int:
     """The size of the largest equal parts of a batch that have at most `most` sequences."""
-    return max(size for size in range(1, most + 1) if sequences % size == 0)
+    return max(size for size in range(1, min(most, sequences) + 1) if sequences % size == 0)
 
 
-def train(args, config: dict, dataset: Dataset, out: Path, process: Process, asked: list[int]) -> dict:
+def sequences_at_a_time(args: argparse.Namespace, process: Process) -> int:
+    """How many a process has memory for: --micro-batch, or those of the size, which fit 24 GB, scaled."""
+    most = SIZES[args.size].micro_batch
+    if args.micro_batch or process.device.type != "cuda":
+        return args.micro_batch or most
+    memory = torch.cuda.get_device_properties(process.device).total_memory
+    return max(1, int(most * memory / 24e9))
+
+
+class Feed:
+    """The text of a run: of each step, the sequences that are this process's own, in `parts` of `size`."""
+
+    def __init__(self, args: argparse.Namespace, config: dict, dataset: Dataset, process: Process):
+        self.dataset, self.mixture = dataset, build_mixture(dataset, config)
+        self.process, self.batch = process, config["batch"]
+        if self.batch % process.world:
+            raise UserError(f"--batch {self.batch} does not divide among {process.world} processes")
+        self.own = self.batch // process.world
+        self.size = equal_parts(self.own, sequences_at_a_time(args, process))
+        self.parts = self.own // self.size
+
+    def read(self, step: int, part: int) -> tuple[torch.Tensor, np.ndarray]:
+        """(size, length + 1) ids on the device, and the (size,) languages."""
+        first = step * self.batch + self.process.rank * self.own + part * self.size
+        tokens, languages = self.mixture.batch(np.arange(first, first + self.size))
+        return self.process.send(torch.from_numpy(tokens)), languages
+
+
+@torch.no_grad()
+@torch.compiler.set_stance("force_eager")  # for a few sequences nothing is compiled anew
+def held_out_losses(model: GPT, feed: Feed, precision: str) -> dict[str, float]:
+    """The mean loss of each language on the first sequences of its held-out text."""
+    means = {}
+    for language in feed.mixture.languages:
+        stream = feed.dataset.stream(language.source, "test")
+        sequences = min(feed.size, (len(stream) - 1) // model.length)
+        if sequences < 1:
+            continue
+        rows = [stream.read(i * model.length, model.length + 1) for i in range(sequences)]
+        ids = language.table[np.stack(rows)].astype(np.int64)
+        tokens = feed.process.send(torch.from_numpy(ids))
+        with mixed_precision(precision, tokens.device):
+            mean, _ = model(tokens[:, :-1], tokens[:, 1:])
+        means[language.name] = mean.item()
+    return means
+
+
+def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: list[int]) -> dict:
     """Run the steps that are left, or until `asked` holds a signal; returns what result.json says of them."""
-    device, steps, length, precision = process.device, config["steps"], config["length"], config["precision"]
-    mixture = build_mixture(dataset, config)
-    if config["batch"] % process.world:
-        raise UserError(f"--batch {config['batch']} does not divide among {process.world} processes")
-    local = config["batch"] // process.world  # sequences of a step that are this process's
-    most = args.micro_batch or SIZES[config["size"]].micro_batch
-    micro = equal_parts(local, most)
-    per_step, parts = config["batch"] * length, local // micro
-
-    def read(step: int, part: int) -> tuple[torch.Tensor, np.ndarray]:
-        first = step * config["batch"] + process.rank * local + part * micro
-        tokens, languages = mixture.batch(np.arange(first, first + micro))
-        tokens = torch.from_numpy(tokens)
-        if device.type == "cuda":  # pinned memory is copied while kernels run
-            tokens = tokens.pin_memory()
-        return tokens.to(device, non_blocking=device.type == "cuda"), languages
-
+    steps, precision, mixture = config["steps"], config["precision"], feed.mixture
     torch.manual_seed(config["seed"])
-    model = build_model(config, mixture.languages).to(device)
-    compiled = args.compile and device.type != "mps" and compiler_works(process)  # for Metal it is unfinished
+    model = build_model(config, mixture.languages).to(process.device)
+    # For Metal, torch.compile is unfinished.
+    compiled = args.compile and process.device.type != "mps" and compiler_works(process)
     if compiled:
         process.say("compiling the model, up to a minute the first time ...")
-    forward = spread(model, compiled, args.fsdp, precision, process, read(0, 0)[0])
+        compile_model(model, process)
+    forward = spread(model, args.fsdp, precision, process, feed.read(0, 0)[0])
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), eps=1e-8, fused=True)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    scaler = torch.amp.GradScaler(process.device.type, enabled=precision == "fp16")
     begin = restore(out, model, optimizer, scaler, process)
-    if process.total(torch.tensor(begin)).item() != begin * process.world:
-        raise UserError(f"processes find different checkpoints: all machines need to see the same {out}")
     if process.rank == 0 and not begin:
         write(out / "config.json", config)
         write(out / "metrics.jsonl", "")
     process.say(f"continuing {out} after step {begin} of {steps}" if begin else f"writing to {out}")
-
+    flops = flops_per_token(model.size, model.vocabulary, model.length)
+    log = Log(config, out, process, begin, flops)
     losses = LanguageLosses([language.name for language in mixture.languages], process)
-    progress = Progress("training", config["tokens"], "tokens", begin * per_step, quiet=process.rank > 0)
-    peak = process.peak_flops()
-    needed = flops_per_token(model.size, model.vocabulary, length)
-    save_every, note, line = args.save_every or max(1, steps // 20), "", {}
-    log = None
-    if args.wandb and process.rank == 0:
-        import wandb
-
-        log = wandb.init(
-            project=args.wandb, id=str(out).replace("/", "-"), resume="allow", config=config, dir=out
-        )
+    save_every = args.save_every or max(1, steps // 20)
 
     for step in range(begin, steps):
         # One step of Adam on one batch of all processes together.
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
-        for part in range(parts):
-            tokens, languages = read(step, part)  # while a GPU still works on the part before
-            with exchange_gradients(forward, now=part == parts - 1):
-                with mixed_precision(precision, device):
+        for part in range(feed.parts):
+            tokens, languages = feed.read(step, part)  # while a GPU still works on the part before
+            with exchange_gradients(forward, now=part == feed.parts - 1):
+                with mixed_precision(precision, process.device):
                     mean, each = forward(tokens[:, :-1], tokens[:, 1:])
-                scaler.scale(mean / parts).backward()
+                scaler.scale(mean / feed.parts).backward()
             losses.add(languages, each)
         scaler.step(optimizer)
         scaler.update()
@@ -502,92 +613,100 @@ def train(args, config: dict, dataset: Dataset, out: Path, process: Process, ask
 
         # What is said and kept of it.
         done = step + 1
-        stopping = process.total(torch.tensor(len(asked))).item() > 0  # a CPU tensor: a GPU is not waited for
+        logging = done % args.log_every == 0
+        stopping = False
+        if logging or process.world == 1:  # all processes have to agree, and asking them takes time
+            stopping = process.total(torch.tensor(len(asked))).item() > 0
         saving = stopping or done % save_every == 0 or done == steps
-        if saving or done % args.log_every == 0:
+        if saving or logging:
             means = losses.take(done)  # raises before what is not finite replaces a good checkpoint
-            speed = progress.rate(done * per_step)
-            line = {"step": done, "tokens": done * per_step, "learning_rate": learning_rate(step, config)}
-            line |= {"loss": means, "tokens_per_second": round(speed)}
-            note = "loss " + " ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + " | "
-            if peak:
-                line["mfu"] = round(speed * needed / peak / process.world, 4)
-                note += f"{line['mfu']:.0%} MFU | "
-            if saving and args.score:
-                line["held_out"] = held_out_losses(model, dataset, mixture.languages, precision, micro)
-            if process.rank == 0:
-                with open(out / "metrics.jsonl", "a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
-            if log:
-                log.log(line, step=done)
+            scoring = saving and args.score
+            held_out = held_out_losses(model, feed, precision) if scoring else None
+            log.write(done, means, held_out)
         if saving:
             save(out, done, model, optimizer, scaler, process)
         if args.keep_every and done % args.keep_every == 0:
-            weights = get_state_dict(model, optimizer, options=WHOLE)[0]
-            if process.rank == 0:
-                (out / "snapshots").mkdir(exist_ok=True)
-                save_weights(out / "snapshots" / f"{done:06d}.pt", weights)
-        progress.update(done * per_step, note)
-        if step == begin:
-            progress.count_from(done * per_step)
+            save_model(out / "snapshots" / f"{done:06d}.pt", model, process)
+        log.show(done, first=step == begin)
         if stopping and done < steps:
             process.say(f"\nstopped after step {done} of {steps}, saved in {out}; the same command continues")
             sys.exit(128 + (asked or [signal.SIGTERM])[0])
 
-    weights = get_state_dict(model, optimizer, options=WHOLE)[0]
-    if process.rank == 0:
-        save_weights(out / "model.pt", weights)
-        line = line or read_metrics(out)[-1]
-    facts = {key: line[key] for key in ("tokens_per_second", "mfu") if key in line}
-    return facts | {
+    save_model(out / "model.pt", model, process)
+    return {
         "compiled": compiled,
         "non_embedding_params": model.non_embedding_params(),
         "vocabulary": model.vocabulary,
     }
 
 
+def describe(args, config: dict, mixture: Mixture, process: Process) -> None:
+    """Say what will be trained on what, and warn of what is probably not meant."""
+    percent = []
+    for i, language in enumerate(mixture.languages):
+        shares = "→".join(f"{100 * stage[i]:.3g}" for stage in config["stages"])
+        percent.append(f"{language.name} {shares}%")
+    more = f" and {len(percent) - 12} more" if len(percent) > 12 else ""
+    sharing = f"; shared: {', '.join(map(repr, config['shared']))}" if config["shared"] else ""
+    passes = [f"{times:.2g} passes over {source}" for source, times in mixture.passes().items() if times]
+    matrices = "one embedding matrix" if config["tied"] else "two embedding matrices"
+    text = f"{count(config['tokens'])} tokens in {config['steps']} steps"
+    process.say(f"model: {config['size']}, {config['positions']} positions, {matrices}")
+    process.say(f"languages: {', '.join(percent[:12])}{more}{sharing}")
+    process.say(f"text: {text} of {args.data}: {', '.join(passes)}")
+    process.say(f"machine: {process.device_name()}, {config['precision']}, processes: {process.world}")
+    seen = zip(mixture.languages, mixture.tokens_seen(), strict=True)
+    unread = [language.name for language, tokens in seen if not tokens]
+    if unread:
+        several = f"{len(unread)} languages, {unread[0]} first, get"
+        names = several if len(unread) > 1 else f"{unread[0]} gets"
+        process.say(f"warning: {names} none of the {mixture.total} sequences")
+    if config["warmup"] >= config["steps"]:
+        process.say(f"warning: --warmup takes {config['warmup']} of {config['steps']} steps")
+
+
+def result(config: dict, facts: dict, out: Path, mixture: Mixture, process: Process) -> dict:
+    """What result.json holds before a run is scored."""
+    last = read_metrics(out)[-1]
+    speed = {key: last[key] for key in ("tokens_per_second", "mfu") if key in last}
+    languages = []
+    for language, tokens in zip(mixture.languages, mixture.tokens_seen(), strict=True):
+        languages.append({"name": language.name, "source": language.source, "tokens": tokens})
+    return {
+        **config,
+        **speed,
+        **facts,
+        "passes": mixture.passes(),  # over each text; above 1, some was read again
+        "device": process.device_name(),
+        "processes": process.world,
+        "torch": torch.__version__,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "languages": languages,
+    }
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Start or continue the run that the command line names, unless it is finished."""
     args = parse_arguments(arguments)
-    process = Process.current(args.device)
+    process = Process.current(args.device, strict=True)
     if args.fsdp and process.world == 1:
         raise UserError("--fsdp splits a model among processes, found one; see torchrun's --nproc-per-node")
-    attention.choose(args.attention, process.device)
     dataset = open_data(args.data)
     config = settings(args, dataset, process.device)
     out = run_folder(args, config)
+    attention.choose(args.attention, process.device, config["precision"])
     if (out / "result.json").exists():
         if read_json(out / "config.json").get("code") != config["code"]:
             return process.say(f"{out} is finished, by other code than this; another --out trains anew")
         if process.rank == 0 and args.score and not is_scored(out):
             score_held_out_text(load_run(out, process.device))
         return process.say(f"{out} is finished")
-    mixture = build_mixture(dataset, config)
-    shown = [
-        f"{language.name} {'→'.join(f'{100 * stage[i]:.3g}' for stage in config['stages'])}%"
-        for i, language in enumerate(mixture.languages)
-    ]
-    passes = [f"{times:.2g} passes over {source}" for source, times in mixture.passes().items() if times]
-    matrices = "one embedding matrix" if config["tied"] else "two embedding matrices"
-    process.say(f"model: {config['size']}, {config['positions']} positions, {matrices}")
-    sharing = f"; shared: {', '.join(map(repr, config['shared']))}" if config["shared"] else ""
-    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-    process.say(f"languages: {', '.join(shown[:12])}{more}{sharing}")
-    length = f"{count(config['tokens'])} tokens in {config['steps']} steps"
-    process.say(f"text: {length} of {args.data}: {', '.join(passes)}")
-    process.say(f"machine: {process.device_name()}, {config['precision']}, processes: {process.world}")
-    read = zip(mixture.languages, mixture.tokens_seen(), strict=True)
-    if unread := [language.name for language, tokens in read if not tokens]:
-        names = (
-            f"{unread[0]} gets" if len(unread) == 1 else f"{len(unread)} languages, {unread[0]} first, get"
-        )
-        process.say(f"warning: {names} none of the {mixture.total} sequences")
-    if config["warmup"] >= config["steps"]:
-        process.say(f"warning: --warmup takes {config['warmup']} of {config['steps']} steps")
+    feed = Feed(args, config, dataset, process)
+    describe(args, config, feed.mixture, process)
     try:
         alone = exclusive(out) if process.rank == 0 else contextlib.nullcontext()
         with alone, process.group(), requests_to_stop(process) as asked:
-            facts = train(args, config, dataset, out, process, asked)
+            facts = train(args, config, feed, out, process, asked)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"out of memory; a smaller --micro-batch takes less ({reason})") from None
@@ -595,18 +714,7 @@ def main(arguments: list[str] | None = None) -> None:
         if args.fsdp:  # caches of DTensor keep gloo's threads, one of which can abort a Python that is ending
             os._exit(0)
         return
-    languages = [
-        {"name": language.name, "source": language.source, "tokens": tokens}
-        for language, tokens in zip(mixture.languages, mixture.tokens_seen(), strict=True)
-    ]
-    facts |= {
-        "passes": mixture.passes(),  # over each text; above 1, some was read again
-        "device": process.device_name(),
-        "processes": process.world,
-        "torch": torch.__version__,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    write(out / "result.json", config | facts | {"languages": languages})
+    write(out / "result.json", result(config, facts, out, feed.mixture, process))
     for name in ("checkpoint.pt", "checkpoint-before.pt"):
         (out / name).unlink(missing_ok=True)
     if args.score:

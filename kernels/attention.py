@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common import UserError
-from kernels import capability, tl, triton, triton_runs
+from kernels import DEVICES, capability, tl, triton, triton_runs
 
 # --- as one writes it ---------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ def write(base, values, first, row, time, ROWS: tl.constexpr, HEAD_DIM: tl.const
 def forward_kernel(
     qkv, out, logsumexp, heads, time,
     HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
-    EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    EVEN: tl.constexpr,
 ):  # fmt: skip
     """`out` and `logsumexp` of QUERIES queries. KEYS divides QUERIES."""
     blocks = tl.cdiv(time, QUERIES)
@@ -125,7 +125,7 @@ def forward_kernel(
         for start in tl.range(begin, end, KEYS):
             key = read(keys, start, row, time, KEYS, HEAD_DIM, PADDED, diagonal and not EVEN)
             value = read(values, start, row, time, KEYS, HEAD_DIM, PADDED, diagonal and not EVEN)
-            scores = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+            scores = tl.dot(query, tl.trans(key))
             if diagonal:
                 scores = tl.where(rows[:, None] >= start + columns[None, :], scores, float("-inf"))
             higher = tl.maximum(largest, tl.max(scores, 1) * scale)
@@ -133,7 +133,7 @@ def forward_kernel(
             shrink = tl.exp2(largest - higher)
             total = total * shrink + tl.sum(weights, 1)
             result = result * shrink[:, None]
-            result = tl.dot(weights.to(value.dtype), value, result, input_precision=PRECISION)
+            result = tl.dot(weights.to(value.dtype), value, result)
             largest = higher
 
     there = out + locate(pair, heads, time, 1, HEAD_DIM)
@@ -145,7 +145,7 @@ def forward_kernel(
 def grad_query_kernel(
     qkv, out, logsumexp, grad_out, grad_qkv, statistics, heads, time,
     HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
-    EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    EVEN: tl.constexpr,
 ):  # fmt: skip
     """The part of `grad_qkv` of QUERIES queries, and their `statistics`. KEYS divides QUERIES."""
     blocks = tl.cdiv(time, QUERIES)
@@ -170,13 +170,13 @@ def grad_query_kernel(
         for start in tl.range(begin, end, KEYS):
             key = read(keys, start, row, time, KEYS, HEAD_DIM, PADDED, diagonal and not EVEN)
             value = read(values, start, row, time, KEYS, HEAD_DIM, PADDED, diagonal and not EVEN)
-            scores = tl.dot(query, tl.trans(key), input_precision=PRECISION)
-            grad_weights = tl.dot(grad, tl.trans(value), input_precision=PRECISION)
+            scores = tl.dot(query, tl.trans(key))
+            grad_weights = tl.dot(grad, tl.trans(value))
             if diagonal:
                 scores = tl.where(rows[:, None] >= start + columns[None, :], scores, float("-inf"))
             weights = tl.exp2(scores * scale - norm[:, None])
             grad_scores = weights * (grad_weights - mean[:, None])
-            result = tl.dot(grad_scores.to(key.dtype), key, result, input_precision=PRECISION)
+            result = tl.dot(grad_scores.to(key.dtype), key, result)
 
     write(grad_qkv + here, result / HEAD_DIM**0.5, first, row, time, QUERIES, HEAD_DIM, PADDED)
 
@@ -185,7 +185,7 @@ def grad_query_kernel(
 def grad_key_value_kernel(
     qkv, grad_out, grad_qkv, statistics, heads, time,
     HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
-    EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    EVEN: tl.constexpr,
 ):  # fmt: skip
     """The parts of `grad_qkv` that belong to KEYS keys and their values. QUERIES divides KEYS."""
     # Scores are transposed here, (KEYS, QUERIES): they enter the sums on the left, from registers.
@@ -209,14 +209,14 @@ def grad_key_value_kernel(
             query = read(qkv + here, start, row, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
             grad = read(grad_out + there, start, width, time, QUERIES, HEAD_DIM, PADDED, not EVEN)
             norm, mean = tl.split(read(statistics, start, 2, time, QUERIES, 2, 2, not EVEN))
-            scores = tl.dot(key, tl.trans(query), input_precision=PRECISION)
-            grad_weights = tl.dot(value, tl.trans(grad), input_precision=PRECISION)
+            scores = tl.dot(key, tl.trans(query))
+            grad_weights = tl.dot(value, tl.trans(grad))
             if not past:
                 scores = tl.where(start + columns[None, :] >= rows[:, None], scores, float("-inf"))
             weights = tl.exp2(scores * scale - norm[None, :])
-            grad_value = tl.dot(weights.to(grad.dtype), grad, grad_value, input_precision=PRECISION)
+            grad_value = tl.dot(weights.to(grad.dtype), grad, grad_value)
             grad_scores = weights * (grad_weights - mean[None, :])
-            grad_key = tl.dot(grad_scores.to(query.dtype), query, grad_key, input_precision=PRECISION)
+            grad_key = tl.dot(grad_scores.to(query.dtype), query, grad_key)
 
     write(grad_qkv + here + width, grad_key / HEAD_DIM**0.5, first, row, time, KEYS, HEAD_DIM, PADDED)
     write(grad_qkv + here + 2 * width, grad_value, first, row, time, KEYS, HEAD_DIM, PADDED)
@@ -234,39 +234,46 @@ class Tile(NamedTuple):
     stages: int
 
 
-# By arithmetic and head dimension, a tile of each of KERNELS: so large that memory is read seldom, so small
-# that a multiprocessor has room for eight warps, mostly as two programs or more, one of which computes while
-# another waits for its loads. tests/test_machine_code.py compiles every row, counts programs, finds no spill.
-SETTINGS = {
-    ("hopper", 32): (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
-    ("hopper", 64): (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
-    ("hopper", 128): (Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(32, 128, 8, 2)),
-    ("ampere", 32): (Tile(128, 64, 8, 2), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
-    ("ampere", 64): (Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(32, 64, 4, 2)),
-    ("ampere", 128): (Tile(64, 32, 4, 2), Tile(32, 32, 4, 2), Tile(32, 64, 8, 2)),
-    ("float32", 32): (Tile(64, 32, 4, 2), Tile(64, 16, 4, 2), Tile(16, 32, 4, 2)),
-    ("float32", 64): (Tile(32, 32, 4, 2), Tile(32, 16, 4, 2), Tile(16, 32, 4, 2)),
-    ("float32", 128): (Tile(16, 16, 4, 2), Tile(16, 16, 4, 2), Tile(16, 16, 8, 2)),
+class Row(NamedTuple):
+    """What computes attention on a kind of chip, and the tile of each of KERNELS there."""
+
+    fastest: str  # "triton" or "sdpa"
+    measured: str  # where python -m tests.bench found it: a file of results/gpu
+    tiles: tuple[Tile, Tile, Tile]
+
+
+# By chip and head dimension. Tiles are so large that memory is read seldom, so small that a multiprocessor
+# has room for eight warps, mostly as two programs or more, one of which computes while another waits for its
+# loads. tests/test_machine_code.py compiles every row, counts programs, finds no spill.
+NOWHERE = "not measured"
+ROWS = {
+    ("hopper", 32): Row("triton", NOWHERE, (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2))),
+    ("hopper", 64): Row("triton", NOWHERE, (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2))),
+    ("hopper", 128): Row("triton", NOWHERE, (Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(32, 128, 8, 2))),
+    ("ampere", 32): Row("triton", NOWHERE, (Tile(128, 64, 8, 2), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2))),
+    ("ampere", 64): Row("triton", NOWHERE, (Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(32, 64, 4, 2))),
+    ("ampere", 128): Row("triton", NOWHERE, (Tile(64, 32, 4, 2), Tile(32, 32, 4, 2), Tile(32, 64, 8, 2))),
 }
 KERNELS = forward_kernel, grad_query_kernel, grad_key_value_kernel
 
 
-def setting(chip: int, dtype: torch.dtype, head_dim: int) -> tuple[str, int]:
-    """The key of SETTINGS on a chip of that compute capability (90 for 9.0)."""
+def key_of(chip: int, head_dim: int) -> tuple[str, int]:
+    """The key in ROWS of a chip of that compute capability, 90 for 9.0."""
     # The consumer chips after Hopper, 12.x, have the shared memory and the instructions of Ampere.
     name = "hopper" if 90 <= chip < 120 else "ampere"
-    padded = max(32, triton.next_power_of_2(head_dim))  # the 96 of the `large` size are computed as 128
-    return "float32" if dtype == torch.float32 else name, padded
+    padded = next(size for size in (32, 64, 128) if head_dim <= size)  # the large size's 96 become 128
+    return name, padded
 
 
 def launch(kernel, chip: int, qkv: Tensor, **tensors: Tensor) -> tuple[int, dict]:
     """Programs and arguments of one of KERNELS on a chip of that compute capability."""
     batch, time, _, heads, head_dim = qkv.shape
-    key = setting(chip, qkv.dtype, head_dim)
-    queries, keys, warps, stages = SETTINGS[key][KERNELS.index(kernel)]
+    key = key_of(chip, head_dim)
+    queries, keys, warps, stages = ROWS[key].tiles[KERNELS.index(kernel)]
     block = keys if kernel is grad_key_value_kernel else queries
-    return batch * heads * triton.cdiv(time, block), tensors | {
+    arguments = {
         "qkv": qkv,
+        **tensors,
         "heads": heads,
         "time": time,
         "HEAD_DIM": head_dim,
@@ -274,19 +281,10 @@ def launch(kernel, chip: int, qkv: Tensor, **tensors: Tensor) -> tuple[int, dict
         "QUERIES": queries,
         "KEYS": keys,
         "EVEN": time % max(queries, keys) == 0,
-        # Three products of TF32 halves: as exact as float32, and on tensor cores. 16-bit types ignore it.
-        "PRECISION": "tf32x3",
         "num_warps": warps,
         "num_stages": stages,
     }
-
-
-def run(kernel, qkv: Tensor, **tensors: Tensor) -> None:
-    """Launch one of KERNELS on the device of its tensors, which need not be the current one."""
-    programs, arguments = launch(kernel, capability(qkv.device), qkv, **tensors)
-    if programs:
-        with torch.cuda.device_of(qkv):
-            kernel[programs,](**arguments)
+    return batch * heads * triton.cdiv(time, block), arguments
 
 
 # --- the operator, a node to torch.compile ------------------------------------------------------------------
@@ -297,7 +295,8 @@ def attention_operator(qkv: Tensor) -> tuple[Tensor, Tensor]:
     """(batch, time, 3, heads, head_dim) -> (batch, time, heads, head_dim), and `logsumexp`."""
     qkv = qkv.contiguous()
     out, logsumexp = fake_attention(qkv)
-    run(forward_kernel, qkv, out=out, logsumexp=logsumexp)
+    programs, arguments = launch(forward_kernel, capability(qkv.device), qkv, out=out, logsumexp=logsumexp)
+    forward_kernel[programs,](**arguments)
     return out, logsumexp
 
 
@@ -312,11 +311,15 @@ def fake_attention(qkv: Tensor) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op("nanobabel::attention_backward", mutates_args=())
 def attention_backward_operator(grad_out: Tensor, qkv: Tensor, out: Tensor, logsumexp: Tensor) -> Tensor:
     """The gradient of `qkv`, in one tensor of its shape."""
-    qkv, grad_out, grad_qkv = qkv.contiguous(), grad_out.contiguous(), qkv.new_empty(qkv.shape)
+    qkv, grad_out = qkv.contiguous(), grad_out.contiguous()
+    chip = capability(qkv.device)
+    grad_qkv = torch.empty_like(qkv)
     statistics = logsumexp.new_empty(*logsumexp.shape, 2)  # the first kernel leaves them for the second
     shared = {"grad_out": grad_out, "grad_qkv": grad_qkv, "statistics": statistics}
-    run(grad_query_kernel, qkv, out=out, logsumexp=logsumexp, **shared)
-    run(grad_key_value_kernel, qkv, **shared)
+    programs, arguments = launch(grad_query_kernel, chip, qkv, out=out, logsumexp=logsumexp, **shared)
+    grad_query_kernel[programs,](**arguments)
+    programs, arguments = launch(grad_key_value_kernel, chip, qkv, **shared)
+    grad_key_value_kernel[programs,](**arguments)
     return grad_qkv
 
 
@@ -340,16 +343,10 @@ def backward(ctx, grad_out: Tensor, _grad_logsumexp: Tensor | None) -> Tensor:
 attention_operator.register_autograd(backward, setup_context=keep_for_backward)
 
 
-def takes(qkv: Tensor) -> bool:
-    """Whether the kernels exist for this type and head dimension."""
-    return qkv.dtype in {torch.bfloat16, torch.float16, torch.float32} and qkv.shape[-1] <= 128
-
-
 def triton_attention(qkv: Tensor) -> Tensor:
     """Attention by the kernels above."""
-    if not takes(qkv):
-        raise NotImplementedError(f"no kernel for {qkv.dtype} heads of {qkv.shape[-1]}")
-    return attention_operator(qkv)[0]
+    out, _ = attention_operator(qkv)
+    return out
 
 
 # --- which one runs -----------------------------------------------------------------------------------------
@@ -358,27 +355,35 @@ IMPLEMENTATIONS = {"plain": plain_attention, "sdpa": sdpa_attention, "triton": t
 # On a CPU SDPA is fastest, but training with 16-bit types and up to so many tokens is faster with the scores
 # held: 30 ms a step of GPT pico against 46 on two cores with bf16; in float32, 37 against SDPA's 33.
 PLAIN_UP_TO = 256
-# On a GPU, a row for each of SETTINGS: what `python -m kernels.bench attention` finds there belongs here.
-NOT_MEASURED = "triton"  # its gradients are the same bits each time; those of SDPA's fastest backends are not
-FASTEST = dict.fromkeys(SETTINGS, NOT_MEASURED)
 chosen: str | None = None
 
 
-def choose(name: str | None, device: torch.device) -> None:
+def choose(name: str | None, device: torch.device, precision: str) -> None:
     """Compute attention by one of IMPLEMENTATIONS from now on, or by the fastest for each input (None)."""
     global chosen  # noqa: PLW0603
     runs = triton_runs(device)  # tried now, and not while torch.compile looks at the model
     if name == "triton" and not runs:
+        expected = "expected a GPU of compute capability 8.0 or later"
         raise UserError(
-            f"--attention triton: its kernels do not run on this {device.type} device, "
-            "expected a GPU of compute capability 8.0 or later"
+            f"--attention triton: its kernels do not run on this {device.type} device, {expected}"
         )
+    if name == "triton" and device.type == "cuda" and precision == "fp32":
+        raise UserError("--attention triton: its kernels take 16-bit types; choose --precision bf16 or fp16")
     chosen = name
+
+
+def takes(qkv: Tensor) -> bool:
+    """Whether the kernels take this device, type and head dimension; float32 only where interpreted."""
+    known = qkv.dtype.itemsize == 2 or qkv.device.type == "cpu"
+    return known and qkv.device.type in DEVICES and qkv.shape[-1] <= 128
 
 
 def causal_attention(qkv: Tensor) -> Tensor:
     """Attention by the implementation chosen, or else the fastest for this device, type and shape."""
-    return IMPLEMENTATIONS[chosen or fastest(qkv)](qkv)
+    name = chosen or fastest(qkv)
+    if name == "triton" and not takes(qkv):  # as where an evaluation repeats in float32
+        name = "sdpa"
+    return IMPLEMENTATIONS[name](qkv)
 
 
 def fastest(qkv: Tensor) -> str:
@@ -386,10 +391,10 @@ def fastest(qkv: Tensor) -> str:
     if qkv.device.type == "cpu":
         short = qkv.dtype.itemsize == 2 and qkv.shape[1] <= PLAIN_UP_TO
         return "plain" if short and torch.is_grad_enabled() else "sdpa"
-    return fastest_on_gpu(qkv.device, qkv.dtype, qkv.shape[-1]) if takes(qkv) else "sdpa"
+    return fastest_on_gpu(qkv.device, qkv.shape[-1]) if takes(qkv) else "sdpa"
 
 
 @torch.compiler.assume_constant_result  # a question to the driver, which torch.compile cannot trace
-def fastest_on_gpu(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """The row of FASTEST, where Triton runs."""
-    return FASTEST[setting(capability(device), dtype, head_dim)] if triton_runs(device) else "sdpa"
+def fastest_on_gpu(device: torch.device, head_dim: int) -> str:
+    """What ROWS says, where Triton runs."""
+    return ROWS[key_of(capability(device), head_dim)].fastest if triton_runs(device) else "sdpa"

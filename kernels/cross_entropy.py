@@ -13,7 +13,8 @@ Every id of every language receives its gradient, however small, for those are w
 of the file; elsewhere it is PyTorch's, on CPUs a few rows at a time that stay in a processor's cache.
 """
 
-from functools import cache
+import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +22,18 @@ from torch import Tensor
 
 from kernels import tl, triton, triton_runs
 
-# Bytes of logits at a time: what a CPU's cache holds and what a GPU can spare; but for fewer tokens than
-# CHUNK_TOKENS, reading W and adding to dW would take too much of the time.
-CHUNK_BYTES, CHUNK_TOKENS = {"cpu": 2**23, "cuda": 2**30, "mps": 2**30}, 1024
-# What a chunk is a multiple of: products of ragged matrices waste a GPU.
-CHUNK_ROWS = {"cpu": 1, "cuda": 256, "mps": 256}
-# Bytes of float32 logits whose softmax PyTorch takes at a time.
-CACHE_BYTES = {"cpu": 2**20, "cuda": 2**28, "mps": 2**28}
+
+class Limits(NamedTuple):
+    """How much of a batch is worked on at a time."""
+
+    chunk: int  # bytes of logits that are held
+    multiple: int  # of tokens in a chunk: products of ragged matrices waste a GPU
+    cache: int  # bytes of float32 logits whose softmax PyTorch takes at a time
+
+
+# What a CPU's cache holds, and what a GPU, Nvidia's or Apple's, can spare.
+CPU, GPU = Limits(2**23, 1, 2**20), Limits(2**30, 256, 2**28)
+CHUNK_TOKENS = 1024  # of fewer, reading W and adding to dW would take too much of the time
 # What G is multiplied by while it is fp16, which knows nothing between 0 and 6e-8. A loss scale, applied in
 # the backward pass, comes too late: ids of another language, of probability 1e-8, would learn nothing.
 FP16_SCALE = 2.0**10
@@ -72,14 +78,14 @@ def loss_operator(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean loss of (n, width) hidden states; losses, (n,); and, if `wanted`, gradients of the losses' sum."""
     mean, losses, d_hidden, d_weight = fake_loss_operator(hidden, weight, targets, dtype, wanted)
+    d_weight.zero_()
     hidden, weight, targets = hidden.to(dtype), weight.to(dtype), targets.contiguous()
+    vocabulary = len(weight)
     scale = FP16_SCALE if dtype == torch.float16 else 1.0
-    size = chunk_tokens(len(hidden), len(weight), hidden)
+    size = chunk_tokens(len(hidden), vocabulary, hidden)
     # The kernel reads faster where rows begin at multiples of 16, whatever the size of the vocabulary.
-    stride = -(-len(weight) // 16) * 16 if triton_runs(hidden.device) else len(weight)
-    buffer = hidden.new_empty(size, stride)[:, : len(weight)]
-    in_place = dtype == d_weight.dtype or adds_to_float32(hidden.device, dtype)
-    product = weight.new_empty(weight.shape if wanted and not in_place else 0)
+    stride = round_up(vocabulary, 16) if triton_runs(hidden.device) else vocabulary
+    buffer = hidden.new_empty(size, stride)[:, :vocabulary]
     for first in range(0, len(hidden), size):
         chunk = slice(first, first + size)
         rows = hidden[chunk]
@@ -87,7 +93,7 @@ def loss_operator(
         losses_and_gradient(logits, targets[chunk], losses[chunk], scale, wanted)
         if wanted:
             d_hidden[chunk] = logits @ weight
-            add_product(d_weight, logits.T, rows, None if in_place else product, first == 0)
+            add_product(d_weight, logits.T, rows)
     if scale != 1:
         d_hidden /= scale
         d_weight /= scale
@@ -122,34 +128,32 @@ def scale_gradients(ctx, d_mean: Tensor, *_) -> tuple[Tensor | None, ...]:
 loss_operator.register_autograd(scale_gradients, setup_context=keep_gradients)
 
 
+def limits(device: torch.device) -> Limits:
+    """Those of a kind of device."""
+    return CPU if device.type == "cpu" else GPU
+
+
+def round_up(number: int, multiple: int) -> int:
+    """The smallest multiple that is not less."""
+    return -(-number // multiple) * multiple
+
+
 def chunk_tokens(tokens: int, vocabulary: int, like: Tensor) -> int:
     """Tokens whose logits, of type and device of `like`, are held at a time: chunks of equal size."""
-    most = max(CHUNK_TOKENS, CHUNK_BYTES[like.device.type] // (vocabulary * like.element_size()))
-    chunks, multiple = max(1, -(-tokens // most)), CHUNK_ROWS[like.device.type]
-    return min(tokens, -(-tokens // chunks // multiple) * multiple)
+    limit = limits(like.device)
+    most = max(CHUNK_TOKENS, limit.chunk // (vocabulary * like.element_size()))
+    chunks = max(1, math.ceil(tokens / most))
+    return min(tokens, round_up(math.ceil(tokens / chunks), limit.multiple))
 
 
-@cache
-def adds_to_float32(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether PyTorch adds products of 16-bit matrices to a float32 one: on GPUs, and from 2.10 on."""
-    try:
-        add_product(torch.zeros(16, 16, device=device), *torch.ones(2, 16, 16, device=device, dtype=dtype))
-        return True
-    except (RuntimeError, TypeError):
-        return False
-
-
-def add_product(
-    total: Tensor, left: Tensor, right: Tensor, product: Tensor | None = None, begin=False
-) -> None:
-    """total += left @ right, or = if this is to `begin` it; by way of `product` if types ask for that."""
-    if product is not None:
-        torch.mm(left, right, out=product)
-        total.copy_(product) if begin else total.add_(product)
-    elif total.dtype == right.dtype:
-        total.addmm_(left, right, beta=0 if begin else 1)
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right. On GPUs products of 16-bit types are added up in float32 at once."""
+    if total.dtype == right.dtype:
+        total.addmm_(left, right)
+    elif right.is_cuda:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
     else:
-        torch.addmm(total, left, right, out_dtype=total.dtype, out=total, beta=0 if begin else 1)
+        total += left @ right
 
 
 # --- what happens to a chunk --------------------------------------------------------------------------------
@@ -158,10 +162,9 @@ def add_product(
 def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: float, wanted: bool) -> None:
     """(n, vocabulary) logits, (n,) targets -> `losses`, (n,); logits become scale * G if that is `wanted`."""
     if triton_runs(logits.device) and losses.dtype == torch.float32:
-        with torch.cuda.device_of(logits):
-            losses_and_gradient_kernel[len(logits),](**launch(logits, targets, losses, scale, wanted))
+        losses_and_gradient_kernel[len(logits),](**launch(logits, targets, losses, scale, wanted))
         return
-    rows = max(torch.get_num_threads(), CACHE_BYTES[logits.device.type] // (4 * logits.shape[1]))
+    rows = max(torch.get_num_threads(), limits(logits.device).cache // (4 * logits.shape[1]))
     softmax = losses.new_empty(min(rows, len(logits)), logits.shape[1])
     answers = logits.gather(1, targets[:, None])[:, 0]
     for first in range(0, len(logits), rows):

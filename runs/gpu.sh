@@ -1,50 +1,79 @@
 #!/usr/bin/env bash
-# The first hour on a GPU: is everything right, how fast is it, and then the first rows of Table 1. About 25 minutes on an H100.
+# The first half hour on a GPU, in five calls of less than ten minutes each. Each can be repeated alone; a wrong number ends it.
 #
-#   bash runs/gpu.sh                 # ends at the first wrong number, with what to try; start it again to go on
-#   STAGE=check bash runs/gpu.sh     # or speed, or science: rows 1 to 5 with GPT mini, as far as MINUTES (25) go
-#   STAGE=science SIZE=small TOKENS=1.2e8 MINUTES=60 bash runs/gpu.sh    # with GPT small; NOVELS=DIR if it cannot download
+#   CALL=1 bash runs/gpu.sh   # versions; attention and the loss against float64, and the same bits again
+#   CALL=2 bash runs/gpu.sh   # steps, a model split by FSDP, runs that are stopped and go on, two processes
+#   CALL=3 bash runs/gpu.sh   # training steps of GPT small; on an H100 expect 36-40, 39-43 and 40-45% MFU, below 30% see the profile
+#   CALL=4 bash runs/gpu.sh   # attention and the loss beside PyTorch's; attention of 12 x 64 with backward below 120 TFLOP/s: try call 5
+#   CALL=5 bash runs/gpu.sh   # other tiles; SDPA twice, which has to give the same bits; two runs side by side on one GPU
 #
-# Results go to results/gpu/NAME-OF-CHIP/.
-SCALE=${SCALE:-gpu} RESULTS=${RESULTS:-results/gpu} STAGE=${STAGE:-all} MINUTES=${MINUTES:-25}
-source "$(dirname "$0")/lib.sh"
-NAME='import torch; print(torch.cuda.get_device_name().replace(" ", "-") if torch.cuda.is_available() else "cpu")'
-PAGE=$RESULTS/$(python -c "$NAME") MADE="${DATA:+--data $DATA}"
+# Results go to results/gpu/NAME-OF-CHIP/, or RESULTS=FOLDER instead of results/gpu. It needs python3, or PYTHON, with torch 2.11 or
+# later, numpy, sentencepiece, hypothesis and pytest. DATA=FOLDER is a prepared text that was carried along; without it, the English
+# of Python's libraries is prepared.
+# If kernels are wrong: a newer ptxas (TRITON_PTXAS_PATH); train.py --no-compile, then --attention sdpa say what is to blame.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ ! -d .venv ] || PATH="$PWD/.venv/bin:$PATH" # the environment that make creates
+PYTHON=${PYTHON:-$(command -v python3 || command -v python)}
+DATA=${DATA:-data/pydocs}
+RUNS=out/gpu-calls
+CHIP=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")')
+PAGE=${RESULTS:-results/gpu}/${CHIP// /-}
+mkdir -p "$PAGE" "$RUNS"
 
-right() { also python -m kernels.check --out "$PAGE" $MADE; }
-
-fast() { # what was measured before is not measured again
-    local section
-    for section in attention loss step evaluation tiles; do
-        [ -f "$PAGE/$section.json" ] || also python -m kernels.bench $section --out "$PAGE"
-    done
+check() { # WORDS...: tests, with what they found in a file
+    "$PYTHON" -m pytest -q -p no:cacheprovider "$@" 2>&1 | tee -a "$PAGE/call$CALL.txt"
 }
 
-rows() { # of Table 1; first the three that the law needs
-    corpus clones
-    LADDER="0.1 0.5 1" ladder
-    run 50-50 1x --ratio 0.5
-    run 90-10 1x --ratio 0.9
-    ladder
-    law
+train() { # NAME FLAGS...: a short run of GPT mini
+    local out=$RUNS/$1
+    shift
+    "$PYTHON" train.py --data "$DATA" --size mini --length 128 --batch 32 --tokens 4e5 --warmup 20 --no-score "$@" --out "$out"
 }
 
-law() {
-    also python fit_scaling.py "$FOLDER" --out "$PAGE"
-    also python -m paper.compare "$FOLDER" --out "$PAGE"
+bench() { # SECTIONS...
+    "$PYTHON" -m tests.bench "$@" --out "$PAGE"
 }
 
-science() { # runs that time ends save what they have, and go on when this is started again
-    local left=$((60 * MINUTES - SECONDS))
-    STAGE=rows timeout $((left > 60 ? left : 60)) bash "$0" || { [ $? = 124 ] || exit 2; law; }
+versions() {
+    "$PYTHON" -c 'import platform, torch; print(platform.platform(), "torch", torch.__version__, "CUDA", torch.version.cuda)'
+    "$PYTHON" -c 'import triton; print("triton", triton.__version__)' || echo "no Triton: attention is PyTorch's"
+    nvidia-smi || echo "no nvidia-smi"
 }
 
-into table1
-case $STAGE in
-all) right; fast; science ;;
-check) right ;;
-speed) fast ;;
-science) science ;;
-rows) rows ;;
-*) echo "error: STAGE=$STAGE: expected check, speed or science" >&2 && exit 2 ;;
-esac
+call() {
+    CALL=$1
+    echo "== call $CALL, results in $PAGE"
+    case $CALL in
+    1)
+        versions 2>&1 | tee "$PAGE/call1.txt"
+        check tests/test_attention.py tests/test_cross_entropy.py
+        ;;
+    2)
+        rm -f "$PAGE/call2.txt"
+        check tests/test_model.py tests/test_train.py tests/test_processes.py
+        ;;
+    3) bench step | tee "$PAGE/call3.txt" ;;
+    4) bench attention loss | tee "$PAGE/call4.txt" ;;
+    5)
+        { [ "$CHIP" = cpu ] || bench tiles; } | tee "$PAGE/call5.txt"
+        rm -rf "$RUNS"/sdpa-* "$RUNS"/half-*
+        train sdpa-1 --attention sdpa
+        train sdpa-2 --attention sdpa
+        cmp "$RUNS/sdpa-1/model.pt" "$RUNS/sdpa-2/model.pt" && echo "SDPA: the same bits" | tee -a "$PAGE/call5.txt"
+        train half-1 >"$RUNS/half-1.log" 2>&1 &
+        train half-2 --seed 1
+        wait $! || { cat "$RUNS/half-1.log" && exit 1; }
+        for run in sdpa-1 half-2; do # speed alone, and beside another
+            tail -n 1 "$RUNS/$run/metrics.jsonl" | tee -a "$PAGE/call5.txt"
+        done
+        ;;
+    *) echo "error: CALL=$CALL: expected a number from 1 to 5" >&2 && exit 2 ;;
+    esac
+}
+
+if [ -n "${CALL:-}" ]; then
+    call "$CALL"
+else
+    for number in 1 2 3 4 5; do call "$number"; done
+fi

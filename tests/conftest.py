@@ -69,6 +69,12 @@ def command(capsys):
 
 
 @pytest.fixture
+def device() -> torch.device:
+    """Where kernels and models are checked: on a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
 def tiny(prepared):
     """Flags of a run of eight steps that takes a second: fp32, eager."""
     shape = [

@@ -12,6 +12,7 @@ import torch
 
 import kernels
 import train
+from common import UserError
 from kernels import attention
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux only")
@@ -21,7 +22,7 @@ def reference(qkv):
     """Attention in float64, written out."""
     query, key, value = qkv.double().permute(2, 0, 3, 1, 4)
     scores = query @ key.mT / math.sqrt(qkv.shape[-1])
-    future = torch.ones(scores.shape[-2:]).triu(1).bool()
+    future = torch.ones(scores.shape[-2:], device=qkv.device).triu(1).bool()
     return (scores.masked_fill(future, -math.inf).softmax(-1) @ value).transpose(1, 2)
 
 
@@ -46,12 +47,12 @@ def random_inputs(time, head_dim, dtype, batch=1, heads=2):
 
 
 @LINUX
-def test_the_kernels_interpreted():
-    tests = Path(__file__).with_name("interpreted.py")
+def test_the_kernels_on_a_gpu_or_interpreted():
+    tests = Path(__file__).with_name("triton_kernels.py")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore", tests]
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    interpret = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     done = subprocess.run(
-        command, env=environment, cwd=tests.parents[1], capture_output=True, text=True, check=False
+        command, env=os.environ | interpret, cwd=tests.parents[1], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -69,17 +70,22 @@ assert not kernels.triton_runs(torch.device("cpu")) and not kernels.DEVICES
 
 @pytest.mark.parametrize("time", [1, 2, 31, 257])
 @pytest.mark.parametrize("name", ["plain", "sdpa"])
-def test_attention_matches_float64(name, time):
+def test_attention_matches_float64(device, name, time):
     torch.manual_seed(time)
-    out, query, key, value = errors(attention.IMPLEMENTATIONS[name], *random_inputs(time, 16, torch.float32))
+    inputs = [x.to(device) for x in random_inputs(time, 16, torch.float32)]
+    out, query, key, value = errors(attention.IMPLEMENTATIONS[name], *inputs)
     assert max(out, value) < 1e-5
     assert time == 1 or max(query, key) < 1e-5  # of a single token these gradients are zero
 
 
-def test_types_without_kernels_are_refused():
-    for qkv in (torch.zeros(1, 4, 3, 1, 160), torch.zeros(1, 4, 3, 1, 32).double()):
-        with pytest.raises(NotImplementedError, match=f"{qkv.dtype} heads of {qkv.shape[-1]}"):
-            attention.triton_attention(qkv)
+def test_sdpa_gives_the_same_bits_again(device):
+    """As train.py asks for it; on GPUs its fastest backends do so in strict mode alone."""
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    inputs = [x.to(device) for x in random_inputs(512, 64, dtype, batch=16, heads=8)]
+    torch.use_deterministic_algorithms(True)
+    once, twice = (results(attention.sdpa_attention, *inputs) for _ in range(2))
+    torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(one, other) for one, other in zip(once, twice, strict=True))
 
 
 @pytest.fixture
@@ -105,25 +111,30 @@ def gpu(monkeypatch):
     ("capability", "dtype", "head_dim", "expected"),
     [
         ((9, 0), torch.bfloat16, 64, "triton"),
-        ((8, 0), torch.float32, 128, "triton"),
-        ((7, 5), torch.float16, 64, "sdpa"),  # no TF32, no bf16
-        ((9, 0), torch.float64, 64, "sdpa"),
+        ((8, 0), torch.float32, 128, "sdpa"),  # PyTorch's is as fast
+        ((7, 5), torch.float16, 64, "sdpa"),  # no bf16
         ((9, 0), torch.bfloat16, 256, "sdpa"),
     ],
 )
-def test_gpus_run_the_kernels_where_there_are_some(gpu, capability, dtype, head_dim, expected):
+def test_gpus_run_the_kernels_where_there_are_some(gpu, monkeypatch, capability, dtype, head_dim, expected):
     gpu(capability)
     qkv = SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype, shape=(2, 512, 3, 4, head_dim))
     assert attention.fastest(qkv) == expected
+    computed = []
+    for name in attention.IMPLEMENTATIONS:
+        monkeypatch.setitem(attention.IMPLEMENTATIONS, name, lambda qkv, name=name: computed.append(name))
+    monkeypatch.setattr(attention, "chosen", "triton")  # by a flag, where they run
+    attention.causal_attention(qkv)
+    assert computed == ["triton" if dtype.itemsize == 2 and head_dim <= 128 else "sdpa"]
 
 
 @LINUX
 def test_gpus_follow_the_table_of_what_is_fastest(gpu, monkeypatch):
     gpu((9, 0))
-    monkeypatch.setitem(attention.FASTEST, ("hopper", 64), "sdpa")
+    row = attention.ROWS["hopper", 64]
+    monkeypatch.setitem(attention.ROWS, ("hopper", 64), row._replace(fastest="sdpa"))
     device = torch.device("cuda", 0)
-    assert attention.fastest_on_gpu(device, torch.bfloat16, 64) == "sdpa"
-    assert attention.fastest_on_gpu(device, torch.float32, 64) == "triton"
+    assert [attention.fastest_on_gpu(device, head_dim) for head_dim in (64, 96)] == ["sdpa", "triton"]
 
 
 @LINUX
@@ -133,7 +144,7 @@ def test_a_gpu_without_a_compiler_goes_on_with_sdpa_and_says_so_once(gpu, capsys
 
     gpu((9, 0), launch)
     device = torch.device("cuda", 0)
-    assert [attention.fastest_on_gpu(device, torch.bfloat16, 64) for _ in range(2)] == ["sdpa"] * 2
+    assert [attention.fastest_on_gpu(device, 64) for _ in range(2)] == ["sdpa"] * 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "going on with PyTorch's own kernels (Failed to find C compiler.)" in error
@@ -154,12 +165,19 @@ def test_cpus_hold_short_scores_of_16_bits_in_training_only(time, dtype, grad, e
         assert attention.fastest(torch.empty(1, time, 3, 1, 32, dtype=dtype)) == expected
 
 
-def test_without_a_gpu_the_kernels_are_refused_in_one_sentence(command, tiny):
+def test_kernels_that_do_not_run_are_refused_in_one_sentence(command, tiny, gpu):
     code, _, error = command(train.main, *tiny, "--attention", "triton")
-    assert code == 2
-    assert error.count("\n") == 1
-    assert "--attention triton" in error
-    assert "cpu" in error
+    assert (code, error.count("\n")) == (2, 1)
+    assert "--attention triton: its kernels do not run on this cpu device" in error
+    gpu((9, 0))
+    with pytest.raises(UserError, match="16-bit types"):
+        attention.choose("triton", torch.device("cuda", 0), "fp32")
+
+
+def test_a_model_trained_by_the_kernels_is_scored_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(attention, "chosen", "triton")
+    qkv, _ = random_inputs(8, 32, torch.float32)
+    torch.testing.assert_close(attention.causal_attention(qkv), attention.plain_attention(qkv))
 
 
 def test_what_was_chosen_is_what_computes(monkeypatch):
@@ -167,5 +185,5 @@ def test_what_was_chosen_is_what_computes(monkeypatch):
     monkeypatch.setattr(attention, "IMPLEMENTATIONS", named)
     monkeypatch.setattr(attention, "chosen", None)
     for name, computes in (("sdpa", "sdpa"), (None, "plain")):
-        attention.choose(name, torch.device("cpu"))
+        attention.choose(name, torch.device("cpu"), "bf16")
         assert attention.causal_attention(torch.empty(1, 8, 3, 1, 32).bfloat16()) == computes

@@ -103,9 +103,8 @@ def loss_arguments(dtype: torch.dtype, vocabulary: int, stride: int) -> dict:
     return cross_entropy.launch(logits, targets, torch.empty(64, device="meta"), 1.0, True)
 
 
-# Capability, type, head dimension: every row of SETTINGS on every chip; heads of 96 are padded to 128.
+# Capability, type, head dimension: every row of ROWS on every chip; heads of 96 are padded to 128.
 ATTENTION = [(chip, BF16, dim) for chip in SHARED_LIMIT for dim in (32, 64, 96 if chip == 90 else 128)]
-ATTENTION += [(chip, FP32, dim) for chip in SHARED_LIMIT for dim in (32, 64, 128)]
 # Capability, type, ids, elements from one row to the next.
 LOSS = [
     (90, BF16, 163_840, 163_840), (90, BF16, 29_317, 29_328), (90, FP32, 4096, 4096), (80, BF16, 300, 304),
@@ -132,16 +131,15 @@ def facts():
     return {key: future.result() for key, future in futures.items()}
 
 
-def test_every_row_of_the_settings_is_compiled_and_says_what_is_fastest():
-    assert {attention.setting(*case) for case in ATTENTION} == attention.SETTINGS.keys()
-    assert attention.FASTEST.keys() == attention.SETTINGS.keys()
-    assert set(attention.FASTEST.values()) <= {"triton", "sdpa"}
+def test_every_row_is_compiled_and_says_what_is_fastest():
+    assert {attention.key_of(chip, head_dim) for chip, _, head_dim in ATTENTION} == attention.ROWS.keys()
+    assert {row.fastest for row in attention.ROWS.values()} <= {"triton", "sdpa"}
 
 
 @pytest.mark.parametrize("kernel", attention.KERNELS, ids=lambda kernel: kernel.__name__)
 @pytest.mark.parametrize("case", ATTENTION, ids=str)
 def test_attention_fits_the_chip(facts, kernel, case):
-    found, (capability, dtype, head_dim) = facts[kernel, case], case
+    found, (capability, _, head_dim) = facts[kernel, case], case
     warps = attention_arguments(kernel, *case)["num_warps"]
     assert found.spills == 0
     assert found.shared <= SHARED_LIMIT[capability]
@@ -151,7 +149,7 @@ def test_attention_fits_the_chip(facts, kernel, case):
     assert found.count("HMMA", "HGMMA") > 0, "no tensor cores"
     assert found.count("LDGSTS") > 0, "nothing is loaded ahead"
     assert found.count("ATOM", "RED.", "REDG") == 0, "gradients would depend on the order of programs"
-    if capability == 90 and dtype != FP32:
+    if capability == 90:
         # The compiler makes products wait for one another if registers are in the way: a wait for each.
         assert found.count("HGMMA") >= 2 * found.count("WARPGROUP.DEPBAR.LE")
 
@@ -221,8 +219,8 @@ def test_programs_cover_every_position_of_every_head_once(heads, time):
             assert programs * block >= 3 * heads * time > programs * block - 3 * heads * block
 
 
-@pytest.mark.parametrize("row", attention.SETTINGS.values())
+@pytest.mark.parametrize("row", attention.ROWS.values())
 def test_tiles_divide_as_the_kernels_require(row):
-    forward, grad_query, grad_key_value = row
+    forward, grad_query, grad_key_value = row.tiles
     assert forward.queries % forward.keys == grad_query.queries % grad_query.keys == 0
     assert grad_key_value.keys % grad_key_value.queries == 0

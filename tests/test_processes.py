@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT, TORCHRUN, same_weights
 
 import train
+from common import read_metrics
 
 STEPS = 40
 
@@ -48,14 +49,13 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def lines(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return read_metrics(run)
 
 
 def wait_for_steps(run: Path, many: int) -> None:
+    """Until so many steps, or more, are in the log."""
     end = time.monotonic() + 120
-    while (
-        not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < many
-    ):
+    while not (run / "metrics.jsonl").exists() or not lines(run) or lines(run)[-1]["step"] < many:
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.01)
 
@@ -83,18 +83,21 @@ def workers(launcher: subprocess.Popen) -> list[int]:
 
 def test_a_run_moves_from_replicas_to_shards_and_computes_what_one_process_does(tmp_path, flags, alone):
     run = tmp_path / "run"
-    launcher = start(*flags, "--micro-batch", 1, "--out", run, launcher=TORCHRUN)
+    launcher = start(*flags, "--log-every", 4, "--micro-batch", 1, "--out", run, launcher=TORCHRUN)
     wait_for_steps(run, 8)
-    os.kill(workers(launcher)[1], signal.SIGTERM)  # what one process is asked, all do
+    os.kill(workers(launcher)[1], signal.SIGTERM)  # what one process is asked, all do, with the next line
     assert "stopped after step" in launcher.communicate(timeout=120)[0]
     assert launcher.returncode != 0
     step = torch.load(run / "checkpoint.pt", weights_only=True)["step"]
     assert 8 <= step < STEPS
+    assert step % 4 == 0
     output = finish(start(*flags, "--fsdp", "--save-every", STEPS, "--out", run, launcher=TORCHRUN))
     assert f"after step {step} of" in output
     assert json.loads((run / "result.json").read_text())["processes"] == 2
-    for ours, theirs in zip(lines(run), lines(alone), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+    after = {line["step"]: line["loss"] for line in lines(run) if line["step"] > step}
+    assert len(after) == STEPS - step
+    for line in lines(alone)[step:]:
+        assert after[line["step"]] == pytest.approx(line["loss"], abs=1e-5)
     ours, theirs = (torch.load(folder / "model.pt", weights_only=True) for folder in (run, alone))
     assert ours.keys() == theirs.keys()
     for name, weight in ours.items():
@@ -108,7 +111,10 @@ def test_three_processes_go_on_bit_for_bit(tmp_path, flags):
     run = tmp_path / "run"
     launcher = start(*flags, "--out", run, launcher=three)
     wait_for_steps(run, 4)
+    started = workers(launcher)
     launcher.terminate()
     assert "stopped after step" in launcher.communicate(timeout=120)[0]
+    assert len(started) == 3
+    assert not any(Path(f"/proc/{worker}").exists() for worker in started)
     assert "continuing" in finish(start(*flags, "--out", run, launcher=three))
     assert same_weights(run / "model.pt", tmp_path / "undisturbed" / "model.pt")

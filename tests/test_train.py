@@ -10,22 +10,27 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import ROOT, same_weights, tree
+from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import evaluate
 import machine
 import train
-from common import UserError, code_hash
+from common import Progress, UserError, code_hash
 from data import Dataset, build_mixture
+from kernels import triton_runs
 from machine import Process
-from model import build_model
+from model import GPT, SIZES, build_model
 from train import LanguageLosses
 
 CPU = Process(0, 1, torch.device("cpu"))
@@ -120,10 +125,6 @@ def test_the_longest_run_reads_no_text_twice(babel):
     assert configure(babel, "--clones", 10)["tokens"] == pytest.approx(sizes["en"], rel=0.01)
 
 
-def test_the_paper_s_standard_run_has_its_steps():
-    assert train.STANDARD_TOKENS / (128 * 512) == 18_265
-
-
 def test_learning_rate_warms_up_and_falls_to_a_hundredth():
     config = {"learning_rate": 6e-4, "warmup": 500, "steps": 18265}
     rates = [train.learning_rate(step, config) for step in range(18265)]
@@ -134,9 +135,22 @@ def test_learning_rate_warms_up_and_falls_to_a_hundredth():
     assert rates[(500 + 18264) // 2] == pytest.approx((6e-4 + 6e-6) / 2, rel=1e-3)
 
 
-@pytest.mark.parametrize(("sequences", "most", "size"), [(12, 8, 6), (24, 32, 24), (10, 32, 10), (7, 4, 1)])
+@pytest.mark.parametrize(
+    ("sequences", "most", "size"), [(12, 8, 6), (24, 32, 24), (10, 32, 10), (7, 4, 1), (8, 10**15, 8)]
+)
 def test_a_batch_is_worked_on_in_the_largest_equal_parts(sequences, most, size):
     assert train.equal_parts(sequences, most) == size
+
+
+@pytest.mark.parametrize(("gigabytes", "most"), [(16, 10), (24, 16), (80, 53)])
+def test_micro_batches_follow_the_memory_of_a_gpu(monkeypatch, gigabytes, most):
+    memory = types.SimpleNamespace(total_memory=gigabytes * 1e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+    gpu = Process(0, 1, torch.device("cuda", 0))
+    args = train.parse_arguments(["--size", "small"])
+    assert train.sequences_at_a_time(args, gpu) == most
+    assert train.sequences_at_a_time(args, CPU) == 16
+    assert train.sequences_at_a_time(train.parse_arguments(["--micro-batch", "3"]), gpu) == 3
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -188,17 +202,15 @@ def test_unusable_input_is_one_sentence_and_writes_nothing(
     assert tree(tmp_path) == before
 
 
-def test_real_languages_have_no_monolingual_ratio(babel, tiny, command):
-    code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", "--ratio", 1)
-    assert (code, "--ratio 1 is a monolingual run" in error) == (2, True)
-    code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", "en")
-    assert (code, "one is named twice" in error) == (2, True)
-
-
-def test_flags_of_clones_have_no_place_beside_real_languages(babel, tiny, command):
-    for flag, value in (("--clones", 7), ("--anchors", 0.5)):
-        code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", flag, value)
-        assert (code, f"{flag} is for clones, but this run is of real languages" in error) == (2, True)
+@pytest.mark.parametrize(("flags", "sentence"), [
+    ("--ratio 1", "--ratio 1 is a monolingual run"),
+    ("--languages en xx en", "one is named twice"),
+    ("--clones 7", "--clones is for clones, but this run is of real languages"),
+    ("--anchors 0.5", "--anchors is for clones, but this run is of real languages"),
+])  # fmt: skip
+def test_flags_that_have_no_place_beside_real_languages_are_refused(babel, tiny, command, flags, sentence):
+    code, _, error = command(train.main, *tiny, "--data", babel, "--languages", "en", "xx", *flags.split())
+    assert (code, sentence in error) == (2, True)
 
 
 def test_a_language_without_a_sequence_is_named(tmp_path, tiny, command):
@@ -214,6 +226,15 @@ def test_a_world_without_torchrun_is_refused(monkeypatch, tiny, command):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     code, _, error = command(train.main, *tiny)
     assert (code, "WORLD_SIZE is 2, but torchrun did not start this process" in error) == (2, True)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name, value in {"LOCAL_RANK": "4", "LOCAL_WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="found 4 GPUs for 8 processes of this machine; torchrun's"):
+        Process.current()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -289,6 +310,8 @@ def test_a_run_describes_itself(reference):
     assert [language["name"] for language in result["languages"]] == ["EN1", "EN2"]
     assert sum(language["tokens"] for language in result["languages"]) == 2048
     assert [line["step"] for line in metrics(reference)] == list(range(1, 9))
+    rates = [line["learning_rate"] for line in metrics(reference)]
+    assert rates == [train.learning_rate(step, result) for step in range(8)]
     assert metrics(reference)[-1]["tokens"] == 2048
     assert result["code"] == code_hash()
     assert all(1 < language["ppl"] < 1024 for language in result["languages"])  # it is scored
@@ -327,18 +350,6 @@ def test_a_tied_matrix_is_one_parameter_in_checkpoint_and_optimiser(tmp_path, ru
     moments = checkpoint["optimizer"]["state"]
     assert [name for name in moments if len(moments[name]["exp_avg"]) == 1024] == matrices
     assert len(moments) == len(checkpoint["model"])
-
-
-def test_the_paper_s_model_continues_as_if_never_stopped(tmp_path, run, command, prepared, monkeypatch):
-    paper = ["--no-tied", "--positions", "learned", "--shared"]
-    undisturbed = tmp_path / "undisturbed"
-    assert command(train.main, *TINY, *paper, "--data", prepared, "--out", undisturbed)[0] == 0
-    with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        assert run(*paper)[0] == 128 + signal.SIGTERM
-    assert "positions learned there and rotary here" in run()[2]
-    assert run(*paper)[0] == 0
-    assert same_weights(tmp_path / "run" / "model.pt", undisturbed / "model.pt")
 
 
 def test_another_seed_is_another_run(reference, tmp_path, run):
@@ -439,6 +450,7 @@ def flip_a_bit(path: Path) -> None:
     lambda path: path.write_bytes(b""),
     lambda path: path.write_bytes(path.read_bytes()[:-5000]),
     lambda path: torch.save({"step": 3, "model": Path("a")}, path),  # would execute code
+    lambda path: torch.save({"step": 3, "model": {}}, path),  # of another program
 ])  # fmt: skip
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(reference, stopped, run, spoil):
     spoil(stopped / "checkpoint.pt")
@@ -482,6 +494,115 @@ def test_a_loss_that_is_not_finite_stops_before_a_good_checkpoint_is_lost(tmp_pa
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["step"] + 1 == int(re.search(r"step (\d+)", error)[1])
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_too_little_memory_is_one_sentence_that_says_what_to_change(tmp_path, run, monkeypatch):
+    def out_of_memory():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore")
+
+    at_step(monkeypatch, 2, out_of_memory)
+    code, _, error = run()
+    assert (code, error.count("\n")) == (2, 1)
+    assert "a smaller --micro-batch takes less (CUDA out of memory. Tried to allocate 20 GiB)" in error
+
+
+def test_the_speed_of_a_run_leaves_out_its_first_step_which_compiles(tmp_path, run, monkeypatch):
+    clock, original = [0], train.Feed.read
+
+    def read(feed, step, part):
+        clock[0] += 1 if step else 100  # seconds
+        return original(feed, step, part)
+
+    monkeypatch.setattr(train.Feed, "read", read)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    run()
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["tokens_per_second"] == 8 * 32
+
+
+def test_a_step_has_strict_determinism_as_sdpa_on_gpus_needs(run, monkeypatch):
+    found = []
+    at_step(monkeypatch, 1, lambda: found.append(torch.is_deterministic_algorithms_warn_only_enabled()))
+    run()
+    assert torch.are_deterministic_algorithms_enabled()
+    assert set(found) == {False}
+
+
+def test_weights_are_gathered_without_the_optimiser_s_moments(tmp_path, run, monkeypatch):
+    gathered, original = [], train.get_state_dict
+    monkeypatch.setattr(train, "get_state_dict", lambda *a, **b: gathered.append(1) or original(*a, **b))
+    run("--keep-every", 2, "--save-every", 8)
+    assert len(gathered) == 1  # for the one checkpoint
+    assert same_weights(tmp_path / "run" / "snapshots" / "000008.pt", tmp_path / "run" / "model.pt")
+
+
+def test_only_the_first_process_reads_a_checkpoint(tmp_path, monkeypatch):
+    """The others wait for what it broadcasts: here, that there is none."""
+    monkeypatch.setattr(train, "read_checkpoint", lambda out: pytest.fail("a file was read"))
+    monkeypatch.setattr(train.dist, "broadcast_object_list", lambda objects, **_: None)
+    assert train.restore(tmp_path, None, None, None, Process(1, 2, torch.device("cpu"))) == 0
+
+
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("attention", ["triton", "sdpa"])
+def test_on_a_gpu_a_stopped_run_has_the_same_bits_and_a_cpu_the_same_perplexity(
+    tmp_path, prepared, command, device, monkeypatch, attention
+):
+    if attention == "triton" and not triton_runs(device):
+        pytest.skip("Triton kernels do not run on this GPU")
+    flags = ["--data", prepared, "--size", "nano", "--tokens", 4096 * 20, "--save-every", 5]
+    flags += ["--attention", attention, "--no-score", "--out"]
+    assert command(train.main, *flags, tmp_path / "whole")[0] == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert command(train.main, *flags, tmp_path / "stopped")[0] == 128 + signal.SIGTERM
+    assert command(train.main, *flags, tmp_path / "stopped")[0] == 0
+    assert same_weights(tmp_path / "whole" / "model.pt", tmp_path / "stopped" / "model.pt")
+    nats = []
+    for where in (device, torch.device("cpu")):
+        opened = evaluate.load_run(tmp_path / "whole", where)
+        language = opened.languages[0]
+        text = language.table[opened.dataset.stream(language.source, "test").read(0, 2000)]
+        nats.append(evaluate.score(opened.model, text, Progress("", len(text), "", quiet=True)).mean())
+    assert nats[0] == pytest.approx(nats[1], abs=5e-4)
+
+
+def test_a_model_split_by_fsdp_has_the_gradients_of_the_whole_one(device):
+    """In a group of one process; test_processes.py has two, on a CPU."""
+    process, found = Process(0, 1, device), []
+    precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else "fp32"
+    windows = torch.randint(500, (4, 65), generator=torch.Generator().manual_seed(0)).to(device)
+    process.join(store=dist.HashStore(), rank=0, world_size=1)
+    for fsdp in (False, True):
+        torch.manual_seed(0)
+        model = GPT(SIZES["nano"], 500, 64).to(device)
+        forward = train.spread(model, fsdp, precision, process, windows)
+        with machine.mixed_precision(precision, device):
+            mean, _ = forward(windows[:, :-1], windows[:, 1:])
+        mean.backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        whole = [grad.full_tensor() if fsdp else grad for grad in gradients]
+        found.append(torch.cat([grad.flatten() for grad in whole]))
+    dist.destroy_process_group()
+    assert (found[0] - found[1]).norm() < 3e-2 * found[0].norm()
+
+
+def test_under_ddp_a_block_stays_one_graph(monkeypatch):
+    """DDP cuts what torch.compile compiles where a bucket of gradients, the first of 1 MB, is full."""
+    graphs = CompileCounter()
+    original = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda block, **o: original(block, backend=graphs, **o))
+    torch._dynamo.reset()
+    CPU.join(store=dist.HashStore(), rank=0, world_size=1)
+    model = GPT(replace(SIZES["mini"], layers=1), 50, 8)
+    process = Process(0, 2, CPU.device)
+    train.compile_model(model, process)
+    train.spread(model, False, "fp32", process, torch.zeros(1, 9, dtype=torch.long))
+    dist.destroy_process_group()
+    torch._dynamo.reset()
+    assert graphs.frame_count == 1
 
 
 def test_a_finished_run_that_was_not_scored_is(reference, tmp_path, run, prepared, command):
@@ -584,7 +705,7 @@ def test_losses_are_means_over_steps_and_parts():
 
 def test_no_float64_reaches_an_apple_gpu_which_has_none():
     with FakeTensorMode():  # knows the device by name and shapes alone
-        found = LanguageLosses(["EN1"], Process(0, 1, torch.device("mps")))
+        found = LanguageLosses(["EN1"], Process(0, 1, torch.device("mps", 0)))
         found.add(np.array([0]), torch.ones(1, 4, device="mps"))
         assert (found.sums.dtype, found.sums.device.type) == (torch.float32, "mps")
 
@@ -598,7 +719,7 @@ def test_split_weights_of_blocks_travel_as_bf16_and_sums_of_gradients_as_float32
     )
     model = train.GPT(train.SIZES["pico"], 9, 8)
     for precision in ("bf16", "fp32"):
-        train.spread(model, False, True, precision, Process(0, 2, torch.device(device)), None)
+        train.spread(model, True, precision, Process(0, 2, torch.device(device)), None)
     short, whole = policies[:4], policies[5:9]
     assert (policies[4], policies[9]) == (None, None)  # embeddings and output layer
     for policy in short if device == "cuda" else ():
@@ -606,30 +727,6 @@ def test_split_weights_of_blocks_travel_as_bf16_and_sums_of_gradients_as_float32
         assert not policy.cast_forward_inputs
     for policy in whole if device == "cuda" else short + whole:
         assert policy.param_dtype is None
-
-
-def test_every_line_is_also_logged_elsewhere(tmp_path, run, monkeypatch):
-    logged, opened = [], {}
-    fake = types.ModuleType("wandb")
-    fake.__spec__ = types.SimpleNamespace()
-
-    def log(line, step):
-        logged.append((step, line["loss"]))
-
-    fake.init = lambda **settings: opened.update(settings) or types.SimpleNamespace(log=log)
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    assert run("--wandb", "babel")[0] == 0
-    assert logged == [(line["step"], line["loss"]) for line in metrics(tmp_path / "run")]
-    assert (opened["project"], opened["resume"]) == ("babel", "allow")
-    assert opened["id"].endswith("-run")
-    assert "/" not in opened["id"]
-
-
-def test_without_the_package_there_is_no_logging_elsewhere(tmp_path, run, monkeypatch):
-    monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: None)
-    code, _, error = run("--wandb", "babel")
-    assert (code, "--wandb: the package is not installed" in error) == (2, True)
-    assert not (tmp_path / "run").exists()
 
 
 def test_utilisation_is_the_share_of_the_device_s_peak(tmp_path, run, monkeypatch):
