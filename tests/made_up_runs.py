@@ -28,15 +28,18 @@ def write_run(
     others = len(sources) - 1
     clones = len(set(sources)) == 1
     ratios = ratio if isinstance(ratio, tuple) else (ratio,)
+    if others:
+        vocab = "cloned" if clones else "disjoint"
+        stages = [[first, *[round((1 - first) / others, 12)] * others] for first in ratios]
+    else:
+        vocab, stages = "monolingual", [[1.0]]
     config = {
         "data": "data/books",
         "fingerprint": "books",
         "sources": list(sources),
-        "vocab": ("cloned" if clones else "disjoint") if others else "monolingual",
+        "vocab": vocab,
         "anchors": 0.0,
-        "stages": [[first, *[round((1 - first) / others, 12)] * others] for first in ratios]
-        if others
-        else [[1.0]],
+        "stages": stages,
         "size": size,
         "tokens": tokens,
         "steps": round(tokens / (settings.get("batch", 128) * 512)),
@@ -63,3 +66,17 @@ def write_law(folder: Path, law, tokens, *, source: str = "en", **changes) -> No
     for number in tokens:
         ppl = float(law.perplexity(number))
         write_run(folder, f"mono-{source}-{number:.4g}", number, [ppl], sources=(source,), **changes)
+
+
+def cells_of(page: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Rows of the tables of a page by their first two cells; in each, cells by their column's name."""
+    rows, head = {}, []
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if not cells:
+            head = []
+        elif not head:
+            head = cells
+        else:
+            rows[cells[0], cells[1]] = dict(zip(head, cells, strict=True))
+    return rows
