@@ -11,9 +11,8 @@ be 1 / share, and the gain per foreign token, (MLTE - tokens) / tokens of the ot
 MLTE - tokens is the head start: if it stays the same however long the others are read, they only took the
 model over a plateau; knowledge that is shared grows with them.
 
-The seed is the unit. Each is read on the monolingual runs of its own; over seeds stand the geometric mean of
-TEff and Student's t interval of 95%. Beside it stands what the paper does (appendix B): the law
-1 / PPL = c - a * (tokens / 1.2e9)^-b, fitted by least squares.
+Each seed is read on its own monolingual runs; over seeds stand the geometric mean of TEff and Student's t
+interval of 95%. Beside it stands the paper's law (appendix B), 1 / PPL = c - a * (tokens / 1.2e9)^-b.
 """
 
 import math
@@ -24,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator
 from scipy import optimize
 
 from common import Parser, count, markdown, run_script, shown, write
@@ -100,7 +99,8 @@ class Yardstick(NamedTuple):
         """MLPE; nan on fewer or more tokens than the runs have."""
         if tokens < self.tokens[0] / NEAR or tokens > self.tokens[-1] * NEAR:
             return math.nan
-        return math.exp(np.interp(math.log(tokens), np.log(self.tokens), np.log(self.perplexities)))
+        log_ppl = np.interp(math.log(tokens), np.log(self.tokens), np.log(self.perplexities))
+        return math.exp(log_ppl)
 
     def needed(self, perplexity: float) -> tuple[float, str]:
         """MLTE, and where the runs end "<" or ">": it then lies below or above what is given."""
@@ -110,7 +110,8 @@ class Yardstick(NamedTuple):
         if perplexity < falling[-1]:
             return self.tokens[-1], ">"
         rising = -np.log(falling) + 1e-9 * np.arange(len(falling))  # strictly, as np.interp asks for
-        return math.exp(np.interp(-math.log(perplexity), rising, np.log(self.tokens))), ""
+        log_tokens = np.interp(-math.log(perplexity), rising, np.log(self.tokens))
+        return math.exp(log_tokens), ""
 
 
 # --- the worth of a token -------------------------------------------------------------------------
@@ -149,7 +150,9 @@ def worth(record: dict, yardstick: Yardstick) -> dict:
     needed, beyond = yardstick.needed(record["ppl"])
     found |= {"beyond": beyond, "bound": needed / own}  # with the sign of `beyond`, TEff is known to be this
     mlte = math.nan if beyond else needed
-    found |= {"mlte": mlte, "teff": mlte / own, "head_start": mlte - own}
+    found["mlte"] = mlte
+    found["teff"] = mlte / own
+    found["head_start"] = mlte - own
     if others:
         found["gain"] = (mlte - own) / others
     if yardstick.law:
@@ -159,21 +162,20 @@ def worth(record: dict, yardstick: Yardstick) -> dict:
 
 def one_of_each_yardstick(records: Records) -> Records:
     """A record for each kind of model, text and seed that has a yardstick."""
-    return list({record["yardstick"]: record for record in records if "against" in record}.values())
+    held = [record for record in records if "against" in record]
+    return list({record["yardstick"]: record for record in held}.values())
 
 
 def what_is_missing(record: dict, records: Records) -> str:
     """Why a record has no yardstick: in which settings a run that might have been it differs."""
     source, seed, own = record["source"], record["seed"], record["config"]
-    needed = f"two lengths of {source} alone with seed {seed}, train.py --ratio 1, are the yardstick"
-    for run in those(records, alone=True, source=source, seed=seed):
-        there = run["config"]
-        keys = sorted(own.keys() - NOT_OF_THE_YARDSTICK)
-        differing = [key for key in keys if there.get(key) != own[key]]
-        if differing:
-            told = [f"{key} {there.get(key)}, not {own[key]}" for key in differing]
-            return f"{needed}; {run['run']} has {', '.join(told)}"
-    return needed
+    reason = f"two lengths of {source} alone with seed {seed}, train.py --ratio 1, are the yardstick"
+    for run in those(records, alone=True, source=source, seed=seed)[:1]:
+        for key in sorted(own.keys() - NOT_OF_THE_YARDSTICK):
+            found = run["config"].get(key)
+            if found != own[key]:
+                reason += f"; {run['run']} has {key} {found}, not {own[key]}"
+    return reason
 
 
 # --- what is printed ------------------------------------------------------------------------------
@@ -213,6 +215,7 @@ def cells_of(group: Records) -> dict[str, str]:
     ppl, head_start = mean_of(group, "ppl"), over(group, "head_start").mean
     if len(group) == 1 and first.get("ppl_standard_error"):
         ppl += f" ± {first['ppl_standard_error']:.2f}"
+    foreign = first["share"] and not first["alone"]
     return {
         "run": first["run"],
         "language": first["language"],
@@ -223,7 +226,7 @@ def cells_of(group: Records) -> dict[str, str]:
         "TEff of each": " ".join(map(efficiency_of, group)),
         "TEff [95%]": efficiency_as_text(group),
         "by law": mean_of(group, "teff_by_law"),
-        "at most": "-" if first["alone"] or not first["share"] else f"{1 / first['share']:.1f}",
+        "at most": f"{1 / first['share']:.1f}" if foreign else "-",
         "gain": mean_of(group, "gain"),
         "head start": "-" if math.isnan(head_start) else count(head_start),
     }
@@ -252,20 +255,18 @@ def table(records: Records) -> str:
 # --- what is drawn --------------------------------------------------------------------------------
 
 
-def tick(value: float, _) -> str:
-    """A number at an axis."""
-    return count(value) if value >= 1000 else f"{value:.3g}"
-
-
 def dress(axes, **labels) -> None:
     """Labels, no frame; on log axes ticks at 1, 2, 3 and 5 times the powers of ten, if these are few."""
     axes.set(**labels)
     axes.spines[["top", "right"]].set_visible(False)
+    tick = FuncFormatter(lambda value, _: count(value) if value >= 1000 else f"{value:.3g}")
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":
             low, high = axis.get_view_interval()
-            between = LogLocator(subs=(2, 3, 5) if high < 1000 * low else ())
-            axis.set(minor_locator=between, major_formatter=tick, minor_formatter=tick)
+            between = (2, 3, 5) if high < 1000 * low else ()
+            axis.set_minor_locator(LogLocator(subs=between))
+            axis.set_major_formatter(tick)
+            axis.set_minor_formatter(tick)
 
 
 def draw_yardsticks(axes, records: Records, colours: list[str]) -> None:
@@ -310,9 +311,8 @@ def draw(records: Records, path: Path) -> None:
     right.invert_yaxis()
     right.axvline(1, color="0.4", linestyle=":")
     left.legend(frameon=False)
-    dress(
-        left, xscale="log", yscale="log", xlabel="training tokens of the language", ylabel="test perplexity"
-    )
+    tokens, ppl = "training tokens of the language", "test perplexity"
+    dress(left, xscale="log", yscale="log", xlabel=tokens, ylabel=ppl)
     dress(right, xscale="log", xlabel="TEff: worth of one token\n|: all that sharing could give")
     write(path, figure)
 

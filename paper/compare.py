@@ -10,7 +10,7 @@ from statistics import mode
 
 import numpy as np
 
-from common import Parser, UserError, count, markdown, run_script, write
+from common import Parser, count, markdown, run_script, write
 from fit_scaling import efficiency_as_text, read_command
 from model import SIZES
 from paper import values
@@ -32,10 +32,7 @@ def is_control(run: dict) -> bool:
 def standard_size(records: Records) -> str:
     """The model size that most rows of several languages have: that of the tables."""
     groups = experiments(those(records, alone=False) or records)
-    sizes = [group[0]["size"] for group in groups if group[0]["size"] in ORDER]
-    if not sizes:
-        raise UserError(f"found no model of a known size, expected {', '.join(ORDER)}")
-    return mode(sizes)
+    return mode(group[0]["size"] for group in groups)
 
 
 def rows_of(records: Records, vocabs: tuple[str, ...]) -> Rows:
@@ -175,21 +172,19 @@ def judge(claim: str, ours: Numbers, paper: Numbers) -> tuple[str, str]:
 
 def takeaways(ours: Numbers, size: str) -> str:
     """Which of the eight hold, then every claim with its verdict, as Markdown."""
-    text, worst, paper = "", {}, numbers_of(PAPER)
+    text, worst, paper = "", defaultdict(list), numbers_of(PAPER)
+    larger = ORDER[ORDER.index(size) :] if size in ORDER else [size]
     for line in values.CLAIMS.strip().splitlines():
         if line[0].isdigit():
-            takeaway = line
+            takeaway = line[0]
             text += f"\n{line}\n"
             continue
-        larger = ORDER[ORDER.index(size) + 1 :] if "SIZE" in line else [""]
-        for name in larger:
-            claim = line.replace("SIZE", name)
+        for claim in dict.fromkeys(line.replace("SIZE", name) for name in larger):
             verdict, told = judge(claim, ours, paper)
-            if name and verdict == "not run":
-                continue
-            text += f"   - {claim}: **{verdict}**, {told}\n"
-            worst[takeaway[0]] = min(worst.get(takeaway[0], verdict), verdict, key=VERDICTS.index)
-    summary = [f"{takeaway} {verdict}" for takeaway, verdict in worst.items()]
+            if verdict != "not run" or claim == line:
+                text += f"   - {claim}: **{verdict}**, {told}\n"
+                worst[takeaway].append(verdict)
+    summary = [f"{takeaway} {min(own, key=VERDICTS.index)}" for takeaway, own in worst.items()]
     return f"{', '.join(summary)}.\n{EXPLANATION}{text}"
 
 

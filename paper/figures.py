@@ -30,8 +30,18 @@ LINES = {  # of the figures by tokens and size: share of L1, position and look
     "L2 at 90/10": (90, 1, L2),
 }
 ALONE = {"color": "0.5", "linestyle": ":"}
-HOLLOW = {"linestyle": "none", "fillstyle": "none", "markersize": 11, "markeredgewidth": 1.5, "zorder": 1}
-LABELS = {"ppl": "test perplexity", "mlte": "MLTE in tokens", "teff": "TEff", "accuracy": "accuracy on GLUE"}
+HOLLOW = {
+    "linestyle": "none",
+    "fillstyle": "none",
+    "markersize": 11,
+    "markeredgewidth": 1.5,
+}
+LABELS = {
+    "ppl": "test perplexity",
+    "mlte": "MLTE in tokens",
+    "teff": "TEff",
+    "accuracy": "accuracy on GLUE",
+}
 
 Places = dict[float, Records]  # where a mark stands on the x axis: a record of each seed
 
@@ -53,18 +63,22 @@ def by_number(rows: Rows, position: int, pattern: str) -> Places:
 
 def points(axes, places: Places, measure: str, **style) -> None:
     """A line of marks with their intervals; a bar that is very long leaves the others room."""
-    found = [(place, *over(group, measure)) for place, group in sorted(places.items())]
-    found = [mark for mark in found if math.isfinite(mark[1])]
-    if found:
-        x, means, low, high = np.transpose(found)
+    marks = []
+    for place, group in sorted(places.items()):
+        found = over(group, measure)
+        if math.isfinite(found.mean):
+            marks.append((place, *found))
+    if marks:
+        x, means, low, high = np.transpose(marks)
         high = np.minimum(high, 3 * means.max())
         bars = np.nan_to_num([means - low, high - means])
-        axes.errorbar(x, means, bars if bars.any() else None, capsize=3, elinewidth=1, **style)
+        axes.errorbar(x, means, bars, capsize=3 * bars.any(), elinewidth=1, **style)
 
 
 def both(axes, rows: Rows, position: int, pattern: str, measure: str, **look) -> Places:
     """One's own marks, and the paper's, in the settings of a pattern."""
-    own, theirs = by_number(rows, position, pattern), by_number(PAPER, position, pattern)
+    own = by_number(rows, position, pattern)
+    theirs = by_number(PAPER, position, pattern)
     points(axes, own, measure, **look)
     points(axes, theirs, measure, **look | HOLLOW | {"label": None})
     return own
@@ -79,14 +93,20 @@ def finish(axes, measure: str, x_label: str) -> None:
     dress(axes, xlabel=x_label, ylabel=LABELS[measure], yscale=scale)
 
 
+def add_accuracy(records: Records) -> bool:
+    """Add the mean accuracy over the models fine-tuned on a task, then over tasks; whether there is any."""
+    scored = [record for record in records if record.get("glue")]
+    for record in scored:
+        tasks = [np.mean(task[record["language"]]) for task in record["glue"].values()]
+        record["accuracy"] = np.mean(tasks)
+    return bool(scored)
+
+
 def figure_1(figure, records: Records) -> Places:
     """Left: perplexity of two clones by the share of the second. Right: GLUE accuracy, if it was measured."""
-    for record in records:
-        tasks = [task[record["language"]] for task in record.get("glue", {}).values()]
-        if tasks:
-            record["accuracy"] = np.mean([np.mean(of_models) for of_models in tasks])
-    scored = any("accuracy" in record for record in records)
-    rows, panels = rows_of(records, CLONES), figure.subplots(1, 1 + scored, squeeze=False)[0]
+    rows = rows_of(records, CLONES)
+    scored = add_accuracy(records)
+    panels = figure.subplots(1, 1 + scored, squeeze=False)[0]
     for position, look in enumerate((L1, L2)):
         label = f"L{position + 1}"
         own = both(panels[0], rows, position, "cloned *% at 1x", "ppl", label=label, **look)
@@ -104,7 +124,8 @@ def figure_1(figure, records: Records) -> Places:
 
 def figure_3(figure, records: Records) -> Places:
     """Perplexity (above) and TEff (below) of two real languages by p(L2), disjoint and anchored."""
-    rows, panels = rows_of(records, REAL), figure.subplots(2, 2, sharex=True)
+    rows = rows_of(records, REAL)
+    panels = figure.subplots(2, 2, sharex=True)
     for position, (above, below) in enumerate(panels.T):
         for vocab, look in (("disjoint", DISJOINT), ("anchored", L1)):
             own = both(above, rows, position, f"{vocab} *% at 1x", "ppl", label=vocab, **look)
@@ -118,7 +139,8 @@ def figure_3(figure, records: Records) -> Places:
 
 def scaling(figure, records: Records, vocab: str) -> set[float]:
     """Figures 2, 4, 9 and 10: 50/50 and 90/10 against tokens (left) and model size (right)."""
-    rows, size = rows_of(records, CLONES if vocab in CLONES else REAL), standard_size(records)
+    size = standard_size(records)
+    rows = rows_of(records, CLONES if vocab in CLONES else REAL)
     panels = figure.subplots(3, 2, sharey="row")
     times, sizes = set(), set()
     for (left, right), measure in zip(panels, ("ppl", "mlte", "teff"), strict=True):
@@ -145,7 +167,8 @@ def figure_5(figure, records: Records) -> Records:
     draw_yardsticks(axes, records, [f"C{i}" for i in range(10)])
     tokens = np.geomspace(0.05, 3, 100) * values.TOKENS
     for source, law in values.LAWS.items():
-        axes.plot(tokens, Law(*law).perplexity(tokens), ":", color="0.5", label=f"paper: small, {source}")
+        theirs = Law(*law).perplexity(tokens)
+        axes.plot(tokens, theirs, ":", color="0.5", label=f"paper: small, {source}")
     finish(axes, "ppl", "training tokens")
     return 2 * one_of_each_yardstick(records)
 
@@ -153,7 +176,8 @@ def figure_5(figure, records: Records) -> Records:
 def clones_looked_at(records: Records) -> dict[str, dict]:
     """By p(L2), the first seed of clones that align.py has looked at."""
     found = {}
-    for share, group in by_number(rows_of(records, CLONES), 0, "cloned *% at 1x").items():
+    rows = rows_of(records, CLONES)
+    for share, group in by_number(rows, 0, "cloned *% at 1x").items():
         for run in group:
             if "embeddings" in run.get("alignment", {}):
                 found.setdefault(f"p(L2) = {share:g}%", run)
@@ -162,10 +186,11 @@ def clones_looked_at(records: Records) -> dict[str, dict]:
 
 def figure_6(figure, records: Records) -> dict[str, dict]:
     """Cosine of clones' embeddings, and of all pairs, by p(L2); word2vec as the control."""
-    results, panels = clones_looked_at(records), figure.subplots(1, 2, sharey=True)
+    results = clones_looked_at(records)
+    panels = figure.subplots(1, 2, sharey=True)
     theirs = by_number(PAPER, 0, "cloned *% at 1x")
     cosines = [group[0]["embeddings"] for group in theirs.values()]
-    panels[0].plot([*theirs], cosines, color="C0", marker="s", label="paper, counterparts", **HOLLOW)
+    panels[0].plot([*theirs], cosines, marker="s", label="paper, counterparts", **HOLLOW)
     if align.pairs_of(results, "word2vec"):
         align.draw_embeddings(results, panels, "word2vec", "word2vec", "C1")
     align.draw_embeddings(results, panels)

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from common import Parser, UserError, count, markdown, run_script, shown, write
-from fit_scaling import dress, read_command, table
+from fit_scaling import dress, mean_of, read_command, table
 from records import Interval, Records, experiments, over, over_seeds, those
 
 SHOWN = ("alone", "as many steps", "as long", "noise", "in the mix")  # perplexities of a mix and its controls
@@ -19,8 +19,7 @@ Perplexity of {language}, geometric mean over seeds. Alone: on as many tokens of
 size; as many steps: in smaller ones, down to one sequence; as long: on as many tokens as the mix. Noise: the
 mix, but with the first language's tokens shuffled. Noise - mix is what the others are responsible for. Alone
 - mix: the best run alone that is no longer and has no more text. Differences are of the same seeds, brackets
-Student's t interval of 95%. Larger models may differ.{text}
-
+Student's t interval of 95%. Larger models may differ.
 """
 
 # --- mixes and their controls -----------------------------------------------------------------------
@@ -28,17 +27,23 @@ Student's t interval of 95%. Larger models may differ.{text}
 
 def difference(one: Records, other: Records) -> Interval:
     """How much higher the lowest perplexity of one is than of the other, over the seeds that both have."""
-    lowest = []
-    for records in (one, other):
-        falling = sorted(records, key=lambda record: -record["ppl"])
-        lowest.append({record["seed"]: record["ppl"] for record in falling})
-    seeds = lowest[0].keys() & lowest[1].keys()
-    return over_seeds([lowest[0][seed] - lowest[1][seed] for seed in seeds])
+    found = []
+    for seed in {record["seed"] for record in one}:
+        high = [record["ppl"] for record in those(one, seed=seed)]
+        low = [record["ppl"] for record in those(other, seed=seed)]
+        if low:
+            found.append(min(high) - min(low))
+    return over_seeds(found)
 
 
 def about(tokens: float, records: Records) -> Records:
     """Those on so many tokens of the language, give or take a twentieth."""
     return [record for record in records if abs(record["tokens"] / tokens - 1) < 0.05]
+
+
+def comparable(mix: dict, records: Records) -> Records:
+    """Those of models of the mix's size on its texts."""
+    return those(records, size=mix["size"], fingerprint=mix["fingerprint"])
 
 
 def text_of(alone: dict) -> float:
@@ -50,8 +55,9 @@ def text_of(alone: dict) -> float:
 def with_controls(group: Records, records: Records) -> dict:
     """A mix: the record of its first seed, SHOWN as records, and GAINS."""
     mix = dict(group[0])
-    tokens, total, batch, steps = mix["tokens"], mix["total"], mix["batch"], mix["steps"]
-    own = those(records, size=mix["size"], fingerprint=mix["fingerprint"], source=mix["source"])
+    tokens, total = mix["tokens"], mix["total"]
+    batch, steps = mix["batch"], mix["steps"]
+    own = those(comparable(mix, records), source=mix["source"])
     noisy = [run for run in own if "noise" in run["sources"]]
     alone = those(own, alone=True)
     once = about(tokens, alone)
@@ -79,11 +85,12 @@ def parts_of(records: Records) -> list[list[dict]]:
         raise UserError("found no mix of languages, expected the runs of runs/mylanguages.sh")
     rarest = min(mixed, key=lambda run: (run["share"], -run["position"]))
     groups = experiments(those(mixed, language=rarest["language"]))
-    left = sorted([with_controls(group, records) for group in groups], key=lambda mix: mix["total"])
+    left = [with_controls(group, records) for group in groups]
+    left.sort(key=lambda mix: mix["total"])
     parts = []
     while left:
         first = left[0]
-        part = about(first["tokens"], those(left, size=first["size"], fingerprint=first["fingerprint"]))
+        part = about(first["tokens"], comparable(first, left))
         parts.append(part)
         taken = {mix["experiment"] for mix in part}
         left = [mix for mix in left if mix["experiment"] not in taken]
@@ -121,15 +128,18 @@ def page(mixes: list[dict]) -> str:
     """How the mixes of a part serve the rarest language, and which to take, as Markdown."""
     first, rows = mixes[0], []
     for mix in mixes:
-        perplexities = [str(Interval(over(mix[name], "ppl").mean)) for name in SHOWN]
-        rows.append([mix["name"], *perplexities, *[str(mix[gain]) for gain in GAINS]])
+        perplexities = [mean_of(mix[name], "ppl") for name in SHOWN]
+        gains = [str(mix[gain]) for gain in GAINS]
+        rows.append([mix["name"], *perplexities, *gains])
     seeds = max(len(mix["in the mix"]) for mix in mixes)
-    repeats = f"\nOf its text {count(first['text'])} tokens differ, then they repeat."
+    explanation = EXPLANATION.format(language=first["language"])
+    if first["text"]:
+        explanation += f"Of its text {count(first['text'])} tokens differ, then they repeat.\n"
     text = (
         f"## {count(first['tokens'])} tokens of {first['language']}, GPT {first['size']}, seeds: {seeds}\n\n"
     )
     text += advice(mixes) + "\n\n" + markdown(("mix", *SHOWN, *GAINS), rows)
-    return text + EXPLANATION.format(language=first["language"], text=repeats if first["text"] else "")
+    return f"{text}{explanation}\n"
 
 
 def draw(parts: list[list[dict]], path: Path) -> None:

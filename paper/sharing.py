@@ -53,28 +53,36 @@ def table(groups: list[Records]) -> str:
         cells["TEff [95%]"] = str(over(group, "teff"))
         cells["hidden"] = " ".join(f"{run['hidden']:.2f}" for run in group)
         cells["key"] = " ".join(f"{run['key']:.0%}" for run in group)
-        rows.append([cells[column].replace("nan%", "-").replace("nan", "-") for column in COLUMNS])
-    return markdown(COLUMNS, rows, 2) + EXPLANATION
+        rows.append([cells[column] for column in COLUMNS])
+    text = markdown(COLUMNS, rows, 2) + EXPLANATION
+    return text.replace("nan%", "-").replace("nan", "-")
 
 
 def draw(groups: list[Records], path: Path) -> None:
     """The rarest language of each experiment, of equal ones the last: a row an experiment, a dot a seed."""
-    groups = sorted(groups, key=lambda group: (-round(group[0]["share"], 2), group[0]["position"]))
-    rarest = {group[0]["experiment"]: group for group in groups}.values()
-    rows = sorted(rarest, key=lambda group: group[0]["run"])
-    figure = Figure(figsize=(11, 1.5 + 0.3 * len(rows)), layout="constrained")
+    rarest = {}
+    for group in groups:
+        run = group[0]
+        others = rarest.setdefault(run["experiment"], group)
+        if round(run["share"], 2) <= round(others[0]["share"], 2):
+            rarest[run["experiment"]] = group
+    rows = list(rarest.values())
+    height = 1.5 + 0.3 * len(rows)
+    figure = Figure(figsize=(11, height), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     for axes, (measure, label) in zip(panels, PANELS.items(), strict=True):
         for place, group in enumerate(rows):
             colour = "C0" if group[0]["share"] > 0.4 else "C1"
             for run in group:
-                axes.plot(run.get(measure, math.nan), place, "o", color=colour, alpha=0.6)
+                value = run.get(measure, math.nan)
+                axes.plot(value, place, "o", color=colour, alpha=0.6)
                 if measure == "teff" and run.get("beyond"):
                     axes.plot(run["bound"], place, run["beyond"], color=colour)
-        dress(axes, xlabel=label, ylim=(len(rows) - 0.5, -0.5))
+        dress(axes, xlabel=label)
         axes.grid(axis="y", color="0.9")
     names = [shown(group[0]["run"]) for group in rows]
     panels[0].set_yticks(range(len(rows)), names)
+    panels[0].invert_yaxis()
     panels[0].axvline(1, color="0.4", linestyle=":")
     write(path, figure)
 
@@ -84,11 +92,12 @@ def main(arguments: list[str] | None = None) -> None:
     records, out, _ = read_command(Parser(__doc__), arguments)
     for record in records:
         look_inside(record)
-    mixed = experiments([record for record in those(records, alone=False) if record["tokens"]])
-    mixed.sort(key=lambda group: (group[0]["run"], group[0]["language"]))
-    text = table(mixed)
+    mixed = [record for record in those(records, alone=False) if record["tokens"]]
+    groups = experiments(mixed)
+    groups.sort(key=lambda group: (group[0]["run"], group[0]["position"]))
+    text = table(groups)
     write(out / "sharing.md", text)
-    draw(mixed, out / "sharing.png")
+    draw(groups, out / "sharing.png")
     print(text)
 
 

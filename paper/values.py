@@ -14,7 +14,8 @@ SIZE = "small"
 
 def read(table: str) -> list[list[str]]:
     """The cells of each line."""
-    return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
+    lines = table.strip().splitlines()
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
 
 
 # Row, setting, perplexities and TEff of L1 and L2; 1e9 where the paper prints "> 1B", nan where it has a

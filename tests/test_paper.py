@@ -12,7 +12,7 @@ from conftest import ROOT, tree
 from made_up_runs import cells_of, write_run
 
 import train
-from common import UserError, read_json, write
+from common import read_json, write
 from data import Dataset, build_languages, build_mixture
 from evaluate import Run
 from fit_scaling import Law, fit_law, measure
@@ -224,10 +224,12 @@ def test_numbers_of_rows(tmp_path):
     assert {place.split()[0] for _, place in numbers} == {"EN", "cloned", "medium"}
 
 
-def test_models_of_unknown_sizes_are_refused(tmp_path):
+def test_a_model_of_one_s_own_size_is_compared_too(tmp_path, command):
     write_run(tmp_path, "own", values.TOKENS, [40, 40], size="mine")
-    with pytest.raises(UserError, match="no model of a known size"):
-        compare.main([str(tmp_path)])
+    code, page, _ = command(compare.main, tmp_path)
+    assert code == 0
+    assert page.count("**not run**") > 20
+    assert cells_of(page)["4", "cloned 50% at 1x"]["ours"] == "40.0, 40.0"
 
 
 # --- the paper's tables as runs ---------------------------------------------------------------------
