@@ -24,11 +24,6 @@ ORDER = list(SIZES)  # from the smallest
 Rows = dict[tuple[str, int], Records]  # by setting and the language's position: a record of each seed
 
 
-def is_control(run: dict) -> bool:
-    """Whether it is of clones with all in common, or beside noise: shorter than any mix of the paper's."""
-    return run["anchors"] == 1 or "noise" in run["sources"]
-
-
 def standard_size(records: Records) -> str:
     """The model size that most rows of several languages have: that of the tables."""
     groups = experiments(those(records, alone=False) or records)
@@ -42,7 +37,9 @@ def rows_of(records: Records, vocabs: tuple[str, ...]) -> Rows:
     """
     groups = experiments(records)
     firsts = [group[0] for group in groups]
-    mixed = [run for run in firsts if run["vocab"] in vocabs and not is_control(run)]
+    # The positive control and the placebo are shorter than any mix of the paper's.
+    mixed = [run for run in firsts if run["anchors"] < 1 and "noise" not in run["sources"]]
+    mixed = [run for run in mixed if run["vocab"] in vocabs]
     if not mixed:
         return {}
     text = mode(run["fingerprint"] for run in mixed)
@@ -191,34 +188,16 @@ def takeaways(ours: Numbers, size: str) -> str:
 # --- the page ---------------------------------------------------------------------------------------
 
 
-def found_in(groups: list[Records]) -> tuple[str, str]:
-    """Perplexity and TEff of each."""
-    perplexities = []
-    for group in groups:
-        ppl = over(group, "ppl").mean
-        perplexities.append(f"{ppl:#.3g}".rstrip(".") if ppl < 1000 else count(ppl))
-    efficiencies = map(efficiency_as_text, groups)
-    return ", ".join(perplexities) or "not run", ", ".join(efficiencies)
-
-
-def compare_table(name: str, own: Rows, records: Records) -> str:
-    """Every row of a table: the paper's perplexities and TEff, and ours; then, ours alone, controls."""
+def compare_table(name: str, own: Rows) -> str:
+    """Every row of a table: the paper's perplexities and TEff, and ours."""
     lines = []
     for row, setting, *theirs in values.TABLES[name]:
         groups = [own[setting, position] for position in (0, 1) if (setting, position) in own]
-        ppl, teff = found_in(groups)
+        means = [over(group, "ppl").mean for group in groups]
+        ppl = [f"{mean:.2f}" if mean < 1000 else count(mean) for mean in means] or ["not run"]
+        teff = map(efficiency_as_text, groups)
         their_ppl, their_teff = [cell.replace(" ", ", ") for cell in theirs]
-        lines.append([row, setting, their_ppl, ppl, their_teff, teff])
-    firsts = [group[0] for group in own.values()]
-    texts = {run["fingerprint"] for run in firsts}
-    in_table = {run["experiment"] for run in firsts}
-    for group in experiments(records):
-        run = group[0]
-        beside = is_control(run) or (run["alone"] and run["experiment"] not in in_table)
-        if beside and run["fingerprint"] in texts and run["source"] != "noise":
-            what = f"{run['run']}: {run['language']}, {run['share']:.0%} of {count(run['total'])} tokens"
-            ppl, teff = found_in([group])
-            lines.append(["control", what, "", ppl, "", teff])
+        lines.append([row, setting, their_ppl, ", ".join(ppl), their_teff, ", ".join(teff)])
     head = ("row", "share of L1, tokens", "PPL, paper", "ours", "TEff, paper", "ours [95%]")
     return f"## {name}\n\n{markdown(head, lines, 2)}"
 
@@ -247,8 +226,8 @@ def main(arguments: list[str] | None = None) -> None:
     size = standard_size(records)
     parts = [
         f"# {size} beside the paper's {values.SIZE}\n",
-        compare_table("Table 1", cloned, records),
-        compare_table("Table 3", real, records),
+        compare_table("Table 1", cloned),
+        compare_table("Table 3", real),
         compare_similarities(cloned | real),
         f"## Takeaways\n\n{takeaways(numbers_of(cloned | real), size)}",
     ]

@@ -30,18 +30,8 @@ LINES = {  # of the figures by tokens and size: share of L1, position and look
     "L2 at 90/10": (90, 1, L2),
 }
 ALONE = {"color": "0.5", "linestyle": ":"}
-HOLLOW = {
-    "linestyle": "none",
-    "fillstyle": "none",
-    "markersize": 11,
-    "markeredgewidth": 1.5,
-}
-LABELS = {
-    "ppl": "test perplexity",
-    "mlte": "MLTE in tokens",
-    "teff": "TEff",
-    "accuracy": "accuracy on GLUE",
-}
+HOLLOW = {"linestyle": "none", "fillstyle": "none", "markersize": 11, "markeredgewidth": 1.5}
+LABELS = {"ppl": "test perplexity", "mlte": "MLTE in tokens", "teff": "TEff", "accuracy": "accuracy on GLUE"}
 
 Places = dict[float, Records]  # where a mark stands on the x axis: a record of each seed
 
@@ -110,7 +100,8 @@ def figure_1(figure, records: Records) -> Places:
     for position, look in enumerate((L1, L2)):
         label = f"L{position + 1}"
         own = both(panels[0], rows, position, "cloned *% at 1x", "ppl", label=label, **look)
-        points(panels[0], own, "mlpe", label=f"{label} alone, as many tokens", **look | ALONE)
+        alone = look | {"marker": "", "linestyle": ":", "label": f"{label} alone, as many tokens"}
+        points(panels[0], own, "mlpe", **alone)
         points(panels[-1], own, "accuracy", **look)
     finish(panels[0], "ppl", "p(L2) in %")
     if scored:
@@ -157,7 +148,8 @@ def scaling(figure, records: Records, vocab: str) -> set[float]:
         finish(left, measure, f"tokens, in runs of 1x ({size})")
         finish(right, measure, "model size at 1x")
         left.set_xticks(sorted(times))
-        right.set_xticks(sorted(sizes), [ORDER[place] for place in sorted(sizes)])
+        names = [ORDER[place] for place in sorted(sizes)]
+        right.set_xticks(sorted(sizes), names)
     return times if len(times) > 1 else sizes
 
 
@@ -216,20 +208,10 @@ def figure_8(figure, records: Records) -> Places:
     return own
 
 
-clones_by_length = partial(scaling, vocab="cloned")
-anchored_by_length = partial(scaling, vocab="anchored")
-FIGURES = {
-    1: figure_1,
-    2: clones_by_length,
-    3: figure_3,
-    4: anchored_by_length,
-    5: figure_5,
-    6: figure_6,
-    7: figure_7,
-    8: figure_8,
-    9: clones_by_length,
-    10: anchored_by_length,
-}
+clones = partial(scaling, vocab="cloned")
+anchored = partial(scaling, vocab="anchored")
+drawn = [figure_1, clones, figure_3, anchored, figure_5, figure_6, figure_7, figure_8, clones, anchored]
+FIGURES = dict(enumerate(drawn, start=1))
 
 
 def draw(number: int, records: Records) -> Figure:
