@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         look_inside(record)
     mixed = [record for record in those(records, alone=False) if record["tokens"]]
     groups = experiments(mixed)
-    groups.sort(key=lambda group: (group[0]["run"], group[0]["position"]))
+    groups.sort(key=lambda group: (group[0]["run"], group[0]["language"]))
     text = table(groups)
     write(out / "sharing.md", text)
     draw(groups, out / "sharing.png")
