@@ -16,6 +16,7 @@ interval of 95%. Beside it stands the paper's law (appendix B), 1 / PPL = c - a 
 """
 
 import math
+import warnings
 from argparse import Namespace
 from collections import defaultdict
 from pathlib import Path
@@ -61,7 +62,7 @@ class Law(NamedTuple):
 
 def fit_law(tokens, perplexities) -> Law | None:
     """The law by least squares of 1 / PPL; None of less than four runs, or where none is found."""
-    if len(tokens) < 4:
+    if len(tokens) < 4 or np.ptp(perplexities) == 0:
         return None
     x = np.array(tokens) / REFERENCE_TOKENS
     y = 1 / np.array(perplexities)
@@ -71,7 +72,9 @@ def fit_law(tokens, perplexities) -> Law | None:
 
     start = math.log(np.ptp(y)), 0.2, y.max()
     try:
-        (log_a, b, c), _ = optimize.curve_fit(law, x, y, start, maxfev=20_000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there may be none
+            (log_a, b, c), _ = optimize.curve_fit(law, x, y, start, maxfev=20_000)
     except RuntimeError:
         return None
     return Law(math.exp(log_a), b, c) if b > 1e-3 else None
@@ -244,7 +247,7 @@ def table(records: Records) -> str:
         if law := run["against"].law:
             formula = f"{law.c:.4g} - {law.a:.4g} * (tokens / 1.2e9)^{-law.b:.4g}"
             text += f"Law of {run['size']}, {run['source']}, seed {run['seed']}: 1/PPL = {formula}.\n"
-    counted = [record for record in records if "ngrams" in record]
+    counted = [record for record in records if record.get("ngrams")]
     if counted:
         longest = max(counted, key=lambda record: record["tokens"])
         reached = ", ".join(f"{ppl:.1f} (n = {n})" for n, ppl in longest["ngrams"].items())
@@ -287,6 +290,8 @@ def draw(records: Records, path: Path) -> None:
     figure = Figure(figsize=(11, height), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     draw_yardsticks(left, records, ["0.3", "0.5", "0.7"])
+    if left.lines:
+        left.legend(frameon=False)
     for run in records:
         for n, perplexity in run.get("ngrams", {}).items():
             left.annotate(f"{n}-grams", (run["tokens"], perplexity), color="0.6", fontsize=7, ha="center")
@@ -310,7 +315,6 @@ def draw(records: Records, path: Path) -> None:
     right.margins(y=0.02)
     right.invert_yaxis()
     right.axvline(1, color="0.4", linestyle=":")
-    left.legend(frameon=False)
     tokens, ppl = "training tokens of the language", "test perplexity"
     dress(left, xscale="log", yscale="log", xlabel=tokens, ylabel=ppl)
     dress(right, xscale="log", xlabel="TEff: worth of one token\n|: all that sharing could give")

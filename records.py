@@ -17,6 +17,7 @@ from common import UserError, read_json
 
 Records = list[dict]
 NEEDED = {"data", "fingerprint", "sources", "vocab", "anchors", "stages", "size", "batch", "steps", "seed"}
+PARTS = {"alignment", "glue", "ngrams", "passes"}  # of result.json, where they were measured
 NEGATIVE = {"gain", "head_start", "accuracy"}  # may be 0 or less: not averaged by their logarithms
 
 
@@ -52,6 +53,12 @@ def records_of(out: Path) -> Records:
     result, config = read_json(out / "result.json"), read_json(out / "config.json")
     if missing := NEEDED - config.keys():
         raise UserError(f"config.json lacks {', '.join(sorted(missing))}")
+    amounts = [result["tokens"], config["batch"], config["steps"]]
+    shares = [config["anchors"], *np.array(config["stages"])[:, 0]]
+    if not (0 < min(amounts) <= max(amounts) < math.inf and 0 <= min(shares) <= max(shares) <= 1):
+        raise UserError(f"expected amounts above 0 and shares from 0 to 1, found {amounts} and {shares}")
+    for part in PARTS & result.keys():
+        dict(result[part])  # raises TypeError or ValueError where other tools have written something else
     records = []
     for position, language in enumerate(result["languages"]):
         if not 0 < language["ppl"] < math.inf:
@@ -62,6 +69,7 @@ def records_of(out: Path) -> Records:
             "config": config,
             "experiment": settings_but({"seed", "data"}, config),
             "seed": int(config["seed"]),
+            "size": str(config["size"]),
             "language": language["name"],
             "position": position,
             "alone": len(result["languages"]) == 1,

@@ -225,7 +225,9 @@ def draw(number: int, records: Records) -> Figure:
         figure.set_size_inches(4 + 3 * columns, 1 + 3 * rows)
         if number not in {6, 7}:  # those are align.py's own
             names = figure.axes[0].get_legend_handles_labels()
-            figure.legend(*names, title="hollow: the paper's", loc="outside upper center", ncols=columns + 1)
+            title = None if number in {5, 8} else "hollow: the paper's"
+            place = {"loc": "outside upper center", "ncols": columns + 1, "frameon": False}
+            figure.legend(*names, title=title, **place)
     return figure
 
 

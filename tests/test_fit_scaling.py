@@ -92,7 +92,9 @@ def test_mlte_inverts_mlpe():
     assert PAPERS.perplexity(1.0) == math.inf
 
 
-@pytest.mark.parametrize("perplexities", [[20.0, 21, 22, 23, 24, 25], [14.0, 13.9, 13.8, 13.7, 9, 5]])
+@pytest.mark.parametrize(
+    "perplexities", [[20.0, 21, 22, 23, 24, 25], [14.0, 13.9, 13.8, 13.7, 9, 5], [7.0] * 6]
+)
 def test_runs_that_follow_no_law_have_none(perplexities):
     assert fit_law(LENGTHS, perplexities) is None
 
@@ -177,27 +179,34 @@ def test_what_cannot_be_used_is_told_and_left_out(table1, capsys):
     (write_run(table1, "broken", ONE, [26.1, 26.1], ratio=0.7) / "result.json").write_text("{")
     (table1 / "other").mkdir()
     (table1 / "other" / "result.json").write_text('{"accuracy": 1}')
-    change(write_run(table1, "no-list", ONE, [26.1, 26.1], ratio=0.6), languages=7)
-    change(write_run(table1, "no-text", ONE, [26.1, 26.1], ratio=0.6), tokens=0)
-    change(write_run(table1, "no-seed", ONE, [26.1, 26.1], ratio=0.6), "config.json", seed="first")
-    (write_run(table1, "no-size", ONE, [26.1, 26.1], ratio=0.6) / "config.json").write_text('{"seed": 0}')
     write_run(table1, "twice", ONE, [20.0, 20.0], ratio=0.9, data="a/copy")
     assert len(read_records([table1])) == 6 + 3 * 2
     told = capsys.readouterr().out.replace(f"{table1}/", "")
-    names = (
-        "unevaluated",
-        "diverged",
-        "foreign",
-        "broken",
-        "other",
-        "no-list",
-        "no-text",
-        "no-seed",
-        "no-size",
-    )
-    for name in names:
+    for name in ("unevaluated", "diverged", "foreign", "broken", "other"):
         assert f"left out: {name} is no evaluated run (" in told
     assert "left out: twice has the settings and the seed of 90-10" in told
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("result.json", {"languages": 7}),
+        ("result.json", {"languages": [None]}),
+        ("result.json", {"tokens": 0}),
+        ("result.json", {"tokens": math.nan}),
+        ("result.json", {"alignment": None}),
+        ("result.json", {"glue": ["CoLA"]}),
+        ("config.json", {"seed": "first"}),
+        ("config.json", {"anchors": None}),
+        ("config.json", {"steps": 0}),
+        ("config.json", {"stages": [0.9, 0.1]}),
+        ("config.json", {"stages": "0.9"}),
+    ],
+)
+def test_what_is_not_what_it_should_be_is_left_out_in_a_sentence(table1, capsys, file, changes):
+    change(write_run(table1, "odd", ONE, [26.1, 26.1], ratio=0.6), file, **changes)
+    assert len(read_records([table1])) == 6 + 3 * 2
+    assert capsys.readouterr().out.startswith(f"left out: {table1}/odd is no evaluated run (")
 
 
 def test_folders_within_one_another_count_their_runs_once(table1, capsys):
