@@ -80,7 +80,8 @@ def with_controls(group: Records, records: Records) -> dict:
 
 def parts_of(records: Records) -> list[list[dict]]:
     """The mixes of one size with as many tokens of the rarest language together, the cheapest first."""
-    mixed = [run for run in those(records, alone=False) if "noise" not in run["sources"] and run["tokens"]]
+    mixed = [run for run in those(records, alone=False) if "noise" not in run["sources"]]
+    mixed = [run for run in mixed if run["tokens"]]
     if not mixed:
         raise UserError("found no mix of languages, expected the runs of runs/mylanguages.sh")
     rarest = min(mixed, key=lambda run: (run["share"], -run["position"]))

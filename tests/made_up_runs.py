@@ -1,5 +1,6 @@
 """Folders of made-up runs, as train.py and evaluate.py leave them: for tests of what is read from runs."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,13 @@ def cells_of(page: str) -> dict[tuple[str, str], dict[str, str]]:
         else:
             rows[cells[0], cells[1]] = dict(zip(head, cells, strict=True))
     return rows
+
+
+def parse_setting(setting: str) -> tuple[str, tuple[str, ...], tuple[float, ...], float]:
+    """Of a row of the paper: vocabulary, languages, percent of L1 in each stage, times the standard run."""
+    pattern = r"(?:(EN|FR) alone|(\w+)(?: x(\d+))? ([\d→]+)%) at ([\d.]+)x"
+    alone, vocab, number, stages, times = re.fullmatch(pattern, setting).groups()
+    if alone:
+        return "monolingual", (alone.lower(),), (100.0,), float(times)
+    languages = ("en",) * int(number or 2) if vocab == "cloned" else ("en", "fr")
+    return vocab, languages, tuple(float(share) for share in stages.split("→")), float(times)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, tree
-from made_up_runs import cells_of, write_run
+from made_up_runs import cells_of, parse_setting, write_run
 
 import train
 from common import read_json, write
@@ -41,23 +41,13 @@ def test_nothing_else_rests_on_the_paper():
 # --- what the paper prints --------------------------------------------------------------------------
 
 
-def parse(setting: str) -> tuple[str, list[str], list[float], float]:
-    """Vocabulary, languages, share of L1 in each stage, and times the standard run, of a row of the paper."""
-    pattern = r"(?:(EN|FR) alone|(\w+)(?: x(\d+))? ([\d→]+)%) at ([\d.]+)x"
-    alone, vocab, number, stages, times = re.fullmatch(pattern, setting).groups()
-    if alone:
-        return "monolingual", [alone.lower()], [1.0], float(times)
-    languages = ["en"] * int(number or 2) if vocab == "cloned" else ["en", "fr"]
-    return vocab, languages, [int(share) / 100 for share in stages.split("→")], float(times)
-
-
 def printed() -> dict[tuple[str, str, int], tuple[str, float, float, float]]:
     """Every printed TEff that is not 1 by definition: language, perplexity, tokens seen, TEff."""
     found = {}
     for table, rows in values.TABLES.items():
         for _, setting, ppls, efficiencies in rows:
-            vocab, languages, shares, times = parse(setting)
-            first, others = np.mean(shares), len(languages) - 1
+            vocab, languages, shares, times = parse_setting(setting)
+            first, others = np.mean(shares) / 100, len(languages) - 1
             for position, efficiency in enumerate(map(float, efficiencies.split())):
                 if vocab != "monolingual" and not math.isnan(efficiency):
                     seen = times * ((1 - first) / others if position else first)
@@ -237,10 +227,15 @@ def test_a_model_of_one_s_own_size_is_compared_too(tmp_path, command):
 
 def write_row(folder, setting: str, ppls: str, tokens: float = values.TOKENS, **changes) -> None:
     """A row of the paper as a run; what it says of EN3 to EN10 is what it says of EN2."""
-    vocab, languages, shares, times = parse(setting)
+    vocab, languages, shares, times = parse_setting(setting)
     both = [float(ppl) for ppl in ppls.split()]
     each = [both[min(position, 1)] for position in range(len(languages))]
-    settings = {"ratio": tuple(shares), "sources": languages, "vocab": vocab, "size": values.SIZE}
+    settings = {
+        "ratio": tuple(share / 100 for share in shares),
+        "sources": languages,
+        "vocab": vocab,
+        "size": values.SIZE,
+    }
     write_run(folder, setting.replace(" ", "-"), tokens * times, each, **settings | changes)
 
 
