@@ -1,8 +1,7 @@
 """What runs left behind, as one list: a flat record for each language of each evaluated run.
 
-Tables, figures and comparisons read this list, and group it by "experiment" (runs that differ in their seed
-alone) and "yardstick" (a run and the monolingual ones that it is held against). The seed is the unit: over
-seeds stand a mean and Student's t interval.
+Tables, figures and comparisons read this list, and group it by "experiment": runs that differ in their seed
+alone. The seed is the unit: over seeds stand a mean and Student's t interval.
 """
 
 import json
@@ -16,16 +15,13 @@ from scipy import stats
 
 from common import UserError, read_json
 
-# Runs are one experiment if they agree in every setting of config.json but these; a run and its yardstick, if
-# they agree in all but these.
-NOT_OF_THE_EXPERIMENT = {"seed", "data"}
-NOT_OF_THE_YARDSTICK = {
-    "data", "sources", "vocab", "anchors", "shared", "stages", "tokens", "steps", "batch", "learning_rate",
-    "warmup",
-}  # fmt: skip
+Records = list[dict]
+NEEDED = {"data", "fingerprint", "sources", "vocab", "anchors", "stages", "size", "batch", "steps", "seed"}
+PARTS = {"alignment", "glue", "ngrams", "passes"}  # of result.json, where they were measured
+NEGATIVE = {"gain", "head_start", "accuracy"}  # may be 0 or less: not averaged by their logarithms
 
 
-def read_records(folders: list[Path]) -> list[dict]:
+def read_records(folders: list[Path]) -> Records:
     """A flat record of each language of each evaluated run below the folders; what is left out is named."""
     records = {}
     for folder in folders:
@@ -34,7 +30,7 @@ def read_records(folders: list[Path]) -> list[dict]:
         for path in sorted(folder.rglob("result.json")):
             try:
                 found = records_of(path.parent)
-            except (KeyError, TypeError, OSError, UserError) as error:
+            except (LookupError, TypeError, ValueError, ArithmeticError, OSError, UserError) as error:
                 print(f"left out: {path.parent} is no evaluated run ({error})")
                 continue
             for record in found:  # a seed that was run twice counts once
@@ -52,41 +48,46 @@ def read_records(folders: list[Path]) -> list[dict]:
     return list(records.values())
 
 
-def records_of(out: Path) -> list[dict]:
-    """One for each language of a run: what it is, and what was found."""
+def records_of(out: Path) -> Records:
+    """One for each language of a run: settings, what was found of the run and of the language, and these."""
     result, config = read_json(out / "result.json"), read_json(out / "config.json")
-    if not all(math.isfinite(language["ppl"]) for language in result["languages"]):
-        raise UserError("it diverged")
-    return [
-        {
+    if missing := NEEDED - config.keys():
+        raise UserError(f"config.json lacks {', '.join(sorted(missing))}")
+    amounts = [result["tokens"], config["batch"], config["steps"]]
+    shares = [config["anchors"], *np.array(config["stages"])[:, 0]]
+    if not (0 < min(amounts) <= max(amounts) < math.inf and 0 <= min(shares) <= max(shares) <= 1):
+        raise UserError(f"expected amounts above 0 and shares from 0 to 1, found {amounts} and {shares}")
+    for part in PARTS & result.keys():
+        dict(result[part])  # raises TypeError or ValueError where other tools have written something else
+    records = []
+    for position, language in enumerate(result["languages"]):
+        if not 0 < language["ppl"] < math.inf:
+            raise UserError("it diverged")
+        own = {
             "run": out.name,
             "out": out,
-            "experiment": settings_but(NOT_OF_THE_EXPERIMENT, config),
-            "yardstick": yardstick_key(config, language["source"]),
-            "seed": config["seed"],
+            "config": config,
+            "experiment": settings_but({"seed", "data"}, config),
+            "seed": int(config["seed"]),
+            "size": str(config["size"]),
             "language": language["name"],
-            "source": language["source"],
             "position": position,
             "alone": len(result["languages"]) == 1,
-            "tokens": language["tokens"],
             "total": result["tokens"],
             "share": language["tokens"] / result["tokens"],
-            "ppl": language["ppl"],
-            "config": config,
-            "result": result,
         }
-        for position, language in enumerate(result["languages"])
-    ]
-
-
-def yardstick_key(config: dict, source: str, but=frozenset()) -> str:
-    """What a record and its yardstick have in common: settings but for some more, and the text."""
-    return settings_but(NOT_OF_THE_YARDSTICK | but, config) + source
+        records.append(config | result | language | own)
+    return records
 
 
 def settings_but(without: set[str], config: dict) -> str:
     """The settings of a run, as a text to compare them by."""
     return json.dumps({key: value for key, value in config.items() if key not in without}, sort_keys=True)
+
+
+def those(records: Records, **settings) -> Records:
+    """The records that have these settings."""
+    return [record for record in records if settings.items() <= record.items()]
 
 
 # --- over seeds -----------------------------------------------------------------------------------
@@ -99,14 +100,21 @@ class Interval(NamedTuple):
     low: float = math.nan
     high: float = math.nan
 
+    def __str__(self) -> str:
+        """'2.08 [1.90, 2.27]', or '-'."""
+        if math.isnan(self.mean):
+            return "-"
+        text = f"{self.mean:.2f}"
+        return text if math.isnan(self.low) else f"{text} [{self.low:.2f}, {self.high:.2f}]"
+
     def excludes(self, number: float) -> bool:
         """Whether the interval is known and does not hold `number`."""
         return number < self.low or self.high < number
 
 
 def over_seeds(values: list[float]) -> Interval:
-    """The mean over seeds, and Student's t interval."""
-    mean = float(np.mean(values))
+    """The mean over seeds, nan of none, and Student's t interval."""
+    mean = float(np.mean(values)) if len(values) else math.nan
     if len(values) < 2:
         return Interval(mean)
     half = float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
@@ -118,7 +126,7 @@ def ratio_over_seeds(values: list[float]) -> Interval:
     return Interval(*np.exp(over_seeds(np.log(values))).tolist())
 
 
-def experiments(records: list[dict]) -> list[list[dict]]:
+def experiments(records: Records) -> list[Records]:
     """Records that differ in their seed alone: a list for each language of each experiment, by seed."""
     groups = defaultdict(list)
     for record in sorted(records, key=lambda record: record["seed"]):
@@ -127,11 +135,7 @@ def experiments(records: list[dict]) -> list[list[dict]]:
     return sorted(groups.values(), key=lambda group: (not group[0]["alone"], -group[0]["total"]))
 
 
-def over(group: list[dict], measure: str) -> Interval:
-    """A measure of an experiment over those seeds that have it; nan if it is beyond the yardstick in one."""
-    known = [record for record in group if not math.isnan(record.get(measure, math.nan))]
-    beyond = measure not in {"ppl", "mlpe"} and any(record.get("beyond") for record in known)
-    values = [record[measure] for record in known]
-    if beyond or not values or math.inf in values:
-        return Interval(math.nan)
-    return over_seeds(values) if measure in {"gain", "head_start"} else ratio_over_seeds(values)
+def over(group: Records, measure: str) -> Interval:
+    """A measure of an experiment over those seeds that have it; nan if it is unknown (nan) in one of them."""
+    values = [record[measure] for record in group if measure in record]
+    return over_seeds(values) if measure in NEGATIVE else ratio_over_seeds(values)

@@ -6,271 +6,228 @@ Marks are means over seeds, their bars Student's t intervals of 95%. align.py dr
 """
 
 import math
-from collections.abc import Callable
+import re
 from functools import partial
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 
 import align
-from common import Parser, UserError, count, run_script, write
-from fit_scaling import Law, measure
+from common import Parser, UserError, run_script, write
+from fit_scaling import Law, draw_yardsticks, dress, one_of_each_yardstick, read_command
 from paper import values
-from paper.compare import CLONES, ORDER, REAL, Rows, Setting, family, standard_size
-from records import Interval, over, over_seeds, ratio_over_seeds, read_records
+from paper.compare import CLONES, ORDER, PAPER, REAL, Rows, rows_of, standard_size
+from records import Records, over
 
-EVEN, MAIN = (50,), (90,)  # shares of L1
 L1 = {"color": "C1", "marker": "o"}
 L2 = {"color": "C3", "marker": "^"}  # told apart in grey, too
 DISJOINT = {"color": "C0", "marker": "s", "linestyle": "--"}
 LINES = {  # of the figures by tokens and size: share of L1, position and look
-    "L1 at 50/50": (EVEN, 0, DISJOINT),
-    "L2 at 50/50": (EVEN, 1, {"color": "C9", "marker": "D", "linestyle": "--"}),
-    "L1 at 90/10": (MAIN, 0, L1),
-    "L2 at 90/10": (MAIN, 1, L2),
+    "L1 at 50/50": (50, 0, DISJOINT),
+    "L2 at 50/50": (50, 1, {"color": "C9", "marker": "D", "linestyle": "--"}),
+    "L1 at 90/10": (90, 0, L1),
+    "L2 at 90/10": (90, 1, L2),
 }
 ALONE = {"color": "0.5", "linestyle": ":"}
-HOLLOW = {"linestyle": "none", "fillstyle": "none", "markersize": 11, "markeredgewidth": 1.5, "zorder": 1}
-LABELS = {"ppl": "test perplexity", "mlte": "MLTE in tokens", "teff": "TEff", "glue": "accuracy on GLUE"}
+HOLLOW = {"linestyle": "none", "fillstyle": "none", "markersize": 11, "markeredgewidth": 1.5}
+LABELS = {"ppl": "test perplexity", "mlte": "MLTE in tokens", "teff": "TEff", "accuracy": "accuracy on GLUE"}
 
-Marks = dict[Setting, list[dict]]  # of one language: by setting, a record of each seed
-
-
-def rows_of_the_paper() -> Rows:
-    """What the paper prints, as rows of one seed."""
-    rows = {}
-    for row in values.TABLE_1 + values.FIGURE_2 + values.TABLE_3:
-        setting = Setting(row.vocab, row.languages, row.shares, row.times, values.SIZE)
-        for position, (ppl, teff) in enumerate(zip(row.ppl, row.token_efficiency, strict=True)):
-            rows[setting, position] = [{"ppl": ppl, "teff": teff or math.nan}]
-    return rows
+Places = dict[float, Records]  # where a mark stands on the x axis: a record of each seed
 
 
-PAPER = rows_of_the_paper()
+def by_number(rows: Rows, position: int, pattern: str) -> Places:
+    """A language's rows in the settings of a pattern, "cloned 50% at *x", by the number in place of the star.
 
-
-def select(rows: Rows, position: int, **fixed) -> Marks:
-    """A language's rows of two languages and one stage that have these fields in their setting."""
+    Of shares of L1, "cloned *% at 1x", by that of L2.
+    """
+    expression = re.escape(pattern).replace(r"\*", r"([\d.]+)")
     found = {}
     for (setting, place), group in rows.items():
-        plain = len(setting.languages) == 2 and len(setting.shares) == 1
-        if plain and place == position and setting._replace(**fixed) == setting:
-            found[setting] = group
+        match = re.fullmatch(expression, setting)
+        if match and place == position:
+            number = float(match[1])
+            found[100 - number if "*%" in pattern else number] = group
     return found
 
 
-def second_share(setting: Setting) -> float:
-    """p(L2) in percent."""
-    return 100 - setting.shares[0]
-
-
-def mean_of(group: list[dict], what: str) -> Interval:
-    """One of LABELS over seeds; nan where it is not known."""
-    if what != "glue":
-        return over(group, what)
-    tasks = [run["result"].get("glue", {}).values() for run in group]
-    language = group[0]["language"]
-    scores = [np.mean([np.mean(task[language]) for task in of_run]) for of_run in tasks if of_run]
-    return over_seeds(scores) if scores else Interval(math.nan)
-
-
-def points(axes, marks: Marks, place: Callable, what: str, **style) -> None:
+def points(axes, places: Places, measure: str, **style) -> None:
     """A line of marks with their intervals; a bar that is very long leaves the others room."""
-    known = []
-    for setting, group in marks.items():
-        found = mean_of(group, what)
+    marks = []
+    for place, group in sorted(places.items()):
+        found = over(group, measure)
         if math.isfinite(found.mean):
-            known.append((place(setting), *found))
-    if known:
-        places, means, low, high = np.array(sorted(known)).T
+            marks.append((place, *found))
+    if marks:
+        x, means, low, high = np.transpose(marks)
         high = np.minimum(high, 3 * means.max())
         bars = np.nan_to_num([means - low, high - means])
-        bars = bars if bars.any() else None  # of one seed
-        axes.errorbar(places, means, bars, capsize=3, elinewidth=1, **style)
+        axes.errorbar(x, means, bars, capsize=3 * bars.any(), elinewidth=1, **style)
 
 
-def by_ratio(axes, rows: Rows, position: int, what: str, label: str, look: dict, **fixed) -> Marks:
-    """A language at 1x by p(L2), and the paper's; UserError if it is of fewer than two ratios."""
-    mine = select(rows, position, times=1, anchors=0, **fixed)
-    if len(mine) < 2:
-        raise UserError(f"{fixed['vocab']} runs of {fixed['size']} at two ratios or more")
-    theirs = select(PAPER, position, times=1, vocab=fixed["vocab"])
-    points(axes, mine, second_share, what, label=label, **look)
-    points(axes, theirs, second_share, what, label=f"{label}, paper", **look | HOLLOW)
-    return mine
+def both(axes, rows: Rows, position: int, pattern: str, measure: str, **look) -> Places:
+    """One's own marks, and the paper's, in the settings of a pattern."""
+    own = by_number(rows, position, pattern)
+    theirs = by_number(PAPER, position, pattern)
+    points(axes, own, measure, **look)
+    points(axes, theirs, measure, **look | HOLLOW | {"label": None})
+    return own
 
 
-def finish(axes, what: str, x_label: str) -> None:
-    """Labels, scale, and ticks at 1, 2, 3 and 5 times the powers of ten; of many powers, at them alone."""
-    scale = "log" if what in {"ppl", "mlte"} else "linear"
-    axes.set(xlabel=x_label, ylabel=LABELS[what], yscale=scale)
-    axes.spines[["top", "right"]].set_visible(False)
-    if what == "teff":
+def finish(axes, measure: str, x_label: str) -> None:
+    """Labels and scales."""
+    if measure == "teff":
         axes.axhline(1, color="0.5", linestyle=":", linewidth=1)
         axes.set_ylim(bottom=0)
-    text = FuncFormatter(lambda value, _: count(value) if value >= 1000 else f"{value:.3g}")
-    for axis in (axes.xaxis, axes.yaxis):
-        if axis.get_scale() == "log":
-            low, high = axis.get_view_interval()
-            between = LogLocator(subs=(2, 3, 5) if high < 1000 * low else ())
-            axis.set(minor_locator=between, major_formatter=text, minor_formatter=text)
+    scale = "log" if measure in {"ppl", "mlte"} else "linear"
+    dress(axes, xlabel=x_label, ylabel=LABELS[measure], yscale=scale)
 
 
-def figure_1(figure, records: list[dict], size: str) -> None:
+def add_accuracy(records: Records) -> bool:
+    """Add the mean accuracy over the models fine-tuned on a task, then over tasks; whether there is any."""
+    scored = [record for record in records if record.get("glue")]
+    for record in scored:
+        tasks = [np.mean(task[record["language"]]) for task in record["glue"].values()]
+        record["accuracy"] = np.mean(tasks)
+    return bool(scored)
+
+
+def figure_1(figure, records: Records) -> Places:
     """Left: perplexity of two clones by the share of the second. Right: GLUE accuracy, if it was measured."""
-    rows = family(records, CLONES)
-    scored = any(run["result"].get("glue") for group in rows.values() for run in group)
-    left, *right = figure.subplots(1, 1 + scored, squeeze=False)[0]
+    rows = rows_of(records, CLONES)
+    scored = add_accuracy(records)
+    panels = figure.subplots(1, 1 + scored, squeeze=False)[0]
     for position, look in enumerate((L1, L2)):
-        name = f"L{position + 1}"
-        marks = by_ratio(left, rows, position, "ppl", name, look, vocab="cloned", size=size)
-        alone = ALONE | {"color": look["color"], "label": f"{name} alone, as many tokens"}
-        points(left, marks, second_share, "mlpe", **alone)
-        for axes in right:
-            points(axes, marks, second_share, "glue", label=name, **look)
-    finish(left, "ppl", "p(L2) in %")
-    for axes in right:
+        label = f"L{position + 1}"
+        own = both(panels[0], rows, position, "cloned *% at 1x", "ppl", label=label, **look)
+        alone = look | {"marker": "", "linestyle": ":", "label": f"{label} alone, as many tokens"}
+        points(panels[0], own, "mlpe", **alone)
+        points(panels[-1], own, "accuracy", **look)
+    finish(panels[0], "ppl", "p(L2) in %")
+    if scored:
         shares = [100 - share for share in values.GLUE_EN2]
-        axes.plot(shares, values.GLUE_EN2.values(), label="L2, paper", **L2 | HOLLOW)
-        axes.axhspan(*values.GLUE_EN1, color="C1", alpha=0.25, label="L1, paper")
-        finish(axes, "glue", "p(L2) in %")
-        axes.set_title("fine-tuned in L1")
-        axes.legend(frameon=False)
+        panels[1].plot(shares, values.GLUE_EN2.values(), **L2 | HOLLOW)
+        panels[1].axhspan(*values.GLUE_EN1, color="C1", alpha=0.25)
+        panels[1].set_title("fine-tuned in L1; band: L1, paper")
+        finish(panels[1], "accuracy", "p(L2) in %")
+    return own
 
 
-def figure_3(figure, records: list[dict], size: str) -> None:
+def figure_3(figure, records: Records) -> Places:
     """Perplexity (above) and TEff (below) of two real languages by p(L2), disjoint and anchored."""
-    rows = family(records, REAL)
+    rows = rows_of(records, REAL)
     panels = figure.subplots(2, 2, sharex=True)
     for position, (above, below) in enumerate(panels.T):
-        for axes, what in ((above, "ppl"), (below, "teff")):
-            by_ratio(axes, rows, position, what, "disjoint", DISJOINT, vocab="disjoint", size=size)
-            marks = by_ratio(axes, rows, position, what, "anchored", L1, vocab="anchored", size=size)
-            if axes is above:
-                points(above, marks, second_share, "mlpe", label="alone, as many tokens", **ALONE)
-            finish(axes, what, "p(FR) in %")
-        above.set_title(values.EN_FR[position].upper())
+        for vocab, look in (("disjoint", DISJOINT), ("anchored", L1)):
+            own = both(above, rows, position, f"{vocab} *% at 1x", "ppl", label=vocab, **look)
+            both(below, rows, position, f"{vocab} *% at 1x", "teff", **look)
+        points(above, own, "mlpe", label="alone, as many tokens", **ALONE)
+        above.set_title(("EN", "FR")[position])
+        finish(above, "ppl", "p(FR) in %")
+        finish(below, "teff", "p(FR) in %")
+    return own
 
 
-def scaling(figure, records: list[dict], size: str, vocab: str, measures: tuple[str, ...]) -> None:
+def scaling(figure, records: Records, vocab: str) -> set[float]:
     """Figures 2, 4, 9 and 10: 50/50 and 90/10 against tokens (left) and model size (right)."""
-    rows = family(records, CLONES if vocab in CLONES else REAL)
-    fixed = {"vocab": vocab, "anchors": 0}
-    settings = [*select(rows, 0, shares=EVEN, **fixed), *select(rows, 0, shares=MAIN, **fixed)]
-    times = sorted({setting.times for setting in settings if setting.size == size})
-    sizes = sorted({ORDER.index(setting.size) for setting in settings if setting.times == 1})
-    if len(times) < 2 and len(sizes) < 2:
-        raise UserError(f"{vocab} runs at 50/50 and 90/10 for two numbers of tokens, or of two sizes")
-    panels = figure.subplots(len(measures), 2, squeeze=False, sharey="row")
-    for (left, right), what in zip(panels, measures, strict=True):
-        for label, (shares, position, look) in LINES.items():
-            fixed["shares"] = shares
-            theirs = select(PAPER, position, **fixed)
-            by_tokens = select(rows, position, size=size, **fixed)
-            by_size = select(rows, position, times=1, **fixed)
-            points(left, by_tokens, lambda setting: setting.times, what, label=label, **look)
-            points(left, theirs, lambda setting: setting.times, what, **look | HOLLOW)
-            points(right, by_size, lambda setting: ORDER.index(setting.size), what, **look)
-        finish(left, what, f"tokens, in runs of 1x ({size})")
-        finish(right, what, "model size at 1x")
-        left.set_xticks(times)
-        right.set_xticks(sizes, [ORDER[place] for place in sizes])
-    panels[0, 0].plot([], [], label="hollow: paper, small", **{"color": "0.3", "marker": "o"} | HOLLOW)
+    size = standard_size(records)
+    rows = rows_of(records, CLONES if vocab in CLONES else REAL)
+    panels = figure.subplots(3, 2, sharey="row")
+    times, sizes = set(), set()
+    for (left, right), measure in zip(panels, ("ppl", "mlte", "teff"), strict=True):
+        for label, (share, position, look) in LINES.items():
+            by_tokens = both(left, rows, position, f"{vocab} {share}% at *x", measure, label=label, **look)
+            by_size = {}
+            for place, name in enumerate(ORDER):
+                setting = f"{name} {vocab} {share}% at 1x".removeprefix(f"{size} ")
+                if (setting, position) in rows:
+                    by_size[place] = rows[setting, position]
+            points(right, by_size, measure, **look)
+            times |= by_tokens.keys()
+            sizes |= by_size.keys()
+        finish(left, measure, f"tokens, in runs of 1x ({size})")
+        finish(right, measure, "model size at 1x")
+        left.set_xticks(sorted(times))
+        names = [ORDER[place] for place in sorted(sizes)]
+        right.set_xticks(sorted(sizes), names)
+    return times if len(times) > 1 else sizes
 
 
-def figure_5(figure, records: list[dict], size: str) -> None:
+def figure_5(figure, records: Records) -> Records:
     """The yardsticks of every size and language, their runs as dots, and the paper's laws of small."""
-    axes, colours = figure.subplots(subplot_kw={"xscale": "log"}), {}
-    for run in {run["yardstick"]: run for run in records if "against" in run}.values():
-        name = f"{run['config']['size']}, {run['source']} of {Path(run['config']['data']).name}"
-        label = None if name in colours else name  # it has one from another seed
-        colour = colours.setdefault(name, f"C{len(colours)}")
-        axes.plot(run["against"].tokens, run["against"].perplexities, "o-", color=colour, label=label)
-    if not colours:
-        raise UserError("runs of one language, of two lengths")
+    axes = figure.subplots(subplot_kw={"xscale": "log"})
+    draw_yardsticks(axes, records, [f"C{i}" for i in range(10)])
     tokens = np.geomspace(0.05, 3, 100) * values.TOKENS
     for source, law in values.LAWS.items():
         theirs = Law(*law).perplexity(tokens)
         axes.plot(tokens, theirs, ":", color="0.5", label=f"paper: small, {source}")
     finish(axes, "ppl", "training tokens")
+    return 2 * one_of_each_yardstick(records)
 
 
-def clones_looked_at(records: list[dict], size: str) -> dict[str, dict]:
-    """By p(L2), result.json of the first seed of clones that align.py has looked at, or UserError."""
-    rows, found = family(records, CLONES), {}
-    marks = select(rows, 0, vocab="cloned", times=1, size=size, anchors=0)
-    for setting in sorted(marks, key=second_share):
-        results = [run["result"] for run in marks[setting]]
-        looked_at = [result for result in results if "embeddings" in result.get("alignment", {})]
-        if looked_at:
-            found[f"p(L2) = {second_share(setting):g}%"] = looked_at[0]
-    if not found:
-        raise UserError("runs of clones that align.py has looked at")
+def clones_looked_at(records: Records) -> dict[str, dict]:
+    """By p(L2), the first seed of clones that align.py has looked at."""
+    found = {}
+    rows = rows_of(records, CLONES)
+    for share, group in by_number(rows, 0, "cloned *% at 1x").items():
+        for run in group:
+            if "embeddings" in run.get("alignment", {}):
+                found.setdefault(f"p(L2) = {share:g}%", run)
     return found
 
 
-def figure_6(figure, records: list[dict], size: str) -> None:
+def figure_6(figure, records: Records) -> dict[str, dict]:
     """Cosine of clones' embeddings, and of all pairs, by p(L2); word2vec as the control."""
-    results, panels = clones_looked_at(records, size), figure.subplots(1, 2, sharey=True)
-    shares, theirs = [100 - share for _, share in values.EMBEDDINGS], [*values.EMBEDDINGS.values()]
-    panels[0].plot(shares, theirs, color="C0", marker="s", label="paper, counterparts", **HOLLOW)
+    results = clones_looked_at(records)
+    panels = figure.subplots(1, 2, sharey=True)
+    theirs = by_number(PAPER, 0, "cloned *% at 1x")
+    cosines = [group[0]["embeddings"] for group in theirs.values()]
+    panels[0].plot([*theirs], cosines, marker="s", label="paper, counterparts", **HOLLOW)
     if align.pairs_of(results, "word2vec"):
         align.draw_embeddings(results, panels, "word2vec", "word2vec", "C1")
     align.draw_embeddings(results, panels)
+    return results
 
 
-def figure_7(figure, records: list[dict], size: str) -> None:
+def figure_7(figure, records: Records) -> dict[str, dict]:
     """Cosine of clones' embeddings by the frequency of the token, a line for each ratio."""
-    align.draw_frequency(clones_looked_at(records, size), figure.subplots(1, 2, sharey=True))
+    results = clones_looked_at(records)
+    align.draw_frequency(results, figure.subplots(1, 2, sharey=True))
+    return results
 
 
-def figure_8(figure, records: list[dict], size: str) -> None:
+def figure_8(figure, records: Records) -> Places:
     """Perplexity of two balanced clones by the share of the vocabulary that they have in common."""
-    rows, axes = family(records, CLONES), figure.subplots()
+    rows, axes = rows_of(records, CLONES), figure.subplots()
     for position, look in enumerate((L1, L2)):
-        marks = select(rows, position, vocab="cloned", times=1, size=size, shares=EVEN)
-        if len(marks) < 2:
-            raise UserError("balanced runs of clones with several --anchors")
-        label = f"L{position + 1} at 50/50"
-        points(axes, marks, lambda setting: 100 * setting.anchors, "ppl", label=label, **look)
-    runs = [run for group in marks.values() for run in group if "against" in run]
-    for share, label, line in ((0.5, "alone, on half the tokens", ":"), (1, "alone, on all of them", "--")):
-        known = [run["against"].perplexity(share * run["total"]) for run in runs]
-        if known and np.isfinite(known).all():
-            axes.axhline(ratio_over_seeds(known).mean, color="0.4", linestyle=line, label=label)
-    finish(axes, "ppl", "anchor points: % of the vocabulary that is shared")
+        own = by_number(rows, position, "cloned 50% at 1x, * anchored")
+        own[0] = rows.get(("cloned 50% at 1x", position), [])
+        points(axes, own, "ppl", label=f"L{position + 1} at 50/50", **look)
+    points(axes, own, "mlpe", label="alone, as many tokens", **ALONE)
+    finish(axes, "ppl", "anchor points: share of the vocabulary")
+    return own
 
 
-FIGURES = {  # function and inches
-    1: (figure_1, (10, 4.2)),
-    2: (partial(scaling, vocab="cloned", measures=("ppl", "teff")), (10, 7)),
-    3: (figure_3, (10, 7)),
-    4: (partial(scaling, vocab="anchored", measures=("ppl", "teff")), (10, 7)),
-    5: (figure_5, (7, 4.8)),
-    6: (figure_6, (10, 4.2)),
-    7: (figure_7, (10, 4.2)),
-    8: (figure_8, (7, 4.2)),
-    9: (partial(scaling, vocab="cloned", measures=("ppl", "mlte", "teff")), (10, 10)),
-    10: (partial(scaling, vocab="anchored", measures=("ppl", "mlte", "teff")), (10, 10)),
-}
+clones = partial(scaling, vocab="cloned")
+anchored = partial(scaling, vocab="anchored")
+drawn = [figure_1, clones, figure_3, anchored, figure_5, figure_6, figure_7, figure_8, clones, anchored]
+FIGURES = dict(enumerate(drawn, start=1))
 
 
-def draw(number: int, records: list[dict]) -> Figure:
+def draw(number: int, records: Records) -> Figure:
     """One of the figures."""
-    function, inches = FIGURES[number]
     with matplotlib.rc_context({"font.size": 14, "legend.fontsize": 12}):  # to be read on half a slide
-        figure = Figure(figsize=inches, layout="constrained")
-        try:
-            function(figure, records, standard_size(records))
-        except UserError as missing:
-            script = f"bash runs/figure{number}.sh"
-            raise UserError(f"Figure {number} needs {missing}; {script} runs them") from None
+        figure = Figure(layout="constrained")
+        found = FIGURES[number](figure, records)
+        if len(found) < 2:
+            raise UserError(f"too few runs for Figure {number}; bash runs/figure{number}.sh trains them")
+        rows, columns = figure.axes[0].get_gridspec().get_geometry()
+        figure.set_size_inches(4 + 3 * columns, 1 + 3 * rows)
         if number not in {6, 7}:  # those are align.py's own
             names = figure.axes[0].get_legend_handles_labels()
-            figure.legend(*names, loc="outside upper center", ncols=inches[0] // 3, frameon=False)
+            title = None if number in {5, 8} else "hollow: the paper's"
+            place = {"loc": "outside upper center", "ncols": columns + 1, "frameon": False}
+            figure.legend(*names, title=title, **place)
     return figure
 
 
@@ -278,11 +235,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Draw one figure from the runs below the given folders."""
     parser = Parser(__doc__)
     parser.add_argument("figure", type=int, choices=FIGURES, help="its number")
-    parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
-    parser.add_argument("--out", type=Path, help="where figureN.png goes (the first folder)")
-    args = parser.parse_args(arguments)
-    path = (args.out or args.folders[0]) / f"figure{args.figure}.png"
-    write(path, draw(args.figure, measure(read_records(args.folders))))
+    records, out, args = read_command(parser, arguments)
+    path = out / f"figure{args.figure}.png"
+    write(path, draw(args.figure, records))
     print(f"figure: {path}")
 
 

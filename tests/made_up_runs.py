@@ -1,5 +1,6 @@
 """Folders of made-up runs, as train.py and evaluate.py leave them: for tests of what is read from runs."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,18 @@ def write_run(
     others = len(sources) - 1
     clones = len(set(sources)) == 1
     ratios = ratio if isinstance(ratio, tuple) else (ratio,)
+    if others:
+        vocab = "cloned" if clones else "disjoint"
+        stages = [[first, *[round((1 - first) / others, 12)] * others] for first in ratios]
+    else:
+        vocab, stages = "monolingual", [[1.0]]
     config = {
         "data": "data/books",
         "fingerprint": "books",
         "sources": list(sources),
-        "vocab": ("cloned" if clones else "disjoint") if others else "monolingual",
+        "vocab": vocab,
         "anchors": 0.0,
-        "stages": [[first, *[round((1 - first) / others, 12)] * others] for first in ratios]
-        if others
-        else [[1.0]],
+        "stages": stages,
         "size": size,
         "tokens": tokens,
         "steps": round(tokens / (settings.get("batch", 128) * 512)),
@@ -63,3 +67,27 @@ def write_law(folder: Path, law, tokens, *, source: str = "en", **changes) -> No
     for number in tokens:
         ppl = float(law.perplexity(number))
         write_run(folder, f"mono-{source}-{number:.4g}", number, [ppl], sources=(source,), **changes)
+
+
+def cells_of(page: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Rows of the tables of a page by their first two cells; in each, cells by their column's name."""
+    rows, head = {}, []
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if not cells:
+            head = []
+        elif not head:
+            head = cells
+        else:
+            rows[cells[0], cells[1]] = dict(zip(head, cells, strict=True))
+    return rows
+
+
+def parse_setting(setting: str) -> tuple[str, tuple[str, ...], tuple[float, ...], float]:
+    """Of a row of the paper: vocabulary, languages, percent of L1 in each stage, times the standard run."""
+    pattern = r"(?:(EN|FR) alone|(\w+)(?: x(\d+))? ([\d→]+)%) at ([\d.]+)x"
+    alone, vocab, number, stages, times = re.fullmatch(pattern, setting).groups()
+    if alone:
+        return "monolingual", (alone.lower(),), (100.0,), float(times)
+    languages = ("en",) * int(number or 2) if vocab == "cloned" else ("en", "fr")
+    return vocab, languages, tuple(float(share) for share in stages.split("→")), float(times)

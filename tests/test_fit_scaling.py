@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from conftest import tree
-from made_up_runs import write_law, write_run
+from made_up_runs import cells_of, write_law, write_run
 
 import fit_scaling
 from common import UserError
@@ -28,14 +28,6 @@ def change(run, file: str = "result.json", **changes) -> None:
     """Replace or extend what a file of a run says."""
     path = run / file
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def cells_of(text: str) -> dict[tuple[str, str], dict[str, str]]:
-    """Rows of a printed table by their first two columns; cells by their column's name."""
-    head, _, *rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")
-    ]
-    return {(row[0], row[1]): dict(zip(head, row, strict=True)) for row in rows}
 
 
 @pytest.fixture
@@ -96,11 +88,13 @@ def test_a_known_law_is_found_again(law):
 
 def test_mlte_inverts_mlpe():
     assert PAPERS.tokens(PAPERS.perplexity(5e8)) == pytest.approx(5e8)
-    assert PAPERS.tokens(1 / PAPERS.c) == math.inf
+    assert math.isnan(PAPERS.tokens(1 / PAPERS.c))  # which it never reaches
     assert PAPERS.perplexity(1.0) == math.inf
 
 
-@pytest.mark.parametrize("perplexities", [[20.0, 21, 22, 23, 24, 25], [14.0, 13.9, 13.8, 13.7, 9, 5]])
+@pytest.mark.parametrize(
+    "perplexities", [[20.0, 21, 22, 23, 24, 25], [14.0, 13.9, 13.8, 13.7, 9, 5], [7.0] * 6]
+)
 def test_runs_that_follow_no_law_have_none(perplexities):
     assert fit_law(LENGTHS, perplexities) is None
 
@@ -193,6 +187,28 @@ def test_what_cannot_be_used_is_told_and_left_out(table1, capsys):
     assert "left out: twice has the settings and the seed of 90-10" in told
 
 
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("result.json", {"languages": 7}),
+        ("result.json", {"languages": [None]}),
+        ("result.json", {"tokens": 0}),
+        ("result.json", {"tokens": math.nan}),
+        ("result.json", {"alignment": None}),
+        ("result.json", {"glue": ["CoLA"]}),
+        ("config.json", {"seed": "first"}),
+        ("config.json", {"anchors": None}),
+        ("config.json", {"steps": 0}),
+        ("config.json", {"stages": [0.9, 0.1]}),
+        ("config.json", {"stages": "0.9"}),
+    ],
+)
+def test_what_is_not_what_it_should_be_is_left_out_in_a_sentence(table1, capsys, file, changes):
+    change(write_run(table1, "odd", ONE, [26.1, 26.1], ratio=0.6), file, **changes)
+    assert len(read_records([table1])) == 6 + 3 * 2
+    assert capsys.readouterr().out.startswith(f"left out: {table1}/odd is no evaluated run (")
+
+
 def test_folders_within_one_another_count_their_runs_once(table1, capsys):
     write_run(table1, "more/50-50", ONE, [27.0, 27.0], ratio=0.6)
     names = {run for run, _ in found_in(table1, table1 / "more")}
@@ -252,35 +268,28 @@ def test_several_seeds_show_each_and_a_bound_where_one_is_beyond(tmp_path):
     assert rows["90-10", "EN1"]["TEff [95%]"].startswith(">")
 
 
-def test_shared_pieces_and_what_counting_reaches_stand_below_the_table(tmp_path):
-    lengths = LENGTHS[2:5]
-    for tokens in lengths:
+def test_what_counting_reaches_stands_below_the_table(tmp_path):
+    for tokens in LENGTHS[2:5]:
         ngrams = {"ngrams": {"1": 30.0, "2": 17.0 - tokens / ONE}}
         ppl = [float(PAPERS.perplexity(tokens))]
         write_run(tmp_path, f"mono-{tokens:.0f}", tokens, ppl, sources=("en",), facts=ngrams)
-    write_run(tmp_path, "90-10", ONE, [22.5, 32.8], ratio=0.9, shared=[" "])
-    write_run(tmp_path, "apart", ONE, [22.5, 40.8], ratio=0.9, shared=[])
-    records = measure(read_records([tmp_path]))
-    assert fit_scaling.floors(records)["2"] == [(n, 17 - n / ONE) for n in lengths]
-    out = table(records)
-    assert "Languages share, beside padding: ' ' in 90-10; nothing in apart.\n" in out
+    out = table(measure(read_records([tmp_path])))
     assert "Counting n-grams of 1.2B tokens reaches a perplexity of 30.0 (n = 1), 16.0 (n = 2).\n" in out
-    assert all("teff" in record for record in records if not record["alone"])  # one yardstick for both
 
 
 def test_seeds_and_intervals_are_drawn(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(fit_scaling.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    monkeypatch.setattr(fit_scaling, "write", lambda path, figure: drawn.append(figure))
     for seed in (0, 1):
         write_law(tmp_path / str(seed), PAPERS, LENGTHS, seed=seed)
         name = "_lr$x_$"  # matplotlib would hide it, and read a formula
         write_run(tmp_path / str(seed), name, ONE, [22.5, 32.8 + seed], ratio=0.9, seed=seed)
-    records = measure(read_records([tmp_path]))
-    fit_scaling.draw(records, tmp_path / "figure.png")
+    fit_scaling.draw(measure(read_records([tmp_path])), tmp_path / "figure.png")
     left, right = drawn[0].axes
-    group = found_in(tmp_path)["_lr$x_$", "EN2"]
-    assert [1, 1] in [list(line.get_ydata()) for line in right.lines if line.get_marker() == "o"]
-    interval = [list(line.get_xdata()) for line in right.lines if line.get_linestyle() == "-"]
-    assert list(over(group, "teff")[1:]) in interval
+    group = found_in(tmp_path)[name, "EN2"]
+    dots = [line.get_xydata()[0] for line in right.lines if line.get_marker() == "o"]
+    assert [x for x, y in dots if y == 1] == [run["teff"] for run in group]
+    intervals = [list(line.get_xdata()) for line in right.lines if line.get_linestyle() == "-"]
+    assert list(over(group, "teff")[1:]) in intervals
     assert right.get_yticklabels()[1].get_text() == r" _lr\$x_\$: EN2"
     assert len(left.get_legend().get_texts()) == 1  # a name for both seeds
