@@ -8,6 +8,7 @@ nothing to one that is finished. What a step reads is data.py's, what it compute
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import math
 import os
@@ -128,10 +129,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--save-every", type=whole, help="steps between two checkpoints (default: a 20th of the run)")
     add("--keep-every", type=whole, help="steps between weights kept for align.py (default: none are kept)")
     add("--no-score", dest="score", action="store_false", help="do not score held-out text")
+    add("--wandb", metavar="PROJECT", help="log to this project of Weights & Biases, too")
 
     args = parser.parse_args(arguments)
     if args.ratio and args.mix:
         parser.error("--mix: not allowed with --ratio")
+    if args.wandb and importlib.util.find_spec("wandb") is None:
+        parser.error("--wandb: the package is not installed; pip install wandb")
     return args
 
 
@@ -474,11 +478,19 @@ class LanguageLosses:
 class Log:
     """What is said and kept of a run while it lasts: a line that shows progress, and metrics.jsonl."""
 
-    def __init__(self, config: dict, out: Path, process: Process, begin: int, flops: float):
+    def __init__(
+        self, config: dict, out: Path, process: Process, begin: int, flops: float, project: str | None
+    ):
         self.config, self.out, self.process, self.flops = config, out, process, flops
         self.per_step = config["batch"] * config["length"]
         self.note, done, quiet = "", begin * self.per_step, process.rank > 0
         self.progress = Progress("training", config["tokens"], "tokens", done, quiet)
+        self.project = None
+        if project and process.rank == 0:
+            import wandb
+
+            name = str(out).replace("/", "-")
+            self.project = wandb.init(project=project, id=name, resume="allow", config=config, dir=out)
 
     def write(self, step: int, losses: dict, held_out: dict | None) -> None:
         """Add a line to metrics.jsonl."""
@@ -501,6 +513,8 @@ class Log:
         if self.process.rank == 0:
             with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+        if self.project:
+            self.project.log(line, step=step)
 
     def show(self, step: int, first: bool) -> None:
         """Show progress; speed is counted from the end of the first step on, which compiles."""
@@ -592,7 +606,7 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
         write(out / "metrics.jsonl", "")
     process.say(f"continuing {out} after step {begin} of {steps}" if begin else f"writing to {out}")
     flops = flops_per_token(model.size, model.vocabulary, model.length)
-    log = Log(config, out, process, begin, flops)
+    log = Log(config, out, process, begin, flops, args.wandb)
     losses = LanguageLosses([language.name for language in mixture.languages], process)
     save_every = args.save_every or max(1, steps // 20)
 

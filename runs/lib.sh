@@ -19,7 +19,8 @@ set -euo pipefail
 SCALE=${SCALE:-cpu} SEED=${SEED:-0} GPUS=${GPUS:-1} DRY=${DRY:-} NOVELS=${NOVELS:-}
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 [ ! -d "$ROOT/.venv" ] || PATH="$ROOT/.venv/bin:$PATH" # the environment that make creates
-[ -n "$DRY" ] || python -c 'import sentencepiece' 2>/dev/null || {
+PYTHON=$(command -v python || command -v python3)
+[ -n "$DRY" ] || "$PYTHON" -c 'import sentencepiece' 2>/dev/null || {
     echo "error: python lacks the libraries of requirements.txt; make env installs them into .venv" >&2 && exit 2
 }
 [ -n "$DRY" ] || COMMANDS=$(DRY=1 bash "$0" "$@") || exit
@@ -61,8 +62,8 @@ seed "$SEED"
 PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX   # where tables and figures go
 export JOBS=${JOBS:-$JOBS_BY_DEFAULT} # runs side by side: small models gain by it, a core or a GPU each
 LAUNCH=python                         # one process needs no launcher
-[ "$GPUS" = 1 ] && [ "$SCALE" = cpu ] || LAUNCH="torchrun --standalone --nproc-per-node $GPUS"
-[ -n "$DRY" ] || RESULTS=${RESULTS:-} exec python -m paper.run <<<"$COMMANDS"
+[ "$GPUS" = 1 ] || LAUNCH="torchrun --standalone --nproc-per-node $GPUS"
+[ -n "$DRY" ] || RESULTS=${RESULTS:-} exec "$PYTHON" -m paper.run <<<"$COMMANDS"
 
 corpus() { # clones|real: the text of what follows, prepared if it is not there
     local name=$CLONE_DATA

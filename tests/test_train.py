@@ -748,3 +748,18 @@ def test_a_comment_changes_no_hash_of_the_code_and_a_line_does(tmp_path):
     with open(tmp_path / "train.py", "a") as file:
         file.write("BATCH = 2\n")
     assert code_hash(tmp_path) != code_hash()
+
+
+def test_every_line_is_also_logged_elsewhere_where_the_package_is_installed(tmp_path, run, monkeypatch):
+    code, _, error = run("--wandb", "babel")
+    assert (code, "--wandb: the package is not installed" in error) == (2, True)
+    logged, opened = [], {}
+    fake = types.ModuleType("wandb")
+    fake.__spec__ = types.SimpleNamespace()
+    project = types.SimpleNamespace(log=lambda line, step: logged.append((step, line["loss"])))
+    fake.init = lambda **settings: opened.update(settings) or project
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    assert run("--wandb", "babel")[0] == 0
+    assert logged == [(line["step"], line["loss"]) for line in metrics(tmp_path / "run")]
+    assert (opened["project"], opened["resume"]) == ("babel", "allow")
+    assert "/" not in opened["id"]
