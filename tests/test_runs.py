@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from made_up_runs import parse_setting
 
 from common import UserError
 from model import SIZES
@@ -78,14 +79,15 @@ def test_scripts_that_share_a_folder_agree_on_what_lies_there(scale):
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize(("page", "table"), [
-    ("table1", values.TABLE_1), ("table3", values.TABLE_3), ("figure2", values.FIGURE_2),
-])  # fmt: skip
-def test_every_row_of_the_paper_is_run(page, table, scale):
+@pytest.mark.parametrize("page", ["table1", "table3", "figure2"])
+def test_every_row_of_the_paper_is_run(page, scale):
+    table = values.TABLES["Table 3" if page == "table3" else "Table 1"]
+    of_figure = page == "figure2"  # two rows of Table 1 are what the paper's text says of Figure 2
+    wanted = {parse_setting(setting) for row, setting, *_ in table if (row == "Figure 2") == of_figure}
     runs = trainings(page, scale)
     one = next(args.tokens for name, args in runs.items() if name.endswith("50-50"))
     rows = {row_of(args, one) for args in runs.values() if args.size == SCALES[scale] and not args.anchors}
-    assert {(row.vocab, row.languages, row.shares, row.times) for row in table} <= rows
+    assert wanted <= rows
 
 
 @pytest.mark.parametrize(("page", "source", "size"), [
