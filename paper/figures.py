@@ -1,8 +1,9 @@
-"""The paper's Figures 1 to 10 from one's own runs: filled marks, and the paper's own values, hollow ones.
+"""The paper's Figures 1 to 8 from one's own runs: filled marks, and the paper's own values, hollow ones.
 
     python -m paper.figures 1 out/table1 out/figure1 --out out/figure1     # figure1.png
 
-Marks are means over seeds, their bars Student's t intervals of 95%. align.py draws Figures 11 to 14.
+Marks are means over seeds, their bars Student's t intervals of 95%. Figures 2 and 4 have MLTE
+in their middle row, as the paper's Figures 9 and 10. align.py draws Figures 11 to 14.
 """
 
 import math
@@ -129,7 +130,7 @@ def figure_3(figure, records: Records) -> Places:
 
 
 def scaling(figure, records: Records, vocab: str) -> set[float]:
-    """Figures 2, 4, 9 and 10: 50/50 and 90/10 against tokens (left) and model size (right)."""
+    """Figures 2 and 4, with 9 and 10: 50/50 and 90/10 against tokens (left) and model size (right)."""
     size = standard_size(records)
     rows = rows_of(records, CLONES if vocab in CLONES else REAL)
     panels = figure.subplots(3, 2, sharey="row")
@@ -210,7 +211,7 @@ def figure_8(figure, records: Records) -> Places:
 
 clones = partial(scaling, vocab="cloned")
 anchored = partial(scaling, vocab="anchored")
-drawn = [figure_1, clones, figure_3, anchored, figure_5, figure_6, figure_7, figure_8, clones, anchored]
+drawn = [figure_1, clones, figure_3, anchored, figure_5, figure_6, figure_7, figure_8]
 FIGURES = dict(enumerate(drawn, start=1))
 
 
@@ -220,7 +221,8 @@ def draw(number: int, records: Records) -> Figure:
         figure = Figure(layout="constrained")
         found = FIGURES[number](figure, records)
         if len(found) < 2:
-            raise UserError(f"too few runs for Figure {number}; bash runs/figure{number}.sh trains them")
+            script = "figure6.sh" if number == 7 else f"figure{number}.sh"
+            raise UserError(f"too few runs for Figure {number}; bash runs/{script} trains them")
         rows, columns = figure.axes[0].get_gridspec().get_geometry()
         figure.set_size_inches(4 + 3 * columns, 1 + 3 * rows)
         if number not in {6, 7}:  # those are align.py's own

@@ -27,5 +27,4 @@ done
 
 also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"
 also python -m paper.figures 2 "${FOLDERS[@]}" --out "$PAGE"
-also python -m paper.figures 9 "${FOLDERS[@]}" --out "$PAGE"
 also python -m paper.compare "${FOLDERS[@]}" --out "$PAGE"

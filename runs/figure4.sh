@@ -24,5 +24,4 @@ done
 
 also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"
 also python -m paper.figures 4 "${FOLDERS[@]}" --out "$PAGE"
-also python -m paper.figures 10 "${FOLDERS[@]}" --out "$PAGE"
 also python -m paper.compare "${FOLDERS[@]}" --out "$PAGE"
