@@ -72,10 +72,10 @@ def parse(line: str) -> Run | list[str]:
 
 
 class Clock:
-    """How long the runs of a script will take, from what was computed since it started."""
+    """How long the runs of a script will take, from what was computed since the first one was compiled."""
 
     def __init__(self, runs: list[Run]):
-        self.runs, self.began = runs, time.monotonic()
+        self.runs, self.began = runs, None
         self.total = sum(run.flops(run.args.tokens) for run in runs)
         self.before = self.done()
 
@@ -84,11 +84,13 @@ class Clock:
 
     def left(self) -> str:
         """In words; nothing before there is something to go by."""
-        done = self.done()
+        now, done = time.monotonic(), self.done()
+        if done > self.before and self.began is None:
+            self.began, self.before = now, done
         if done == self.before:
             return ""
-        passed = time.monotonic() - self.began
-        return f"about {duration(passed * (self.total - done) / (done - self.before))} left"
+        seconds = (now - self.began) / (done - self.before) * (self.total - done)
+        return f"about {duration(seconds)} left"
 
 
 def program(words: list[str]) -> list[str]:
@@ -119,7 +121,7 @@ def latest(out: Path) -> str:
     """How far a run is: the last line of its log, once that has losses."""
     log = Path(f"{out}.log")
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return f"   {out.name}: {lines[-1]}" if lines and re.search("loss|scoring", lines[-1]) else ""
+    return f"{out.name}: {lines[-1]}" if lines and re.search("loss|scoring", lines[-1]) else ""
 
 
 def check_end(run: Run, code: int) -> None:
@@ -128,13 +130,14 @@ def check_end(run: Run, code: int) -> None:
         end = Path(f"{run.out}.log").read_text(errors="replace").splitlines()[-5:]
         raise UserError("\n".join([f"{run.out} failed; {run.out}.log ends with:", *end]))
     languages = read_json(run.out / "result.json")["languages"]
-    reached = ", ".join(f"{found['name']} {found['ppl']:.2f}" for found in languages)
-    print(f"{run.out.name} is done: PPL {reached}", flush=True)
+    scored = [f"{found['name']} {found['ppl']:.2f}" for found in languages if "ppl" in found]
+    print(f"{run.out.name} is done{': PPL ' if scored else ''}{', '.join(scored)}", flush=True)
 
 
 def side_by_side(runs: list[Run], jobs: int, clock: Clock, deadline: float) -> None:
     """Train, `jobs` at a time, until all are done or it is `deadline`."""
-    waiting, running, told_at = deque(runs), {}, time.monotonic()  # running: slot to run and process
+    waiting, running = deque(runs), {}  # running: slot to run and process
+    told_at, told = time.monotonic(), set()  # the folders of runs of which something was told
     try:
         while waiting or running:
             if time.monotonic() > deadline:
@@ -147,10 +150,13 @@ def side_by_side(runs: list[Run], jobs: int, clock: Clock, deadline: float) -> N
                 if process.poll() is not None:
                     del running[slot]
                     check_end(run, process.returncode)
-            if time.monotonic() - told_at > TELL_EVERY:
-                told_at = time.monotonic()
-                lines = [latest(run.out) for run, _ in running.values()] + ["   " + clock.left()]
-                print("\n".join(line for line in lines if line.strip()), flush=True)
+            lines = {run.out: latest(run.out) for run, _ in running.values()}
+            first = {out for out, line in lines.items() if line} - told
+            if first or time.monotonic() - told_at > TELL_EVERY:
+                told_at, told = time.monotonic(), told | first
+                for line in (*lines.values(), clock.left()):
+                    if line:
+                        print("  ", line, flush=True)
             time.sleep(0.1)
     finally:
         for _, process in running.values():
@@ -198,7 +204,7 @@ def carry_out(lines: list[str], jobs: int, minutes: float) -> None:
         side_by_side(queue, jobs, clock, deadline)
         queue = []
         if isinstance(command, str):
-            print(command.lstrip("# "))
+            print(command.removeprefix("#").removeprefix(" "))
         elif command:
             done.append(command)
             print("==", shlex.join(command), flush=True)
