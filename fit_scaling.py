@@ -292,9 +292,14 @@ def draw(records: Records, path: Path) -> None:
     draw_yardsticks(left, records, ["0.3", "0.5", "0.7"])
     if left.lines:
         left.legend(frameon=False)
+    counted = defaultdict(dict)  # by n: what n-grams of so many tokens reach
     for run in records:
         for n, perplexity in run.get("ngrams", {}).items():
-            left.annotate(f"{n}-grams", (run["tokens"], perplexity), color="0.6", fontsize=7, ha="center")
+            counted[n][run["tokens"]] = perplexity
+    for n, reached in counted.items():
+        tokens = sorted(reached)
+        left.plot(tokens, [reached[each] for each in tokens], color="0.75", linewidth=0.8, zorder=0)
+        left.annotate(f" {n}-grams", (tokens[-1], reached[tokens[-1]]), color="0.5", fontsize=7, va="center")
     # What was never learned would squeeze all others together.
     alone = [run["ppl"] for run in those(records, alone=True)]
     highest = 10 * max(alone, default=1e5)
@@ -312,7 +317,7 @@ def draw(records: Records, path: Path) -> None:
         if first["share"]:
             right.plot(1 / first["share"], place, "|", color="0.4", markersize=14)
     right.set_yticks(range(len(mixed)), labels)
-    right.margins(y=0.02)
+    right.margins(y=0.05)
     right.invert_yaxis()
     right.axvline(1, color="0.4", linestyle=":")
     tokens, ppl = "training tokens of the language", "test perplexity"

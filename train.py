@@ -517,8 +517,9 @@ class Log:
             self.project.log(line, step=step)
 
     def show(self, step: int, first: bool) -> None:
-        """Show progress; speed is counted from the end of the first step on, which compiles."""
-        self.progress.update(step * self.per_step, self.note)
+        """Show progress once there are losses; the first step, which compiles, does not count for speed."""
+        if self.note:
+            self.progress.update(step * self.per_step, self.note)
         if first:
             self.progress.count_from(step * self.per_step)
 

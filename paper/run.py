@@ -121,7 +121,9 @@ def latest(out: Path) -> str:
     """How far a run is: the last line of its log, once that has losses."""
     log = Path(f"{out}.log")
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return f"{out.name}: {lines[-1]}" if lines and re.search("loss|scoring", lines[-1]) else ""
+    if not lines or not re.search("loss|scoring", lines[-1]):
+        return ""
+    return f"{out.name}: {lines[-1].removeprefix(f'{out.name}: ')}"
 
 
 def check_end(run: Run, code: int) -> None:
