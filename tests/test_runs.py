@@ -387,6 +387,7 @@ def test_of_a_run_is_told_what_has_losses_and_not_a_guess_of_its_first_step(tmp_
 ])  # fmt: skip
 def test_what_cannot_be_carried_out_is_refused(lines, jobs, sentence, monkeypatch, command):
     monkeypatch.setattr("sys.stdin", StringIO(lines))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setenv("JOBS", jobs)
     code, _, error = command(run.main)
     assert (code, error.count("\n")) == (2, 1)
