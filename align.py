@@ -519,7 +519,7 @@ def measure_run(out: Path, args: argparse.Namespace, device: torch.device, pictu
 def pairs_of(results: Results, part: str) -> list[tuple[str, dict, dict]]:
     """(run and pair of languages, result, what was found) of all that have the part."""
     return [
-        (shown(f"{name} {pair}"), result, found)
+        (f"{name} {pair}", result, found)
         for name, result in results.items()
         for pair, found in result.get("alignment", {}).get(part, {}).items()
     ]

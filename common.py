@@ -92,7 +92,7 @@ def run_script(main) -> None:
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command starts again", file=sys.stderr)
+        print("\ninterrupted; give the same command to go on", file=sys.stderr)
         sys.exit(130)
 
 
@@ -148,7 +148,7 @@ def read_json(path: Path) -> dict:
 def code_hash(folder: Path = Path(__file__).parent) -> str:
     """A hash of the files that decide what a run computes: whoever edits them trains another run."""
     files = ["model.py", "data.py", "train.py", "machine.py"]
-    files += ["kernels/attention.py", "kernels/cross_entropy.py"]
+    files += ["kernels/__init__.py", "kernels/attention.py", "kernels/cross_entropy.py"]
     code = b"".join(without_words((folder / file).read_bytes()) for file in files)
     return hashlib.sha256(code).hexdigest()[:12]
 
@@ -156,7 +156,7 @@ def code_hash(folder: Path = Path(__file__).parent) -> str:
 def without_words(source: bytes) -> bytes:
     """Python code without docstrings, help of flags, lines of comment and empty lines.
 
-    An edit of those must not keep a stopped run from going on.
+    An edit of those must not keep a stopped run from going on. Any other does: a new row of model.SIZES, too.
     """
     lines = source.splitlines(keepends=True)
     begins = [0, *itertools.accumulate(map(len, lines))]  # of each line, in bytes

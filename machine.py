@@ -33,8 +33,9 @@ class Process(NamedTuple):
     def current(cls, device: str | None = None, strict: bool = False) -> "Process":
         """Read torchrun's environment; without one, this is a single process.
 
-        Sums are taken in the same order in every run; PyTorch's attention on GPUs has that only if this is
-        `strict`. Then what has no such form raises an error, as a part of fine-tuning on GLUE would.
+        Sums are taken in the same order in every run. If `strict`, an operation that has no such form raises
+        an error (a part of fine-tuning on GLUE would); otherwise it warns. PyTorch's attention on GPUs has
+        such a form, and takes it only if `strict`.
         """
         torch.use_deterministic_algorithms(True, warn_only=not strict)
         torch.utils.deterministic.fill_uninitialized_memory = False  # finds programming errors; costs time

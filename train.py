@@ -145,7 +145,8 @@ SERVES = {"clones": "cloned", "anchors": "cloned", "vocab": "real"}  # which kin
 
 def kind_of_run(args: argparse.Namespace, names: list[str]) -> str:
     """One of KINDS; UserError if a flag is for another."""
-    alone = args.mix == [[1.0]] or set(args.ratio or []) == {1.0}
+    stages = args.mix or [[ratio] for ratio in args.ratio or [0.5]]
+    alone = all(stage == [1.0] for stage in stages)
     if alone and len(names) > 1:
         raise UserError(f"--ratio 1 is a monolingual run, but --languages names {' '.join(names)}")
     kind = "cloned" if len(names) == 1 else "real"
@@ -286,13 +287,13 @@ def open_data(folder: Path) -> Dataset:
 
 @contextlib.contextmanager
 def requests_to_stop(process: Process):
-    """Within it, SIGINT and SIGTERM are collected in a list, which the loop reads between two steps."""
+    """While this is open, SIGINT and SIGTERM are collected in a list, which the loop reads between steps."""
     asked = []
 
     def receive(signal_number: int, _frame) -> None:
-        if not asked:
-            process.say("\nstopping soon ...")
         asked.append(signal_number)
+        with contextlib.suppress(RuntimeError):  # the step that is interrupted may be printing
+            process.say("\nstopping soon ...")
 
     interrupt = signal.signal(signal.SIGINT, receive)
     terminate = signal.signal(signal.SIGTERM, receive)
@@ -352,7 +353,7 @@ def spread(model: GPT, fsdp: bool, precision: str, process: Process, tokens: tor
 
 @contextlib.contextmanager
 def exchange_gradients(model: torch.nn.Module, now: bool):
-    """Within it, a backward pass exchanges gradients with the other processes only if it is `now`."""
+    """While this is open, a backward pass exchanges gradients between processes only if `now` is true."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(now)
     wait = isinstance(model, DistributedDataParallel) and not now
@@ -569,14 +570,17 @@ class Feed:
         return self.process.send(torch.from_numpy(tokens)), languages
 
 
+HELD_OUT = 8  # sequences that are scored whenever a run is saved
+
+
 @torch.no_grad()
 @torch.compiler.set_stance("force_eager")  # for a few sequences nothing is compiled anew
 def held_out_losses(model: GPT, feed: Feed, precision: str) -> dict[str, float]:
-    """The mean loss of each language on the first sequences of its held-out text."""
+    """The mean loss of each language on the first HELD_OUT sequences of its held-out text."""
     means = {}
     for language in feed.mixture.languages:
         stream = feed.dataset.stream(language.source, "test")
-        sequences = min(feed.size, (len(stream) - 1) // model.length)
+        sequences = min(HELD_OUT, (len(stream) - 1) // model.length)
         if sequences < 1:
             continue
         rows = [stream.read(i * model.length, model.length + 1) for i in range(sequences)]

@@ -104,7 +104,7 @@ def start(run: Run, slot: int, jobs: int) -> subprocess.Popen:
     environment = dict(os.environ)
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else [str(gpu) for gpu in range(torch.cuda.device_count())]
-    if jobs > 1 and gpus:
+    if jobs > 1 and gpus and run.words[0] == "python":  # torchrun gives each of its processes one
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     run.out.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{run.out}.log", "wb") as log:
@@ -198,8 +198,10 @@ def carry_out(lines: list[str], jobs: int, minutes: float) -> None:
     for command in [*commands, None]:
         if isinstance(command, Run):
             done.append(command)
-            if command.finished():
+            if command.finished() and command.words[0] == "python":
                 train.main(command.words[command.words.index("train.py") + 1 :])  # says so, or what differs
+            elif command.finished():
+                subprocess.run(command.words, check=True)
             else:
                 queue.append(command)
             continue

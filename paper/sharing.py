@@ -42,7 +42,8 @@ def look_inside(record: dict) -> None:
     means = [layer["mean"] for layer in layers] or [math.nan]
     embeddings = first_pair(record, "embeddings").get("input", {})
     record["hidden"] = float(np.mean(means))
-    record["key"] = embeddings.get("retrieval@1") or math.nan
+    found = embeddings.get("retrieval@1")
+    record["key"] = math.nan if found is None else found
 
 
 def table(groups: list[Records]) -> str:
@@ -51,11 +52,15 @@ def table(groups: list[Records]) -> str:
     for group in groups:
         cells = cells_of(group)
         cells["TEff [95%]"] = str(over(group, "teff"))
-        cells["hidden"] = " ".join(f"{run['hidden']:.2f}" for run in group)
-        cells["key"] = " ".join(f"{run['key']:.0%}" for run in group)
+        cells["hidden"] = " ".join(known(f"{run['hidden']:.2f}") for run in group)
+        cells["key"] = " ".join(known(f"{run['key']:.0%}") for run in group)
         rows.append([cells[column] for column in COLUMNS])
-    text = markdown(COLUMNS, rows, 2) + EXPLANATION
-    return text.replace("nan%", "-").replace("nan", "-")
+    return markdown(COLUMNS, rows, 2) + EXPLANATION
+
+
+def known(text: str) -> str:
+    """A number as text, or a dash."""
+    return "-" if text.startswith("nan") else text
 
 
 def draw(groups: list[Records], path: Path) -> None:

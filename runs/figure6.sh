@@ -6,7 +6,7 @@ corpus clones
 clones_by_ratio
 
 also python align.py "${RUNS[@]}" --out "$PAGE"
-if python -c 'import gensim' 2>/dev/null; then
+if "$PYTHON" -c 'import gensim' 2>/dev/null; then
     also python -m paper.word2vec "${RUNS[@]}"
 else
     echo "# no gensim, so no control: pip install -r requirements-extra.txt"

@@ -14,7 +14,8 @@
 #
 # SIZE, TOKENS (of 1x) and RECIPE (more flags of train.py) replace what the scale says; then choose another OUT, too.
 # A finished run is skipped, a stopped one goes on: every script can be stopped and started again at any time.
-# All that a script does is to print commands, as with DRY=1; paper/run.py carries them out.
+# All that a script does is to print commands. Started without DRY=1, it starts itself once more with DRY=1, collects
+# what that prints, and becomes paper/run.py (exec, below), which carries the commands out.
 set -euo pipefail
 SCALE=${SCALE:-cpu} SEED=${SEED:-0} GPUS=${GPUS:-1} DRY=${DRY:-} NOVELS=${NOVELS:-}
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -35,7 +35,7 @@ for text; do
     [[ $name =~ ^[A-Za-z][A-Za-z0-9_]*$ && $name != noise ]] || refuse "$name: expected letters, digits and _, not noise"
     [[ $path = /* || $CALLED_FROM = "$PWD" ]] || path=$CALLED_FROM/$path
     languages+=("$name") texts+=(--text "$name=$path")
-    found=$(python text.py "$path")
+    found=$("$PYTHON" text.py "$path")
     bytes+=" ${found%% *}"
 done
 for percent in $MIXES; do

@@ -24,7 +24,6 @@ for SEED in 0 1 2; do
         run "$pieces-50-50" 1x --ratio 0.5 --batch "$batch"
         run "$pieces-90-10" 1x --ratio 0.9 --batch "$batch"
         RUNS+=("$FOLDER/$pieces-50-50" "$FOLDER/$pieces-90-10")
-        [ "$SEED" -lt 2 ] || continue
         run "$pieces-mono-0.5x" 0.5x --ratio 1 --batch "$half"
         for times in 0.3 0.2 0.1 0.05; do run "$pieces-mono-${times}x" "${times}x" --ratio 1 --batch "$less"; done
     done

@@ -51,6 +51,7 @@ SETTINGS = [
     ("--ratio 0.9", "EN1 EN2", "cloned", [[0.9, 0.1]]),
     ("", "EN1 EN2", "cloned", [[0.5, 0.5]]),
     ("--ratio 1", "EN1", "monolingual", [[1]]),
+    ("--mix 1/1", "EN1", "monolingual", [[1], [1]]),
     ("--ratio 0.9,0.1", "EN1 EN2", "cloned", [[0.9, 0.1], [0.1, 0.9]]),
     ("--ratio 0.4 --clones 4", "EN1 EN2 EN3 EN4", "cloned", [[0.4, 0.2, 0.2, 0.2]]),
     ("--anchors 0.2", "EN1 EN2", "cloned", [[0.5, 0.5]]),
