@@ -506,7 +506,7 @@ def build_languages(dataset: Dataset, config: dict) -> list[Language]:
 class Mixture:
     """A run's plan: each sequence's `language` and the `window` of text it reads, two (total,) arrays.
 
-    streams: the text of every source in the folder: its place among them is part of its shuffle's key.
+    streams: the text of every source in the folder, also of those not read: a source's place seeds its order.
     stages: (stages, languages) probabilities; the stages divide the run into equal parts.
     length: targets in a sequence; a window is one token longer.
     """
@@ -517,7 +517,7 @@ class Mixture:
         for source, stream in streams.items():  # train.py refuses to read a text without a whole window
             self.windows[source] = max(1, (len(stream) - 1) // length)
 
-        # The language of each sequence is drawn independently, `L ~ p(L)` of its stage.
+        # The language of each sequence is drawn by itself, `L ~ p(L)` of its stage: counts are not exact.
         stage_of = np.arange(total) * len(stages) // total
         self.language = np.empty(total, np.int16)
         random = random_state(LANGUAGE_DRAW, seed)
@@ -526,17 +526,17 @@ class Mixture:
             probabilities = np.array(shares) / np.sum(shares)
             self.language[sequences] = random.choice(len(shares), sequences.sum(), p=probabilities)
 
-        # The k-th sequence of a text reads the k-th window of an order that each pass shuffles anew: none is
-        # read again before all were read, and clones read the same ones whatever their ratio.
+        # Of all sequences that read a text, in whichever clone, the k-th reads the k-th window of an order
+        # that each pass shuffles anew: none is read again before all were, and all ratios have one order.
         self.window = np.empty(total, np.int32)
         for place, (source, windows) in enumerate(self.windows.items()):
             reads_source = np.array([language.source == source for language in languages])
-            readers = np.flatnonzero(reads_source[self.language])
-            for epoch, begin in enumerate(range(0, len(readers), windows)):
+            sequences = np.flatnonzero(reads_source[self.language])
+            for epoch, begin in enumerate(range(0, len(sequences), windows)):
                 # The place keeps a text and its translation, of equal length, from going side by side.
                 order = random_state(WINDOW_DRAW, seed, epoch, place).permutation(windows)
-                now = readers[begin : begin + windows]
-                self.window[now] = order[: len(now)]
+                this_pass = sequences[begin : begin + windows]
+                self.window[this_pass] = order[: len(this_pass)]
 
     def batch(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sequences themselves: (n, length + 1) int64 joint ids, and (n,) language indices."""

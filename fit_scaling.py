@@ -98,21 +98,26 @@ class Yardstick(NamedTuple):
         tokens, perplexities = np.array(sorted(best.items()), float).T
         return cls(tokens, perplexities, fit_law(tokens, perplexities))
 
+    @property
+    def falling(self) -> np.ndarray:
+        """The best perplexity so far: more text never makes a model worse."""
+        return np.minimum.accumulate(self.perplexities)
+
     def perplexity(self, tokens: float) -> float:
         """MLPE; nan on fewer or more tokens than the runs have."""
         if tokens < self.tokens[0] / NEAR or tokens > self.tokens[-1] * NEAR:
             return math.nan
-        log_ppl = np.interp(math.log(tokens), np.log(self.tokens), np.log(self.perplexities))
+        log_ppl = np.interp(math.log(tokens), np.log(self.tokens), np.log(self.falling))
         return math.exp(log_ppl)
 
     def needed(self, perplexity: float) -> tuple[float, str]:
         """MLTE, and where the runs end "<" or ">": it then lies below or above what is given."""
-        falling = np.minimum.accumulate(self.perplexities)  # more text never makes a model worse
-        if perplexity > falling[0]:
+        if perplexity > self.falling[0]:
             return self.tokens[0], "<"
-        if perplexity < falling[-1]:
+        if perplexity < self.falling[-1]:
             return self.tokens[-1], ">"
-        rising = -np.log(falling) + 1e-9 * np.arange(len(falling))  # strictly, as np.interp asks for
+        # np.interp asks for places that rise, and equal perplexities do not.
+        rising = -np.log(self.falling) + 1e-9 * np.arange(len(self.tokens))
         log_tokens = np.interp(-math.log(perplexity), rising, np.log(self.tokens))
         return math.exp(log_tokens), ""
 

@@ -649,7 +649,8 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
         log.show(done, first=step == begin)
         if stopping and done < steps:
             process.say(f"\nstopped after step {done} of {steps}, saved in {out}; the same command continues")
-            sys.exit(128 + (asked or [signal.SIGTERM])[0])
+            received = asked[0] if asked else signal.SIGTERM  # it may be another process that got one
+            sys.exit(128 + received)
 
     save_model(out / "model.pt", model, process)
     return {

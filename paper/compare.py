@@ -48,7 +48,8 @@ def rows_of(records: Records, vocabs: tuple[str, ...]) -> Rows:
     sources = dict.fromkeys(mixed[0]["sources"])
     names = dict(zip(sources, ("EN", "FR"), strict=False))  # they stand where the paper's languages do
     rows, size = {}, standard_size(records)
-    for group in sorted(groups, key=len, reverse=True):  # of two that are alike, the one of more seeds
+    # Of two that are alike the one of more seeds counts; alone, in other batches, the better one.
+    for group in sorted(groups, key=lambda group: (-len(group), group[0]["ppl"])):
         run = group[0]
         known = run["fingerprint"] == text and names.keys() >= set(run["sources"])
         if known and run["vocab"] in ("monolingual", *vocabs):
