@@ -297,9 +297,7 @@ def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple
 
 def relative_frequency(dataset: Dataset, source: str) -> np.ndarray:
     """Share of each piece in a source's training text: (V,) by own ids."""
-    counts = np.zeros(dataset.languages[source]["vocab_size"])
-    for shard in dataset.stream(source, "train").shards:  # counting takes four times a shard's memory
-        counts += np.bincount(shard, minlength=len(counts))
+    counts = dataset.stream(source, "train").counts()
     return counts / counts.sum()
 
 

@@ -201,7 +201,8 @@ def open_shard(path: Path) -> np.ndarray:
 class Stream:
     """The shards of one language and split as one long sequence of token ids."""
 
-    def __init__(self, paths: list[Path]):
+    def __init__(self, paths: list[Path], pieces: int = 2**16):
+        self.paths, self.pieces = paths, pieces
         self.shards = [open_shard(path) for path in paths]
 
     def __len__(self) -> int:
@@ -215,7 +216,30 @@ class Stream:
                 parts.append(shard[max(0, begin) : end])
             begin -= len(shard)
             end -= len(shard)
-        return np.concatenate(parts)
+        ids = np.concatenate(parts)
+        self.check(ids.max())
+        return ids
+
+    def counts(self) -> np.ndarray:
+        """How often each piece occurs: (pieces,) int64."""
+        counts = np.zeros(self.pieces, int)
+        for shard in self.shards:  # counting takes four times a shard's memory
+            self.check(shard.max())
+            counts += np.bincount(shard, minlength=self.pieces)
+        return counts
+
+    def check(self, highest: int) -> None:
+        """UserError if an id is no piece: a byte of a shard must have changed."""
+        if highest >= self.pieces:
+            folder = self.paths[0].parent
+            verify = f"python data.py --verify {folder} says which file has changed"
+            raise UserError(f"{folder}: token {highest} is no piece of its tokeniser; {verify}")
+
+
+ENTRY = {  # what meta.json has of a language
+    "vocab_size": int, "offset": int, "tokenizer": dict, "files": dict, "documents": dict,
+    "characters": dict, "held out": str, "train": dict, "test": dict,
+}  # fmt: skip
 
 
 class Dataset:
@@ -231,6 +255,8 @@ class Dataset:
         self.fingerprint: str = self.meta.get("fingerprint")
         try:
             whole = self.meta["version"] == VERSION and self.fingerprint == fingerprint_of(self.languages)
+            for entry in self.languages.values():
+                whole = whole and all(isinstance(entry[key], kind) for key, kind in ENTRY.items())
         except (KeyError, TypeError, AttributeError):  # another tool's, or edited
             whole = False
         if not whole:
@@ -238,8 +264,9 @@ class Dataset:
 
     def stream(self, source: str, split: str) -> Stream:
         """The token stream of a language's "train" or "test" split."""
-        shards = self.languages[source][split]["shards"]
-        return Stream([self.folder / shard["file"] for shard in shards])
+        language = self.languages[source]
+        paths = [self.folder / shard["file"] for shard in language[split]["shards"]]
+        return Stream(paths, language["vocab_size"])
 
     def tokenizer(self, source: str) -> Tokenizer:
         """The language's SentencePiece model."""
@@ -545,9 +572,6 @@ class Mixture:
             _, source, table = self.languages[self.language[sequence]]
             begin = int(self.window[sequence]) * self.length
             ids = self.streams[source].read(begin, self.length + 1)
-            if ids.max() >= len(table):
-                damaged = f"a token of {source} is no piece of its tokeniser"
-                raise UserError(f"{damaged}; python data.py --verify FOLDER says which file has changed")
             rows.append(table[ids])
         return np.stack(rows).astype(np.int64), self.language[numbers]
 

@@ -116,6 +116,8 @@ def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
         languages = build_languages(dataset, config)
         model = build_model(config, languages)
         model.load_state_dict(weights)
+        if not isinstance(model.length, int):
+            raise TypeError("length is no number")
     except (LookupError, RuntimeError, TypeError, ValueError):
         maker = "the run was made by other code" if config["code"] != code_hash() else "it is another run's"
         raise UserError(f"{out / file} does not fit this model.py: {maker}") from None
