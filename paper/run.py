@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 
 import train
-from common import Parser, UserError, count, duration, number, read_json, read_metrics, run_script
+from common import Parser, UserError, count, duration, number, read_json, read_metrics, run_script, write
 from model import SIZES, flops_per_token
 
 TELL_EVERY = 20  # seconds
@@ -152,7 +152,7 @@ def side_by_side(runs: list[Run], jobs: int, clock: Clock, deadline: float) -> N
                 if process.poll() is not None:
                     del running[slot]
                     check_end(run, process.returncode)
-            lines = {run.out: latest(run.out) for run, _ in running.values()}
+            lines = {run.out: latest(run.out) for run, _ in running.values()}  # empty before it has losses
             first = {out for out, line in lines.items() if line} - told
             if first or time.monotonic() - told_at > TELL_EVERY:
                 told_at, told = time.monotonic(), told | first
@@ -182,8 +182,7 @@ def keep(commands: list[Run | list[str]], page: Path) -> None:
                 copy.mkdir(parents=True, exist_ok=True)
                 for name in ("config.json", "result.json"):
                     shutil.copyfile(command.out / name, copy / name)
-    page.mkdir(parents=True, exist_ok=True)
-    (page / "commands.txt").write_text("\n".join(lines) + "\n")
+    write(page / "commands.txt", "\n".join(lines) + "\n")
 
 
 def carry_out(lines: list[str], jobs: int, minutes: float) -> None:
