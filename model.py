@@ -24,16 +24,15 @@ from kernels.cross_entropy import linear_cross_entropy
 
 @dataclass(frozen=True)
 class Size:
-    """One row of the paper's size table, with the recipe it is trained by unless flags say otherwise.
+    """One row of the paper's size table, and the hyperparameters that train.py takes unless flags replace them.
 
-    `heads * head_dim` need not equal `width` (mini: 256 of 512). The recipe's defaults are the paper's.
+    `heads * head_dim` need not equal `width` (mini: 256 of 512). The default hyperparameters are the paper's.
     """
 
     layers: int
     width: int
     heads: int
     head_dim: int
-    mlp: int
     length: int = 512  # tokens of a sequence
     batch: int = 128  # sequences of a step, on all processes together
     learning_rate: float = 6e-4  # at its peak
@@ -45,19 +44,22 @@ class Size:
 
 
 POSITIONS = ("learned", "rotary")
-# On two cores clones find each other with these, and hardly without.
-TWO_CORES = {"length": 128, "positions": "rotary", "tied": True, "shared": (" ",)}
+# With these a model for two cores shares what it learns between clones; without them it hardly does.
+SHARING = {"positions": "rotary", "tied": True, "shared": (" ",)}
+PICO = {"length": 128, "batch": 8, "learning_rate": 3e-3, "warmup": 100}
+NANO = {"length": 128, "batch": 32, "learning_rate": 2e-3, "warmup": 20, "micro_batch": 32}
 
 SIZES = {
-    "pico": Size(4, 64, 2, 32, 256, batch=8, learning_rate=3e-3, warmup=100, **TWO_CORES),
-    "nano": Size(4, 128, 2, 64, 512, batch=32, learning_rate=2e-3, warmup=20, micro_batch=32, **TWO_CORES),
-    "mini": Size(4, 512, 8, 32, 2048, micro_batch=32),
-    "tiny": Size(4, 768, 12, 64, 3072),
-    "small": Size(12, 768, 12, 64, 3072),
-    "medium": Size(24, 1024, 16, 64, 4096, batch=256),
-    "large": Size(24, 1536, 16, 96, 6144),
-    "xl": Size(24, 2048, 24, 128, 8192),
+    "pico": Size(4, 64, 2, 32, **PICO, **SHARING),
+    "nano": Size(4, 128, 2, 64, **NANO, **SHARING),
+    "mini": Size(4, 512, 8, 32, micro_batch=32),
+    "tiny": Size(4, 768, 12, 64),
+    "small": Size(12, 768, 12, 64),
+    "medium": Size(24, 1024, 16, 64, batch=256),
+    "large": Size(24, 1536, 16, 96),
+    "xl": Size(24, 2048, 24, 128),
 }
+MLP = 4  # inner entries of an MLP for each entry of the width
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -80,9 +82,11 @@ def rotate(x: Tensor) -> Tensor:
     places = torch.arange(half, device=x.device)
     speeds = 10_000.0 ** (-places / half)  # in radians a token
     angles = times[:, None, None] * speeds  # (time, 1, half)
-    cos, sin = angles.cos(), angles.sin()
-    turned = torch.cat([one * cos - other * sin, one * sin + other * cos], dim=-1)
-    return turned.type_as(x)
+    cos = angles.cos()
+    sin = angles.sin()
+    turned_one = one * cos - other * sin
+    turned_other = one * sin + other * cos
+    return torch.cat([turned_one, turned_other], dim=-1).type_as(x)
 
 
 class Attention(nn.Module):
@@ -102,7 +106,9 @@ class Attention(nn.Module):
         qkv = qkv.view(batch, time, 3, self.heads, self.head_dim)
         if self.rotary:
             query, key, value = qkv.unbind(2)
-            qkv = torch.stack([rotate(query), rotate(key), value], dim=2)
+            query = rotate(query)
+            key = rotate(key)
+            qkv = torch.stack([query, key, value], dim=2)
         mixed = causal_attention(qkv)  # (batch, time, heads, head_dim)
         return self.output(mixed.flatten(2))
 
@@ -115,8 +121,8 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(size.width)
         self.attention = Attention(size)
         self.mlp_norm = nn.LayerNorm(size.width)
-        self.mlp_input = nn.Linear(size.width, size.mlp)
-        self.mlp_output = nn.Linear(size.mlp, size.width)
+        self.mlp_input = nn.Linear(size.width, MLP * size.width)
+        self.mlp_output = nn.Linear(MLP * size.width, size.width)
 
     def forward(self, x: Tensor, last: int | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
@@ -150,11 +156,12 @@ class GPT(nn.Module):
     @torch.no_grad()
     def initialise(self) -> None:
         """N(0, 0.02) for matrices, N(0, 0.02 / sqrt(2 * layers)) for an MLP's output, 0 for biases."""
+        smaller = 0.02 / math.sqrt(2 * self.size.layers)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
             elif name.endswith("mlp_output.weight"):
-                parameter.normal_(0.0, 0.02 / math.sqrt(2 * self.size.layers))
+                parameter.normal_(0.0, smaller)
             elif "norm" not in name:
                 parameter.normal_(0.0, 0.02)
 
@@ -188,9 +195,8 @@ class GPT(nn.Module):
 
         Position embeddings count, being no part of any vocabulary: only with them does medium round to 303M.
         """
-        total = sum(parameter.numel() for parameter in self.parameters())
-        total -= self.token_embedding.weight.numel()
-        return total if self.size.tied else total - self.output.weight.numel()
+        matrices = {self.token_embedding.weight, self.output_embedding}
+        return sum(each.numel() for each in self.parameters() if each not in matrices)
 
 
 def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
@@ -200,8 +206,9 @@ def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
     length for attention.
     """
     inner = size.heads * size.head_dim
-    block = 4 * size.width * inner + 2 * size.width * size.mlp
-    weights = size.layers * block + vocabulary * size.width
+    attention = 4 * size.width * inner
+    mlp = 2 * MLP * size.width**2
+    weights = size.layers * (attention + mlp) + vocabulary * size.width
     return 6 * weights + 12 * size.layers * inner * length
 
 

@@ -55,7 +55,8 @@ from model import GPT, POSITIONS, SIZES, build_model, flops_per_token
 
 DEFAULT_DATA = Path("data/pydocs")
 STANDARD_TOKENS = 18_265 * 128 * 512  # the paper's standard run
-RECIPE = ("length", "batch", "learning_rate", "warmup", "positions", "tied")  # of SIZES; flags replace them
+# Of SIZES, unless flags replace them.
+HYPERPARAMETERS = ("length", "batch", "learning_rate", "warmup", "positions", "tied")
 
 HELP = """\
 Train a GPT on languages of unequal size. L1 and L2 are clones, the same English read through two
@@ -79,7 +80,8 @@ At its end a run is scored on the held-out text; python evaluate.py does that ag
 
 def shares(text: str) -> list[float]:
     """A `type=` of argparse: '0.9,0.1' -> [0.9, 0.1]."""
-    return [number(float, 0, 1)(part) for part in text.split(",")]
+    share = number(float, 0, 1)
+    return [share(part) for part in text.split(",")]
 
 
 def mix(text: str) -> list[list[float]]:
@@ -167,9 +169,10 @@ def shares_by_stage(args: argparse.Namespace, sources: list[str]) -> list[list[f
     others = len(sources) - 1
     stages = []
     for ratio in args.ratio or [0.5]:
-        # Rounded, so that 0.9 leaves 0.1 and not 0.09999999999999998.
-        rest = [round((1 - ratio) / others, 12)] * others if others else []
-        stages.append([ratio, *rest])
+        stage = [ratio]
+        if others:  # rounded, so that 0.9 leaves 0.1 and not 0.09999999999999998
+            stage += [round((1 - ratio) / others, 12)] * others
+        stages.append(stage)
     return stages
 
 
@@ -182,8 +185,11 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
         if names.count(name) > 1:
             raise UserError(f"--languages {' '.join(names)}: one is named twice; --clones makes clones")
     kind = kind_of_run(args, names)
-    sources = names * (args.clones or 2) if kind == "cloned" else names
-    vocab = (args.vocab or "disjoint") if kind == "real" else kind
+    sources, vocab = names, kind
+    if kind == "cloned":
+        sources = names * (args.clones or 2)
+    if kind == "real":
+        vocab = args.vocab or "disjoint"
     shared = SIZES[args.size].shared if args.shared is None else args.shared
     if kind == "monolingual" or vocab == "anchored":  # nothing to share, or all that is spelled alike is
         if args.shared:
@@ -201,16 +207,18 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
 
 def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -> dict:
     """Everything that decides a run's result, as config.json keeps it."""
-    recipe = {}
-    for key in RECIPE:
-        flag = getattr(args, key)
-        recipe[key] = getattr(SIZES[args.size], key) if flag is None else flag
+    hyperparameters = {}
+    for key in HYPERPARAMETERS:
+        hyperparameters[key] = getattr(args, key)
+        if hyperparameters[key] is None:
+            hyperparameters[key] = getattr(SIZES[args.size], key)
     chosen = languages_and_stages(args, dataset)
-    length, batch = recipe["length"], recipe["batch"]
+    length = hyperparameters["length"]
+    batch = hyperparameters["batch"]
 
     share_of = dict.fromkeys(chosen["sources"], 0.0)  # of a text, in the whole run
-    means = np.mean(chosen["stages"], axis=0).tolist()
-    for source, share in zip(chosen["sources"], means, strict=True):
+    share_of_language = np.mean(chosen["stages"], axis=0).tolist()
+    for source, share in zip(chosen["sources"], share_of_language, strict=True):
         share_of[source] += share
     one_pass = math.inf
     for source, share in share_of.items():
@@ -231,7 +239,7 @@ def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -
         "size": args.size,
         "tokens": steps * batch * length,
         "steps": steps,
-        **recipe,
+        **hyperparameters,
         "seed": args.seed,
         "precision": args.precision or default_precision(device),
         "code": code_hash(),
@@ -241,7 +249,8 @@ def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -
 def run_name(args: argparse.Namespace, config: dict) -> str:
     """Data, size, and the other flags that decide a result."""
     words = [args.data.name, args.size]
-    for flag in ("languages", "vocab", "ratio", "mix", "clones", "anchors", "shared", *RECIPE):
+    mixture = ("languages", "vocab", "ratio", "mix", "clones", "anchors", "shared")
+    for flag in mixture + HYPERPARAMETERS:
         value = getattr(args, flag)
         if value is not None:
             words += [flag, *re.findall(r"[\w.]+", str(value))]
@@ -252,8 +261,9 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
     """Where the run lives: --out, or a name that says what it is; what lies there has to be the same run."""
     out = args.out or Path("out", run_name(args, config))
     if not (out / "config.json").exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"--out {out}: found other things there, expected a run or a new name")
+        empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+        if not empty:
+            raise UserError(f"--out {out} holds other things than a run; choose another folder")
         return out
     earlier = read_json(out / "config.json")
     if args.precision is None:  # what another machine chose by itself holds on this one
@@ -265,17 +275,19 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
             differing.append(f"{key} {earlier.get(key)} there and {value} here")
     if differing:
         listed = ", ".join(differing)
-        raise UserError(f"{out} holds a run with other settings: {listed}; give another --out")
-    if earlier.get("code") != config["code"] and not (out / "result.json").exists():
-        raise UserError(f"{out} was begun by other code than this: go back to it, or give another --out")
+        raise UserError(f"{out} holds a run with other settings: {listed}; choose another --out")
+    finished = (out / "result.json").exists()
+    if earlier.get("code") != config["code"] and not finished:
+        raise UserError(f"{out} was begun by other code: go back to that code, or choose another --out")
     return out
 
 
 def open_data(folder: Path) -> Dataset:
     """Open prepared data; the default one is prepared by one process of each machine if it is not there."""
     if folder == DEFAULT_DATA and not folder.exists():
+        first_here = os.environ.get("LOCAL_RANK", "0") == "0"
         prepare = [sys.executable, str(Path(__file__).with_name("data.py"))]
-        if os.environ.get("LOCAL_RANK", "0") == "0" and subprocess.run(prepare, check=False).returncode:
+        if first_here and subprocess.run(prepare, check=False).returncode:
             raise UserError(f"preparing {folder} failed; python data.py says why")
         while not folder.exists():  # it appears when it is whole; if that fails, torchrun ends those who wait
             time.sleep(0.2)
@@ -307,11 +319,13 @@ def requests_to_stop(process: Process):
 def compiler_works(process: Process) -> bool:
     """Whether torch.compile can be used; where a C++ compiler or headers are missing, a run is slower."""
     try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=process.device))
+        trial = torch.compile(lambda x: x.sin() + 1)
+        trial(torch.ones(8, device=process.device))
         return True
     except Exception as error:  # whatever is missing must not cost the run
-        lines = [line for line in str(error).splitlines() if line.strip() and not line.endswith("raised:")]
-        reason = lines[0][:160] if lines else "no reason given"
+        message = str(error).partition("raised:")[2] or str(error)  # PyTorch says first which part raised it
+        lines = message.split("\n")
+        reason = next(filter(str.strip, lines), "no reason given")[:160]
         process.say(f"torch.compile does not work, going on without it ({type(error).__name__}: {reason})")
         return False
 
@@ -345,7 +359,8 @@ def spread(model: GPT, fsdp: bool, precision: str, process: Process, tokens: tor
     # DDP arranges its buckets anew after the first backward pass, and with them how sums round. This pass
     # changes nothing else, so that a run that goes on rounds as one that was never stopped.
     with mixed_precision(precision, process.device):
-        mean, _ = replica(tokens[:, :-1], tokens[:, 1:])
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        mean, _ = replica(inputs, targets)
     mean.backward()
     replica.zero_grad(set_to_none=True)
     return replica
@@ -402,7 +417,8 @@ def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) 
             "scaler": scaler.state_dict(),
             "metrics": (out / "metrics.jsonl").read_text(encoding="utf-8"),
         }
-        save_weights(out / "checkpoint.pt", state, former=out / "checkpoint-before.pt")
+        former = out / "checkpoint-before.pt"
+        save_weights(out / "checkpoint.pt", state, former)
     process.total(torch.zeros(1))  # nobody leaves before it is written: torchrun then ends all
 
 
@@ -452,14 +468,16 @@ class LanguageLosses:
         self.names, self.process = names, process
         # Apple's GPUs have no float64.
         self.wide = torch.float32 if process.device.type == "mps" else torch.float64
-        self.sums = torch.zeros(len(names), 2, dtype=self.wide, device=process.device)  # nats and targets
+        nats_and_targets = torch.zeros(len(names), 2, dtype=self.wide)
+        self.sums = nats_and_targets.to(process.device)
 
     def add(self, languages: np.ndarray, losses: torch.Tensor) -> None:
         """Count the (n, length) losses of n sequences towards their (n,) languages."""
         nats = losses.to(self.wide).sum(1)
         targets = torch.full_like(nats, losses.shape[1])
-        where = self.process.send(torch.from_numpy(languages.astype(np.int64)))
-        self.sums.index_add_(0, where, torch.stack([nats, targets], dim=1))
+        rows = torch.from_numpy(languages.astype(np.int64))
+        added = torch.stack([nats, targets], dim=1)
+        self.sums.index_add_(0, self.process.send(rows), added)
 
     def take(self, step: int) -> dict[str, float]:
         """Mean loss, over all processes, of each language that occurred since the last call."""
@@ -479,24 +497,30 @@ class LanguageLosses:
 class Log:
     """What is said and kept of a run while it lasts: a line that shows progress, and metrics.jsonl."""
 
-    def __init__(
-        self, config: dict, out: Path, process: Process, begin: int, flops: float, project: str | None
-    ):
-        self.config, self.out, self.process, self.flops = config, out, process, flops
+    def __init__(self, config: dict, out: Path, process: Process, begin: int, flops: float):
+        self.config = config
+        self.out = out
+        self.process = process
+        self.flops = flops  # of a token
         self.per_step = config["batch"] * config["length"]
-        self.note, done, quiet = "", begin * self.per_step, process.rank > 0
-        self.progress = Progress("training", config["tokens"], "tokens", done, quiet)
+        self.note = ""
+        quiet = process.rank > 0
+        self.progress = Progress("training", config["tokens"], "tokens", begin * self.per_step, quiet)
         self.project = None
-        if project and process.rank == 0:
-            import wandb
 
-            name = str(out).replace("/", "-")
-            self.project = wandb.init(project=project, id=name, resume="allow", config=config, dir=out)
+    def send_to(self, project: str) -> None:
+        """Log to Weights & Biases as well; a run that goes on goes on there, too."""
+        import wandb
+
+        options = {"config": self.config, "dir": self.out}
+        name = str(self.out).replace("/", "-")
+        self.project = wandb.init(project=project, id=name, resume="allow", **options)
 
     def write(self, step: int, losses: dict, held_out: dict | None) -> None:
         """Add a line to metrics.jsonl."""
-        tokens, peak = step * self.per_step, self.process.peak_flops()
+        tokens = step * self.per_step
         speed = self.progress.rate(tokens)
+        peak = self.process.peak_flops()
         line = {
             "step": step,
             "tokens": tokens,
@@ -507,7 +531,8 @@ class Log:
         shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
         self.note = f"loss {shown} | "
         if peak:
-            line["mfu"] = round(speed * self.flops / peak / self.process.world, 4)
+            used = speed * self.flops / self.process.world
+            line["mfu"] = round(used / peak, 4)
             self.note += f"{line['mfu']:.0%} MFU | "
         if held_out is not None:
             line["held_out"] = held_out
@@ -534,12 +559,16 @@ def learning_rate(step: int, config: dict) -> float:
     if step < warmup:
         return peak * (step + 1) / warmup
     done = (step - warmup) / max(1, config["steps"] - 1 - warmup)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    falling = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))  # from 1 to 0
+    return peak * (0.01 + 0.99 * falling)
 
 
 def equal_parts(sequences: int, most: int) -> int:
     """The size of the largest equal parts of a batch that have at most `most` sequences."""
-    return max(size for size in range(1, min(most, sequences) + 1) if sequences % size == 0)
+    size = min(most, sequences)
+    while sequences % size:
+        size -= 1
+    return size
 
 
 def sequences_at_a_time(args: argparse.Namespace, process: Process) -> int:
@@ -565,7 +594,9 @@ class Feed:
 
     def read(self, step: int, part: int) -> tuple[torch.Tensor, np.ndarray]:
         """(size, length + 1) ids on the device, and the (size,) languages."""
-        first = step * self.batch + self.process.rank * self.own + part * self.size
+        first = step * self.batch  # of this step
+        first += self.process.rank * self.own  # of this process
+        first += part * self.size
         tokens, languages = self.mixture.batch(np.arange(first, first + self.size))
         return self.process.send(torch.from_numpy(tokens)), languages
 
@@ -583,11 +614,14 @@ def held_out_losses(model: GPT, feed: Feed, precision: str) -> dict[str, float]:
         sequences = min(HELD_OUT, (len(stream) - 1) // model.length)
         if sequences < 1:
             continue
-        rows = [stream.read(i * model.length, model.length + 1) for i in range(sequences)]
+        rows = []
+        for i in range(sequences):
+            rows.append(stream.read(i * model.length, model.length + 1))
         ids = language.table[np.stack(rows)].astype(np.int64)
         tokens = feed.process.send(torch.from_numpy(ids))
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
         with mixed_precision(precision, tokens.device):
-            mean, _ = model(tokens[:, :-1], tokens[:, 1:])
+            mean, _ = model(inputs, targets)
         means[language.name] = mean.item()
     return means
 
@@ -602,8 +636,9 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
     if compiled:
         process.say("compiling the model, up to a minute the first time ...")
         compile_model(model, process)
-    forward = spread(model, args.fsdp, precision, process, feed.read(0, 0)[0])
-    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), eps=1e-8, fused=True)
+    tokens, _ = feed.read(0, 0)
+    forward = spread(model, args.fsdp, precision, process, tokens)
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
     scaler = torch.amp.GradScaler(process.device.type, enabled=precision == "fp16")
     begin = restore(out, model, optimizer, scaler, process)
     if process.rank == 0 and not begin:
@@ -611,7 +646,9 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
         write(out / "metrics.jsonl", "")
     process.say(f"continuing {out} after step {begin} of {steps}" if begin else f"writing to {out}")
     flops = flops_per_token(model.size, model.vocabulary, model.length)
-    log = Log(config, out, process, begin, flops, args.wandb)
+    log = Log(config, out, process, begin, flops)
+    if args.wandb and process.rank == 0:
+        log.send_to(args.wandb)
     losses = LanguageLosses([language.name for language in mixture.languages], process)
     save_every = args.save_every or max(1, steps // 20)
 
@@ -621,9 +658,11 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
             group["lr"] = learning_rate(step, config)
         for part in range(feed.parts):
             tokens, languages = feed.read(step, part)  # while a GPU still works on the part before
-            with exchange_gradients(forward, now=part == feed.parts - 1):
+            inputs, targets = tokens[:, :-1], tokens[:, 1:]
+            last = part == feed.parts - 1
+            with exchange_gradients(forward, now=last):
                 with mixed_precision(precision, process.device):
-                    mean, each = forward(tokens[:, :-1], tokens[:, 1:])
+                    mean, each = forward(inputs, targets)
                 scaler.scale(mean / feed.parts).backward()
             losses.add(languages, each)
         scaler.step(optimizer)
@@ -634,8 +673,9 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
         done = step + 1
         logging = done % args.log_every == 0
         stopping = False
-        if logging or process.world == 1:  # all processes have to agree, and asking them takes time
-            stopping = process.total(torch.tensor(len(asked))).item() > 0
+        if logging or process.world == 1:  # all processes must agree, which takes time
+            signals = process.total(torch.tensor(len(asked)))
+            stopping = signals.item() > 0
         saving = stopping or done % save_every == 0 or done == steps
         if saving or logging:
             means = losses.take(done)  # raises before what is not finite replaces a good checkpoint
@@ -688,13 +728,14 @@ def describe(args, config: dict, mixture: Mixture, process: Process) -> None:
 def result(config: dict, facts: dict, out: Path, mixture: Mixture, process: Process) -> dict:
     """What result.json holds before a run is scored."""
     last = read_metrics(out)[-1]
-    speed = {key: last[key] for key in ("tokens_per_second", "mfu") if key in last}
     languages = []
     for language, tokens in zip(mixture.languages, mixture.tokens_seen(), strict=True):
-        languages.append({"name": language.name, "source": language.source, "tokens": tokens})
+        entry = {"name": language.name, "source": language.source, "tokens": tokens}
+        languages.append(entry)
     return {
         **config,
-        **speed,
+        "tokens_per_second": last["tokens_per_second"],
+        "mfu": last.get("mfu"),  # None where the device's peak is not known
         **facts,
         "passes": mixture.passes(),  # over each text; above 1, some was read again
         "device": process.device_name(),
@@ -717,7 +758,8 @@ def main(arguments: list[str] | None = None) -> None:
     attention.choose(args.attention, process.device, config["precision"])
     if (out / "result.json").exists():
         if read_json(out / "config.json").get("code") != config["code"]:
-            return process.say(f"{out} is finished, by other code than this; another --out trains anew")
+            instead = "choose another --out to train anew"
+            return process.say(f"{out} is finished, by other code than this; {instead}")
         if process.rank == 0 and args.score and not is_scored(out):
             score_held_out_text(load_run(out, process.device))
         return process.say(f"{out} is finished")

@@ -23,7 +23,7 @@ from data import Dataset, surface_forms
 from evaluate import load_run
 from model import GPT, SIZES, Size
 
-MICRO = Size(layers=2, width=32, heads=2, head_dim=16, mlp=64)
+MICRO = Size(layers=2, width=32, heads=2, head_dim=16)
 SHORT = ["--length", 32, "--batch", 8, "--tokens", 512, "--warmup", 1]
 SHORT += ["--no-compile", "--no-score", "--precision", "fp32", "--device", "cpu"]
 

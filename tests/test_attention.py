@@ -61,7 +61,7 @@ def test_without_triton_everything_is_plain():
     code = """
 import sys; sys.modules["triton"] = None
 import torch, kernels.attention, kernels.cross_entropy, model
-gpt = model.GPT(model.Size(1, 32, 1, 32, 64), 50, 8)
+gpt = model.GPT(model.Size(1, 32, 1, 32), 50, 8)
 gpt(*torch.zeros(2, 1, 8, dtype=torch.long))[0].backward()
 assert not kernels.triton_runs(torch.device("cpu")) and not kernels.DEVICES
 """

@@ -25,7 +25,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "TOKENS", 16)
     monkeypatch.setattr(bench, "SIZES", {name: bench.SIZES[name] for name in ("nano", "tiny")})
     monkeypatch.setitem(bench.LOSSES, "cpu", [(8, 16, 32)])
-    monkeypatch.setitem(bench.STEPS, "cpu", [(Size(1, 32, 1, 32, 64, length=16, batch=2), 64, 1)])
+    monkeypatch.setitem(bench.STEPS, "cpu", [(Size(1, 32, 1, 32, length=16, batch=2), 64, 1)])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)  # whether it compiles, users see
     monkeypatch.setattr(bench, "compile_model", lambda model, process: None)
@@ -61,7 +61,7 @@ def test_what_does_not_run_is_named_and_left_out(small, capsys):
 
 
 def test_the_plain_gpt_computes_what_ours_does():
-    size, found = Size(2, 32, 2, 16, 64), []
+    size, found = Size(2, 32, 2, 16), []
     tokens, targets = torch.randint(50, (2, 3, 8))
     for kind in (bench.GPT, bench.PlainGPT):
         torch.manual_seed(0)

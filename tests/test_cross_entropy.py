@@ -20,7 +20,7 @@ from model import GPT, Size
 
 BF16, FP32 = torch.bfloat16, torch.float32
 BOUND = {FP32: 1e-5, BF16: 2e-2, torch.float16: 1e-3}
-TINY = Size(layers=1, width=32, heads=2, head_dim=16, mlp=64)
+TINY = Size(layers=1, width=32, heads=2, head_dim=16)
 
 
 def random_case(shape, vocabulary, width=24, seed=0, device="cpu"):

@@ -30,7 +30,7 @@ from data import (
 from evaluate import score, sliding_windows, standard_error
 from model import GPT, Size
 
-TINY = Size(layers=1, width=32, heads=2, head_dim=16, mlp=64)
+TINY = Size(layers=1, width=32, heads=2, head_dim=16)
 QUIET = Progress("", 1, "", quiet=True)
 
 

@@ -140,7 +140,7 @@ def copied_clones(pieces: int = 40) -> tuple[GPT, list[Language]]:
     """A fresh model of two clones whose second has the first one's rows."""
     torch.manual_seed(0)
     languages = cloned_languages("en", pieces, 2)
-    model = GPT(Size(layers=1, width=32, heads=2, head_dim=16, mlp=64), 2 * pieces, 16)
+    model = GPT(Size(layers=1, width=32, heads=2, head_dim=16), 2 * pieces, 16)
     with torch.no_grad():
         model.token_embedding.weight[pieces:] = model.token_embedding.weight[:pieces]
     return model.eval(), languages

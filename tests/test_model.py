@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from model import GPT, SIZES, Size, flops_per_token, gelu, rotate
 
-TINY = Size(layers=2, width=48, heads=2, head_dim=16, mlp=96)
+TINY = Size(layers=2, width=48, heads=2, head_dim=16)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_gelu_and_its_gradient_are_those_of_the_definition_compiled_too(function
 
 def test_initialisation_is_the_released_one():
     torch.manual_seed(0)
-    size = Size(layers=8, width=256, heads=4, head_dim=64, mlp=1024)
+    size = Size(layers=8, width=256, heads=4, head_dim=64)
     for name, parameter in GPT(size, 2048, 512).named_parameters():
         if name.endswith("bias"):
             assert not parameter.any(), name

@@ -147,7 +147,7 @@ def test_asking_the_driver_does_not_break_a_graph():
 @pytest.mark.parametrize(("positions", "tied"), [("learned", False), ("rotary", True)])
 def test_a_model_with_all_kernels_compiles_and_learns_as_the_plain_one(monkeypatch, positions, tied):
     """Eager, and compiled block by block as train.py does, the same bits each time."""
-    size = Size(layers=1, width=48, heads=2, head_dim=32, mlp=96, positions=positions, tied=tied)
+    size = Size(layers=1, width=48, heads=2, head_dim=32, positions=positions, tied=tied)
     sequences, length, vocabulary, bound, backend = 2, 24, 100, 1e-4, "aot_eager"  # which needs no compiler
     if not INTERPRETED:
         size = Size(layers=4, width=768, heads=12, head_dim=64, mlp=3072, positions=positions, tied=tied)
