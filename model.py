@@ -24,7 +24,7 @@ from kernels.cross_entropy import linear_cross_entropy
 
 @dataclass(frozen=True)
 class Size:
-    """One row of the paper's size table, and the hyperparameters that train.py takes unless flags replace them.
+    """One row of the paper's size table, and its hyperparameters, which flags of train.py replace.
 
     `heads * head_dim` need not equal `width` (mini: 256 of 512). The default hyperparameters are the paper's.
     """

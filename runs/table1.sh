@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Table 1: cloned English. Is a token of a clone worth a token of its own language, and does imbalance help? (Takeaways 1 to 5)
 #
-#   SEEDS="0 1 2" bash runs/table1.sh     # rows that takeaways rest on with three seeds, the others with the first
+#   SEEDS="0 1 2" bash runs/table1.sh               # rows that takeaways rest on with three seeds, the others with the first
+#   SEEDS="0 1 2" MORE="3 4" bash runs/table1.sh    # rows 4 and 5 with five
 source "$(dirname "$0")/lib.sh"
 corpus clones
 SEEDS=${SEEDS:-$SEED}
@@ -29,6 +30,14 @@ for SEED in $SEEDS; do
     once run positive    0.2x --ratio 0.9 --anchors 1 ${ALONE:-}     # EN2 is EN1: TEff is 1 / share = 10
     once run steps-0.5x  0.5x --ratio 1 --batch 4    # alone, in as many steps as row 4
     once run steps-0.1x  0.1x --ratio 1 --batch 1    # alone, in as many steps as row 5, nearly
+done
+
+for SEED in ${MORE:-}; do
+    seed "$SEED"
+    into table1
+    ladder
+    run 50-50            1x --ratio 0.5              # row 4
+    run 90-10            1x --ratio 0.9              # row 5
 done
 
 also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"
