@@ -4,7 +4,7 @@
 #
 #   bash runs/factorial.sh                # seeds 4, 5 and 6, beside the runs of runs/sharing.sh
 SCALE=cpu
-RECIPE=${RECIPE:---precision fp32}
+PRECISION=${PRECISION:-fp32}
 source "$(dirname "$0")/lib.sh"
 corpus clones
 RUNS=()

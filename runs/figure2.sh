@@ -5,7 +5,7 @@
 source "$(dirname "$0")/lib.sh"
 corpus clones
 into table1
-ladder
+yardstick
 run 50-50            1x --ratio 0.5
 run 90-10            1x --ratio 0.9
 run 50-50-2x         2x --ratio 0.5
@@ -20,7 +20,7 @@ run 90-10-4x         4x --ratio 0.9
 [ "$SCALE" != cpu ] || run ten-main-2x  2x --clones 10 --ratio 0.5
 for model in $OTHER_SIZES; do
     size "$model"
-    ladder
+    yardstick
     run 50-50        1x --ratio 0.5
     run 90-10        1x --ratio 0.9
 done

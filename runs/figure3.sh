@@ -3,8 +3,8 @@
 source "$(dirname "$0")/lib.sh"
 corpus real
 into table3
-ladder en
-ladder fr
+yardstick en
+yardstick fr
 for vocab in disjoint anchored; do
     run $vocab-10-90 1x --languages en fr --vocab $vocab --ratio 0.1
     run $vocab-50-50 1x --languages en fr --vocab $vocab --ratio 0.5

@@ -4,8 +4,8 @@
 source "$(dirname "$0")/lib.sh"
 corpus real
 into table3
-ladder en
-ladder fr
+yardstick en
+yardstick fr
 run anchored-50-50         1x --languages en fr --vocab anchored --ratio 0.5
 run anchored-90-10         1x --languages en fr --vocab anchored --ratio 0.9
 run anchored-50-50-2x      2x --languages en fr --vocab anchored --ratio 0.5
@@ -16,8 +16,8 @@ run anchored-90-10-2x      2x --languages en fr --vocab anchored --ratio 0.9
 run anchored-90-10-3x      3x --languages en fr --vocab anchored --ratio 0.9
 for model in $OTHER_SIZES; do
     size "$model"
-    ladder en
-    ladder fr
+    yardstick en
+    yardstick fr
     run anchored-50-50     1x --languages en fr --vocab anchored --ratio 0.5
     run anchored-90-10     1x --languages en fr --vocab anchored --ratio 0.9
 done

@@ -5,11 +5,11 @@ for model in $STANDARD_SIZE $OTHER_SIZES; do
     size "$model"
     corpus clones
     if [ "$model" = "$STANDARD_SIZE" ]; then into table1; else into figure2; fi
-    ladder
+    yardstick
     corpus real
     if [ "$model" = "$STANDARD_SIZE" ]; then into table3; else into figure4; fi
-    ladder en
-    ladder fr
+    yardstick en
+    yardstick fr
 done
 also python -m paper.figures 5 "${FOLDERS[@]}" --out "$PAGE"
 also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"

@@ -3,7 +3,7 @@
 source "$(dirname "$0")/lib.sh"
 corpus clones
 into table1
-ladder
+yardstick
 run 50-50            1x --ratio 0.5
 
 into figure8

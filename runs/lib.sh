@@ -12,7 +12,9 @@
 #   RESULTS=results/cpu bash runs/table1.sh   # tables and figures go there, what made them (commands.txt), and the
 #                                             # numbers of each run: fit_scaling.py results/cpu/runs/table1 needs no more
 #
-# SIZE, TOKENS (of 1x) and RECIPE (more flags of train.py) replace what the scale says; then choose another OUT, too.
+#   PRECISION=fp32 bash runs/table1.sh        # on every machine; by default each chooses what is fastest there
+#
+# SIZE, TOKENS (of 1x) and FLAGS (more flags of train.py) replace what the scale says; then choose another OUT, too.
 # A finished run is skipped, a stopped one goes on: every script can be stopped and started again at any time.
 # All that a script does is to print commands. Started without DRY=1, it starts itself once more with DRY=1, collects
 # what that prints, and becomes paper/run.py (exec, below), which carries the commands out.
@@ -27,29 +29,28 @@ PYTHON=$(command -v python || command -v python3)
 [ -n "$DRY" ] || COMMANDS=$(DRY=1 bash "$0" "$@") || exit
 cd "$ROOT"
 
-# What a scale is. LADDER: monolingual runs for the law, in units of 1x; SIZES: models of the figures by size.
+# What a scale is. LENGTHS: of the monolingual runs, in units of 1x; SIZES: models of the figures by size.
 NOVEL_DATA=$([ -n "$NOVELS" ] && echo novels || echo eltec)
 NOVELS_TEST="" # of the novels, one in fifty by default
 case $SCALE in
 cpu) # 4x is 20 of the 20.4 million characters of pydocs: no row of Table 1 reads a text twice
-    STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_RECIPE=${RECIPE:-} ALONE="--batch 2"
-    OTHER_RECIPE="--batch 8 --learning-rate 1e-3 --warmup 100" # as pico's, but for the rate; alone, its best batch
-    LADDER="2 1 0.5 0.4 0.3 0.25 0.2 0.1 0.05" REAL_LADDER=$LADDER OTHER_LADDER=${LADDER#2 } # its mixes are of 1x
+    STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_FLAGS=${FLAGS:-} ALONE="--batch 2"
+    OTHER_FLAGS="--batch 8 --learning-rate 1e-3 --warmup 100" # as pico's, but for the rate; alone, its best batch
+    LENGTHS="2 1 0.5 0.4 0.3 0.25 0.2 0.1 0.05" REAL_LENGTHS=$LENGTHS OTHER_LENGTHS=${LENGTHS#2 } # its mixes are of 1x
     NOVELS_TEST="--test-fraction 0.1 --test-characters 20000" # of more novels, so much that it takes seconds
     CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-char PIECES="--pieces char" OUT=${OUT:-out} JOBS_BY_DEFAULT=2
     ;;
 gpu) # 1x is one and a half passes over the English novels, 3x four and a half, more than which teaches little
     STANDARD_SIZE=${SIZE:-mini} SIZES="mini small" STANDARD_TOKENS=20e6
-    OTHER_RECIPE="--batch 32 --warmup 100" STANDARD_RECIPE=${RECIPE:-$OTHER_RECIPE}
-    LADDER="0.1 0.25 0.5 1 1.5 2 3" REAL_LADDER="0.1 0.25 0.5 1 2" OTHER_LADDER="0.1 0.25 0.5 1 2"
+    OTHER_FLAGS="--batch 32 --warmup 100" STANDARD_FLAGS=${FLAGS:-$OTHER_FLAGS}
+    LENGTHS="0.1 0.25 0.5 1 1.5 2 3" REAL_LENGTHS="0.1 0.25 0.5 1 2" OTHER_LENGTHS="0.1 0.25 0.5 1 2"
     CLONE_DATA=$NOVEL_DATA REAL_DATA=$NOVEL_DATA PIECES="--vocab-size 16384" OUT=${OUT:-out/gpu} JOBS_BY_DEFAULT=1
     ;;
 paper) # 18,265 steps
     STANDARD_SIZE=${SIZE:-small} SIZES="mini small medium" STANDARD_TOKENS=1197015040
-    OTHER_RECIPE="" STANDARD_RECIPE=${RECIPE:-}
-    LADDER="0.05 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.85 0.9 0.95 1 1.5 2 3" REAL_LADDER=$LADDER
-    LADDER_mini="0.05 0.1 0.25 0.5 1" LADDER_medium="0.1 0.24 0.5 1 1.2 2.04 2.16 2.28 2.4"
-    OTHER_LADDER=$LADDER_mini
+    OTHER_FLAGS="" STANDARD_FLAGS=${FLAGS:-}
+    LENGTHS="0.05 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.85 0.9 0.95 1 1.5 2 3" REAL_LENGTHS=$LENGTHS
+    OTHER_LENGTHS="0.05 0.1 0.25 0.5 1" MEDIUM_LENGTHS="0.1 0.24 0.5 1 1.2 2.04 2.16 2.28 2.4"
     CLONE_DATA=books REAL_DATA=books PIECES="--vocab-size 16384" OUT=${OUT:-out/paper} JOBS_BY_DEFAULT=1
     ;;
 *) echo "error: SCALE=$SCALE: expected cpu, gpu or paper" >&2 && exit 2 ;;
@@ -89,8 +90,8 @@ into() { # NAME: the folder of the runs that follow, below out/; FOLDERS has all
 }
 
 size() { # SIZE: the model of the runs that follow; unless it is the standard one, their names begin with it
-    SIZE=$1 RECIPE=$STANDARD_RECIPE PREFIX=""
-    [ "$SIZE" = "$STANDARD_SIZE" ] || RECIPE=$OTHER_RECIPE PREFIX=$SIZE-
+    SIZE=$1 FLAGS=$STANDARD_FLAGS PREFIX=""
+    [ "$SIZE" = "$STANDARD_SIZE" ] || FLAGS=$OTHER_FLAGS PREFIX=$SIZE-
 }
 size "$STANDARD_SIZE"
 OTHER_SIZES=${SIZES//$STANDARD_SIZE/}
@@ -108,19 +109,21 @@ run() { # NAME TIMESx FLAGS...: train one model on TIMES the standard tokens
     local out=$FOLDER/$PREFIX$1 tokens
     tokens=$(awk "BEGIN { printf \"%.0f\", ${2%x} * $ONE }")
     shift 2
+    local flags=$FLAGS${PRECISION:+ --precision $PRECISION}
     # shellcheck disable=SC2086
-    also $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" $RECIPE "$@" --seed "$SEED" --out "$out"
+    also $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" $flags "$@" --seed "$SEED" --out "$out"
 }
 
 say() { # what standard input holds, at this place
     sed 's/^/# /'
 }
 
-ladder() { # [LANGUAGE]: monolingual runs of different length, for the law
-    local times steps=$LADDER own=LADDER_$SIZE
-    [ $# = 0 ] || steps=$REAL_LADDER
-    [ "$SIZE" = "$STANDARD_SIZE" ] || steps=${!own:-$OTHER_LADDER}
-    for times in $steps; do
+yardstick() { # [LANGUAGE]: monolingual runs of several lengths
+    local times lengths=$LENGTHS
+    [ $# = 0 ] || lengths=$REAL_LENGTHS
+    [ "$SIZE" = "$STANDARD_SIZE" ] || lengths=$OTHER_LENGTHS
+    [ "$SIZE" != medium ] || lengths=${MEDIUM_LENGTHS:-$lengths}
+    for times in $lengths; do
         run "mono-${1:+$1-}${times}x" "${times}x" ${1:+--languages "$1"} --ratio 1 ${ALONE:-}
     done
 }
@@ -129,7 +132,7 @@ clones_by_ratio() { # the runs of Figures 1 and 6, RUNS
     local share
     into table1
     RUNS=("$FOLDER/50-50" "$FOLDER/90-10")
-    ladder
+    yardstick
     run 50-50 1x --ratio 0.5
     run 90-10 1x --ratio 0.9
     into figure1

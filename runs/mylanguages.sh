@@ -74,7 +74,7 @@ for SEED in $SEEDS; do
         into "mylanguages-$NAME$([ "$amount" = 1 ] || echo "-$amount")"
         for model in $([ -n "$THOROUGH" ] && echo "$SIZES" || echo "$STANDARD_SIZE"); do
             size "$model"
-            RECIPE+=" --length $LENGTH --batch $BATCH --warmup $WARMUP"
+            FLAGS+=" --length $LENGTH --batch $BATCH --warmup $WARMUP"
             run alone-1x 1x --languages "$RAREST" --ratio 1
             while read -r name times shares rest share; do
                 run "$name" "${times}x" --languages "${languages[@]}" --vocab "$VOCAB" --mix "$shares"
@@ -84,7 +84,7 @@ for SEED in $SEEDS; do
                     --languages "${languages[0]}" --ratio 1 # what that one loses
             done < <(mixes)
             for batch in $(mixes | awk -v b="$BATCH" '{ own = int(b * $5 + 0.5); print own < 1 ? 1 : own }' | sort -un); do
-                RECIPE="$RECIPE --batch $batch" run "alone-1x-batch-$batch" 1x --languages "$RAREST" --ratio 1
+                FLAGS="$FLAGS --batch $batch" run "alone-1x-batch-$batch" 1x --languages "$RAREST" --ratio 1
             done
         done
     done

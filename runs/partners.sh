@@ -4,7 +4,7 @@
 #
 #   NOVELS=DIR bash runs/partners.sh        # also beside the novels of DIR/en and DIR/fr
 SCALE=cpu
-RECIPE=${RECIPE:---precision fp32}
+PRECISION=${PRECISION:-fp32}
 source "$(dirname "$0")/lib.sh"
 corpus clones
 also python -m corpora.partners
@@ -15,11 +15,11 @@ for name in $PARTNERS; do TEXTS+=(--text "$name=data/downloads/partners/$name.js
 [ -z "$NOVELS" ] || PARTNERS+=" novels french"
 also python data.py --name partners --text en=data/downloads/pydocs.jsonl "${TEXTS[@]}" --pieces char --test-fraction 0.01 --placebo
 
-REAL_LADDER="1 0.5 0.35 0.2 0.1 0.05"
+REAL_LENGTHS="1 0.5 0.35 0.2 0.1 0.05"
 for SEED in ${SEEDS:-0 1 2}; do
     seed "$SEED"
     into partners
-    ladder en
+    yardstick en
     run clone 1x --languages en --ratio 0.9
     for partner in $PARTNERS noise; do
         run "$partner" 1x --languages "$partner" en --ratio 0.9

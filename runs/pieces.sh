@@ -4,13 +4,13 @@
 SCALE=cpu
 source "$(dirname "$0")/lib.sh"
 corpus clones
-CHARACTERS=$ONE RUNS=() LADDER=${LADDER#2 } # no mix here is longer than 1x
+CHARACTERS=$ONE RUNS=() LENGTHS=${LENGTHS#2 } # no mix here is longer than 1x
 
 for SEED in 0 1 2; do
     seed "$SEED"
     DATA=data/pydocs ONE=$CHARACTERS
     into table1 # characters
-    ladder
+    yardstick
     run 50-50 1x --ratio 0.5
     run 90-10 1x --ratio 0.9
     RUNS+=("$FOLDER/50-50" "$FOLDER/90-10")

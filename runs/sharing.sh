@@ -4,17 +4,17 @@
 #   bash runs/sharing.sh                                   # runs of 5M characters on seeds 4 to 8: two hours on two cores
 #   TIMES=0.6 SEEDS="9 10" bash runs/sharing.sh            # of 3M, as long as the demo's
 SCALE=cpu
-RECIPE=${RECIPE:---precision fp32}
+PRECISION=${PRECISION:-fp32}
 source "$(dirname "$0")/lib.sh"
 corpus clones
 TIMES=${TIMES:-1}
-LADDER="0.8 0.5 0.35 0.2 0.1 0.05"
+LENGTHS="0.8 0.5 0.35 0.2 0.1 0.05"
 RUNS=()
 
 for SEED in ${SEEDS:-4 5 6 7 8}; do
     seed "$SEED"
     into "sharing-${TIMES}x"
-    ladder
+    yardstick
     run 90-10          "${TIMES}x" --ratio 0.9
     run 50-50          "${TIMES}x" --ratio 0.5
     run no-space-90-10 "${TIMES}x" --ratio 0.9 --shared  # the clones share nothing

@@ -11,7 +11,7 @@ once() { [ "$SEED" != "${SEEDS%% *}" ] || "$@"; }
 for SEED in $SEEDS; do
     seed "$SEED"
     into table1
-    ladder # rows 1 to 3, and what else the law needs
+    yardstick # rows 1 to 3, and what else the law needs
 
     #   name             tokens
     run 50-50            1x --ratio 0.5              # row 4
@@ -35,7 +35,7 @@ done
 for SEED in ${MORE:-}; do
     seed "$SEED"
     into table1
-    ladder
+    yardstick
     run 50-50            1x --ratio 0.5              # row 4
     run 90-10            1x --ratio 0.9              # row 5
 done

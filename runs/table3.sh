@@ -4,8 +4,8 @@ source "$(dirname "$0")/lib.sh"
 corpus real
 into table3
 
-ladder en # rows 1 to 3
-ladder fr # rows 4 to 6
+yardstick en # rows 1 to 3
+yardstick fr # rows 4 to 6
 
 #   name                   tokens
 run disjoint-50-50         1x --languages en fr --vocab disjoint --ratio 0.5                  # row 7

@@ -7,8 +7,8 @@ corpus real
 aligned
 into table3
 
-ladder en
-ladder fr
+yardstick en
+yardstick fr
 RUNS=()
 for vocab in disjoint anchored; do
     run $vocab-50-50 1x --languages en fr --vocab $vocab --ratio 0.5

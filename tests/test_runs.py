@@ -156,7 +156,7 @@ def test_seeds_gpus_and_sizes_reach_the_commands():
         "SIZE": "tiny",
         "TOKENS": "5e6",
         "OUT": "elsewhere",
-        "RECIPE": "--warmup 9",
+        "FLAGS": "--warmup 9",
     }
     first, europarl, train, *_ = commands("figure14", "gpu", **environment)
     assert first == "python data.py --corpus eltec --name eltec --vocab-size 16384"
