@@ -51,3 +51,10 @@ def test_words_are_no_part_of_what_a_run_computes(edit, same):
     edited = CODE.replace(*edit)
     assert edited != CODE
     assert (without_words(edited.encode()) == without_words(CODE.encode())) is same
+
+
+def test_an_installation_has_every_module():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.10 has none
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert listed["py-modules"] == sorted(path.stem for path in ROOT.glob("*.py"))
+    assert listed["packages"] == sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
