@@ -51,3 +51,13 @@ def test_words_are_no_part_of_what_a_run_computes(edit, same):
     edited = CODE.replace(*edit)
     assert edited != CODE
     assert (without_words(edited.encode()) == without_words(CODE.encode())) is same
+
+
+def test_an_installation_has_every_module():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.10 has none
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = settings["tool"]["setuptools"]
+    modules = {path.stem for path in ROOT.glob("*.py")}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert set(listed["py-modules"]) == modules
+    assert set(listed["packages"]) == packages
