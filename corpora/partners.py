@@ -1,6 +1,6 @@
 """partners: texts that lie between English and noise, to ask what a rare language takes from a partner.
 
-    python -m corpora.partners      # data/downloads/partners/NAME.jsonl, made from data/downloads/pydocs.jsonl
+    python -m corpora.partners      # data/downloads/partners/NAME.jsonl, from data/downloads/pydocs.jsonl
 
 Each keeps something of English docstrings and loses the rest. A document keeps its name and its length, so
 that data.py holds out the same documents of every partner.
@@ -60,13 +60,12 @@ def brackets(text: str, draw: random.Random) -> str:
 
 
 def chain(texts: list[str], order: int):
-    """A partner: a Markov chain that draws each character by the `order` characters before it, as in `texts`."""
+    """A partner: a Markov chain, which draws each character by the `order` characters before it."""
     followers = defaultdict(list)
     start = "\n" * order
-    for text in texts:
-        text = start + text + start
-        for place in range(order, len(text)):
-            followers[text[place - order : place]].append(text[place])
+    whole = start + start.join(texts) + start
+    for place in range(order, len(whole)):
+        followers[whole[place - order : place]].append(whole[place])
 
     def drawn(text: str, draw: random.Random) -> str:
         written = list(start)
