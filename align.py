@@ -63,6 +63,7 @@ MATRICES = ("input", "output")  # a tied model has the first alone
 COMMONEST = 60  # pieces of the key; rarer characters are hardly learned
 Sides = list[np.ndarray]  # one text in each language of a run, (n,) joint ids
 Results = dict[str, dict]  # result.json of each run, by the run's name
+Pairs = list[tuple[str, dict]]  # run and pair of languages, and what was found
 
 
 # --- similarity -----------------------------------------------------------------------------------
@@ -116,14 +117,14 @@ def mean_similarity(one: Tensor, other: Tensor) -> np.ndarray:
     return cosines.mean(0).cpu().numpy()
 
 
-def match(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Full matching of the rows of (S, T) with its columns of maximal weight: min(S, T) rows and columns."""
-    return linear_sum_assignment(similarity, maximize=True)
+def match(one: Tensor, other: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Full matching of positions of maximal weight: (layers, S or T, width) -> min(S, T) places in each."""
+    return linear_sum_assignment(mean_similarity(one, other), maximize=True)
 
 
 def matched(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """The states of two texts that are partners, in step; the matching is one for all layers."""
-    rows, columns = match(mean_similarity(one, other))
+    rows, columns = match(one, other)
     return one[:, rows], other[:, columns]
 
 
@@ -519,12 +520,12 @@ def measure_run(run: Run, args: argparse.Namespace, pictures: Path) -> None:
 # --- what is printed ------------------------------------------------------------------------------
 
 
-def pairs_of(results: Results, part: str) -> list[tuple[str, dict, dict]]:
-    """(run and pair of languages, result, what was found) of all that have the part."""
+def pairs_of(results: Results, part: str) -> Pairs:
+    """(run and pair of languages, what was found) of all that have the part."""
     pairs = []
     for name, result in results.items():
         found = result.get("alignment", {}).get(part, {})
-        pairs += [(f"{name} {pair}", result, found[pair]) for pair in found]
+        pairs += [(f"{name} {pair}", found[pair]) for pair in found]
     return pairs
 
 
@@ -537,36 +538,33 @@ def with_error(found: dict | None) -> str:
     return f"{found['mean']:.3f} ± {found['standard_error']:.3f}"
 
 
-def by_layer(estimates: list[dict]) -> str:
-    """Means and standard errors after each layer."""
-    return ", ".join(map(with_error, estimates))
-
-
 def table(results: Results) -> str:
     """A row for each cosine of each pair; ± is a standard error over tokens (embeddings) or sequences."""
     rows = []
-    for pair, _, found in pairs_of(results, "embeddings"):
+    for pair, found in pairs_of(results, "embeddings"):
         for name in MATRICES:
             if name in found:
                 matrix = found[name]
                 rows.append([pair, f"{name} embedding", with_error(matrix["counterparts"])])
                 rows.append([pair, f"{name} embedding, all pairs", f"{matrix['all_pairs']:.3f}"])
-    for pair, _, found in pairs_of(results, "hidden"):
+    for pair, found in pairs_of(results, "hidden"):
         for method, layers in found.items():
-            rows.append([pair, f"hidden, {method}", by_layer(layers)])
-    for pair, _, found in pairs_of(results, "gradients"):
+            cosines = ", ".join(map(with_error, layers))
+            rows.append([pair, f"hidden, {method}", cosines])
+    for pair, found in pairs_of(results, "gradients"):
         rows.append([pair, "gradients, blocks", with_error(found["blocks"])])
-    for pair, _, found in pairs_of(results, "snapshots"):
+    for pair, found in pairs_of(results, "snapshots"):
         for snapshot in found:
             step, key = snapshot["step"], snapshot["key"] or 0
-            rows.append([pair, f"step {step}, key {key:.0%}, centred", by_layer(snapshot["hidden"])])
+            layers = ", ".join(map(with_error, snapshot["hidden"]))
+            rows.append([pair, f"step {step}, key {key:.0%}, centred", layers])
     return "\n" + markdown(["run", "part", "cosine (after each layer)"], rows, 3)
 
 
 def keys(results: Results) -> str:
     """The key of each pair: pieces of L2, below each its nearest of L1, and a mark where that is another."""
     text = ""
-    for pair, _, found in pairs_of(results, "embeddings"):
+    for pair, found in pairs_of(results, "embeddings"):
         key = found["input"]["key"]
         if not key:
             continue
@@ -595,7 +593,6 @@ def key_line(label: str, cells: list[str], width: int) -> str:
 def finish(axis, **labels) -> None:
     """Labels, no frame on the right and above, and a legend if its lines can be told apart."""
     axis.set(**labels)
-    axis.set_visible(axis.has_data())
     axis.spines[["top", "right"]].set_visible(False)
     if 0 < len(axis.get_legend_handles_labels()[1]) <= 12:
         axis.legend(frameon=False, fontsize="small")
@@ -605,51 +602,6 @@ def label_layers(axis) -> None:
     """A tick on the x axis for whole numbers only."""
     axis.set_xlabel("layer")
     axis.xaxis.get_major_locator().set_params(integer=True)
-
-
-def plot(axis, places: Iterable[float], estimates: list[dict], style: str, **look) -> None:
-    """A line of means; bars are 95% intervals."""
-    means = [found["mean"] for found in estimates]
-    bars = [1.96 * (found["standard_error"] or 0) for found in estimates]
-    axis.errorbar(places, means, bars, fmt=style, markersize=5, elinewidth=1, **look)
-
-
-def share_of_second(pair: str, result: dict) -> float:
-    """Share of a pair's second language in the tokens of a run, in percent."""
-    names = [language["name"] for language in result["languages"]]
-    second = names.index(pair.rpartition("-")[2])
-    return 100 * np.mean([stage[second] for stage in result["stages"]])
-
-
-def matrices_found(results: Results, part: str, name: str) -> list[tuple[str, dict, dict]]:
-    """(run and pair, result, what was found in a matrix) of all that have it."""
-    pairs = pairs_of(results, part)
-    return [(pair, result, found[name]) for pair, result, found in pairs if name in found]
-
-
-def draw_embeddings(results: Results, axes: np.ndarray, part="embeddings", model="GPT", color="C0") -> None:
-    """Figure 6: counterparts and all pairs, by the share of L2."""
-    for axis, name in zip(axes, MATRICES, strict=True):
-        points = []
-        for pair, result, matrix in matrices_found(results, part, name):
-            if matrix["counterparts"]:
-                points.append((share_of_second(pair, result), matrix["counterparts"], matrix["all_pairs"]))
-        points.sort(key=lambda point: point[0])
-        if points:
-            shares, counterparts, all_pairs = zip(*points, strict=True)
-            plot(axis, shares, counterparts, "o-", color=color, label=f"{model}, counterparts")
-            axis.plot(shares, all_pairs, "x:", color=color, label=f"{model}, all pairs")
-        finish(axis, title=f"{name} embedding", xlabel="p(L2) in %", ylabel="cosine")
-
-
-def draw_frequency(results: Results, axes: np.ndarray) -> None:
-    """Figure 7: counterparts by training frequency, a line for each run and pair."""
-    for axis, name in zip(axes, MATRICES, strict=True):
-        for i, (pair, _, matrix) in enumerate(matrices_found(results, "embeddings", name)):
-            bins = matrix["frequency"]
-            frequencies = [entry["frequency"] for entry in bins]
-            plot(axis, frequencies, bins, "o-", color=f"C{i}", label=pair)
-        finish(axis, title=f"{name} embedding", xlabel="share of the text", ylabel="cosine", xscale="log")
 
 
 LAYERS = {  # method: panel and style; dotted lines are what unrelated text gives
@@ -664,32 +616,42 @@ LAYERS = {  # method: panel and style; dotted lines are what unrelated text give
 }
 
 
-def draw_layers(results: Results, axes: np.ndarray) -> None:
+def draw_layers(pairs: Pairs) -> Figure:
     """Tables 2 and 4 as lines: raw beside what unrelated text gives, centred, and retrieval@1."""
-    for i, (pair, _, found) in enumerate(pairs_of(results, "hidden")):
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for i, (pair, found) in enumerate(pairs):
+        color = f"C{i}"
         for method, layers in found.items():
             panel, style = LAYERS[method]
+            means = [layer["mean"] for layer in layers]
+            bars = [1.96 * (layer["standard_error"] or 0) for layer in layers]
             numbers = range(1, len(layers) + 1)
-            plot(axes[panel], numbers, layers, style, color=f"C{i}")
-        axes[1].plot([], [], color=f"C{i}", label=pair)  # a legend for all panels
+            axes[panel].errorbar(numbers, means, bars, fmt=style, color=color)
+        axes[1].plot([], [], color=color, label=pair)  # a legend for all panels
     finish(axes[0], title="Hidden states", ylabel="cosine; dotted: unrelated text")
     finish(axes[1], title="Hidden states, centred", ylabel="cosine; dashed: matched tokens")
     finish(axes[2], title="Nearest is its own", ylabel="share; dotted: text before")
     for axis in axes:
         label_layers(axis)
+    return figure
 
 
-def draw_gradients(results: Results, axes: np.ndarray) -> None:
-    """Figures 11 to 13: tensors by layers, a heat map for each run and pair as far as there are axes."""
-    for axis, (pair, _, found) in zip(axes, pairs_of(results, "gradients"), strict=False):
+def draw_gradients(pairs: Pairs) -> Figure:
+    """Figures 11 to 13: tensors by layers, a heat map for each run and pair."""
+    figure = Figure(figsize=(2 + 3.6 * len(pairs), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(pairs), squeeze=False)[0]
+    for axis, (pair, found) in zip(axes, pairs, strict=True):
         kinds, cosines = heat_map(found["tensors"])
         layers = cosines.shape[1]
-        place = (0.5, layers + 0.5, len(kinds) - 0.5, -0.5)
+        place = (0.5, layers + 0.5, len(kinds) - 0.5, -0.5)  # left, right, bottom, top: layers count from 1
         picture = axis.imshow(cosines, vmin=-0.2, vmax=1, aspect="auto", extent=place)
-        axis.set(title=f"{pair}\nmean {found['blocks']['mean']:.2f}", yticks=[])
+        mean = found["blocks"]["mean"]
+        axis.set(title=f"{pair}\nmean {mean:.2f}", yticks=[])
         label_layers(axis)
     axes[0].set_yticks(range(len(kinds)), kinds)
-    axes[0].figure.colorbar(picture, ax=list(axes), label="cosine of gradients")
+    figure.colorbar(picture, ax=list(axes), label="cosine of gradients")
+    return figure
 
 
 def heat_map(tensors: dict) -> tuple[list[str], np.ndarray]:
@@ -700,23 +662,13 @@ def heat_map(tensors: dict) -> tuple[list[str], np.ndarray]:
     return kinds, np.reshape(means, (-1, len(kinds))).T
 
 
-PICTURES = {  # function, part of the results, panels: None is one for each run and pair, eight at most
-    "embeddings": (draw_embeddings, "embeddings", 2),
-    "frequency": (draw_frequency, "embeddings", 2),
-    "layers": (draw_layers, "hidden", 3),
-    "gradients": (draw_gradients, "gradients", None),
-}
-
-
 def draw_all(results: Results, folder: Path) -> None:
-    """Every picture for which there is something, to alignment-*.png in a folder."""
-    for name, (draw, part, panels) in PICTURES.items():
-        many = len(pairs_of(results, part))
-        if many:
-            columns = panels or min(8, many)
-            figure = Figure(figsize=(2 + 3.6 * columns, 4.2), layout="constrained")
-            draw(results, figure.subplots(1, columns, squeeze=False)[0])
-            write(folder / f"alignment-{name}.png", figure)
+    """Hidden states, and gradients of at most eight pairs, to alignment-*.png in a folder."""
+    hidden, gradients = pairs_of(results, "hidden"), pairs_of(results, "gradients")
+    if hidden:
+        write(folder / "alignment-layers.png", draw_layers(hidden))
+    if gradients:
+        write(folder / "alignment-gradients.png", draw_gradients(gradients[:8]))
 
 
 def curves_of(lines: list[dict], kind: str) -> dict[str, list[tuple[int, float]]]:
@@ -765,7 +717,7 @@ def draw_matching(run: Run, lines: list[tuple[str, ...]], path: Path) -> None:
         for x, i in enumerate(ids):
             axis.text(x, height, f" {forms[i]} ", rotation=90, ha="center", va=anchor, parse_math=False)
     similarity = mean_similarity(*states)
-    for row, column in zip(*match(similarity), strict=True):
+    for row, column in zip(*match(*states), strict=True):
         alpha = similarity[row, column].clip(0.1, 1)
         axis.plot([row, column], [1, 0], color="C0", alpha=alpha)
     names = [language.name for language in run.languages[:2]]
