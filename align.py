@@ -28,7 +28,7 @@ import argparse
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import combinations, islice
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +64,8 @@ COMMONEST = 60  # pieces of the key; rarer characters are hardly learned
 Sides = list[np.ndarray]  # one text in each language of a run, (n,) joint ids
 Results = dict[str, dict]  # result.json of each run, by the run's name
 Pairs = list[tuple[str, dict]]  # run and pair of languages, and what was found
+Line = list[list[int]]  # own ids of a line in each language of a run
+Lines = Iterator[Line]
 
 
 # --- similarity -----------------------------------------------------------------------------------
@@ -88,6 +90,11 @@ def cosine(one: Tensor, other: Tensor) -> float:
     one = one.flatten().double()  # in float32 the squares of small gradients are 0
     other = other.flatten().double()
     return float(F.cosine_similarity(one, other, dim=0, eps=1e-60))
+
+
+def of_rows(one: Tensor, other: Tensor) -> Tensor:
+    """Cosine of each row with that in the same place: (..., n, width) twice -> (..., n)."""
+    return (normalise(one) * normalise(other)).sum(-1)
 
 
 def mean_of_all_pairs(one: Tensor, other: Tensor) -> Tensor:
@@ -143,8 +150,7 @@ def retrieval(one: Tensor, other: Tensor) -> Tensor:
 
 def by_position(one: Tensor, other: Tensor) -> Tensor:
     """Mean cosine of equal positions after each layer: (layers, S, width) twice -> (layers,) float64."""
-    cosines = (normalise(one) * normalise(other)).sum(-1)
-    return cosines.mean(1).double()
+    return of_rows(one, other).mean(1).double()
 
 
 def shuffled(one: Tensor, other: Tensor) -> Tensor:
@@ -160,7 +166,8 @@ def shuffled(one: Tensor, other: Tensor) -> Tensor:
 
 def as_batch(model: GPT, ids: np.ndarray) -> Tensor:
     """A sequence of joint ids as a batch of one."""
-    return torch.tensor(ids, dtype=torch.long, device=model.output_embedding.device)[None]
+    device = model.output_embedding.device
+    return torch.tensor([ids.tolist()], device=device)
 
 
 @torch.no_grad()
@@ -182,7 +189,8 @@ def hidden_states(model: GPT, ids: np.ndarray) -> Tensor:
 def gradients(model: GPT, ids: np.ndarray) -> list[Tensor]:
     """Gradient of a sequence's mean loss by each parameter, in the order of `model.parameters()`."""
     tokens = as_batch(model, ids)
-    mean, _ = model(tokens[:, :-1], tokens[:, 1:])
+    read, predicted = tokens[:, :-1], tokens[:, 1:]
+    mean, _ = model(read, predicted)
     return list(torch.autograd.grad(mean, list(model.parameters())))
 
 
@@ -201,11 +209,6 @@ def mean_state(model: GPT, texts: list[np.ndarray], each_position: bool) -> Tens
 
 
 # --- the texts ------------------------------------------------------------------------------------
-
-
-def is_cloned(run: Run) -> bool:
-    """Whether the languages of a run are clones, which share their text."""
-    return run.config["vocab"] == "cloned"
 
 
 def clone_texts(run: Run, most: int) -> list[Sides]:
@@ -248,14 +251,15 @@ def aligned_lines(run: Run, paths: dict[str, Path]) -> list[tuple[str, ...]]:
     return list(zip(*texts, strict=True))
 
 
-def encode_lines(run: Run, lines: Iterable[tuple[str, ...]]) -> Iterator[list[list[int]]]:
+def encode_lines(run: Run, lines: list[tuple[str, ...]]) -> Lines:
     """The own ids of each line in each language."""
     tokenizers = [run.dataset.tokenizer(language.source) for language in run.languages]
     for line in lines:
-        yield [tokenizer.encode(side) for tokenizer, side in zip(tokenizers, line, strict=True)]
+        sides = zip(tokenizers, line, strict=True)
+        yield [tokenizer.encode(text) for tokenizer, text in sides]
 
 
-def join_lines(lines: Iterable[list[list[int]]], length: int) -> Iterator[list[list[int]]]:
+def join_lines(lines: Lines, length: int) -> Lines:
     """Consecutive aligned lines, joined while all sides fit into `length` tokens; longer ones are skipped."""
     held = None
     for line in lines:
@@ -279,11 +283,13 @@ def parallel_texts(run: Run, lines: list[tuple[str, ...]], most: int) -> list[Si
     """The first `most` texts of joined lines whose every side is at least a quarter of a sequence."""
     length = run.model.length
     shortest = length // 4  # the paper's 128 of 512
-    joined = join_lines(encode_lines(run, lines), length)
-    long_enough = (sides for sides in joined if min(map(len, sides)) >= shortest)
     texts = []
-    for sides in islice(long_enough, most):
-        texts.append([language.table[ids] for language, ids in zip(run.languages, sides, strict=True)])
+    for line in join_lines(encode_lines(run, lines), length):
+        if min(map(len, line)) >= shortest:
+            sides = zip(run.languages, line, strict=True)
+            texts.append([language.table[ids] for language, ids in sides])
+        if len(texts) == most:
+            break
     if len(texts) < 2:
         raise UserError(f"--parallel: expected two texts of {shortest} to {length} tokens in each language")
     return texts
@@ -304,7 +310,8 @@ def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple
     forms = surface_forms(dataset.tokenizer(one.source))
     other_forms = surface_forms(dataset.tokenizer(other.source))
     places = {form: place for place, form in enumerate(other_forms)}
-    both = [(i, places[form]) for i, form in enumerate(forms) if form in places and i != PAD]
+    places.pop(forms[PAD], None)
+    both = [(i, places[form]) for i, form in enumerate(forms) if form in places]
     left, right = np.array(both).T
     shared = one.table[left] == other.table[right]  # one row, equal by construction
     return left[~shared], right[~shared], int(shared.sum())
@@ -321,9 +328,13 @@ def find_key(rows: Tensor, other_rows: Tensor, pieces: list[str]) -> list[dict]:
     if not pieces:
         return []
     # Rows of a language lie around a direction that says nothing of the piece: their mean is taken off.
-    first, second = rows[:COMMONEST], other_rows[:COMMONEST]
+    first = rows[:COMMONEST]
+    second = other_rows[:COMMONEST]
     places = nearest(second - second.mean(0), first - first.mean(0)).tolist()
-    return [{"piece": pieces[i], "nearest": pieces[place]} for i, place in enumerate(places)]
+    key = []
+    for piece, place in zip(pieces, places, strict=False):
+        key.append({"piece": piece, "nearest": pieces[place]})
+    return key
 
 
 def is_right(entry: dict) -> bool:
@@ -333,7 +344,7 @@ def is_right(entry: dict) -> bool:
 
 def compare_rows(rows: Tensor, other_rows: Tensor, pieces: list[str], frequency: np.ndarray) -> dict:
     """Similarity of counterparts, (n, width) in each language, the commonest first, and the key."""
-    cosines = (normalise(rows) * normalise(other_rows)).sum(-1).cpu().numpy()
+    cosines = of_rows(rows, other_rows).cpu().numpy()
     key = find_key(rows, other_rows, pieces)
     right = sum(map(is_right, key))
     return {
@@ -349,23 +360,27 @@ def compare_rows(rows: Tensor, other_rows: Tensor, pieces: list[str], frequency:
 def measure_embeddings(run: Run, matrices: dict[str, Tensor]) -> dict:
     """Cosine of counterparts and of all pairs in each (vocabulary, width) matrix, and the key."""
     known = np.flatnonzero(matrices["input"].any(dim=1).cpu())  # word2vec leaves at 0 what it never read
+    sources = {language.source for language in run.languages}
+    frequency = {source: relative_frequency(run.dataset, source) for source in sources}
     result = {}
     for pair, one, other in in_pairs(run, run.languages):
         left, right, shared = find_counterparts(run.dataset, one, other)
-        both = np.isin(one.table[left], known) & np.isin(other.table[right], known)
-        frequency = relative_frequency(run.dataset, one.source)[left[both]]
-        other_frequency = relative_frequency(run.dataset, other.source)[right[both]]
-        order = np.argsort(-other_frequency, kind="stable")
-        left, right = left[both][order], right[both][order]
+        both = np.isin(one.table[left], known)
+        both &= np.isin(other.table[right], known)
+        left, right = left[both], right[both]
+        order = np.argsort(-frequency[other.source][right], kind="stable")
+        left, right = left[order], right[order]
+        left_frequency = frequency[one.source][left]
         forms = surface_forms(run.dataset.tokenizer(other.source))
         pieces = [forms[i] for i in right]
-        all_ids = np.intersect1d(one.table[1:], known)  # without padding
-        all_other_ids = np.intersect1d(other.table[1:], known)
+        every = np.intersect1d(one.table[1:], known)  # without padding
+        every_other = np.intersect1d(other.table[1:], known)
         result[pair] = {"shared": shared}
         for name, matrix in matrices.items():
-            rows, other_rows = matrix[one.table[left]], matrix[other.table[right]]
-            all_pairs = mean_of_all_pairs(matrix[all_ids], matrix[all_other_ids])
-            found = compare_rows(rows, other_rows, pieces, frequency[order])
+            rows = matrix[one.table[left]]
+            other_rows = matrix[other.table[right]]
+            all_pairs = mean_of_all_pairs(matrix[every], matrix[every_other])
+            found = compare_rows(rows, other_rows, pieces, left_frequency)
             result[pair][name] = {"all_pairs": float(all_pairs), **found}
     return result
 
@@ -419,8 +434,9 @@ def look_at(run: Run, texts: list[Sides], look: Callable, label: str) -> Iterato
 def measure_hidden(run: Run, texts: list[Sides], matching: bool = False) -> dict:
     """Similarity after each layer, by position for clones, of matched tokens otherwise; raw and centred."""
     # Clones share the position embedding: less one mean for all, equal positions look alike in any model.
-    clones = is_cloned(run)
-    means = [mean_state(run.model, side, each_position=clones) for side in zip(*texts, strict=True)]
+    clones = run.config["vocab"] == "cloned"
+    by_language = zip(*texts, strict=True)
+    means = [mean_state(run.model, side, each_position=clones) for side in by_language]
     before = [None] * len(means)
     values = defaultdict(list)  # (layers,) of each text
     for states in look_at(run, texts, hidden_states, "hidden states"):
@@ -469,7 +485,7 @@ def measure_snapshots(run: Run, texts: list[Sides]) -> dict:
     paths = sorted((run.out / "snapshots").glob("*.pt"))
     if not paths:
         raise UserError(f"{run.out} has no snapshots; train.py --keep-every N makes some")
-    method = "positions, centred" if is_cloned(run) else "matching, centred"
+    method = "positions, centred" if run.config["vocab"] == "cloned" else "matching, centred"
     device = run.model.output_embedding.device
     result = defaultdict(list)
     for path in paths:
@@ -501,7 +517,7 @@ def measure_run(run: Run, args: argparse.Namespace, pictures: Path) -> None:
         raise UserError(f"{run.out} is monolingual, there is nothing to compare")
     reads = set(args.only) - {"embeddings"}
     texts = []
-    if is_cloned(run):
+    if run.config["vocab"] == "cloned":
         texts = clone_texts(run, args.sequences) if reads else []
     elif reads or args.parallel:
         lines = aligned_lines(run, dict(args.parallel))
@@ -514,7 +530,8 @@ def measure_run(run: Run, args: argparse.Namespace, pictures: Path) -> None:
         "snapshots": lambda: measure_snapshots(run, texts),
     }
     for part in args.only:
-        store(run.out, part, measures[part]())
+        found = measures[part]()
+        store(run.out, part, found)
 
 
 # --- what is printed ------------------------------------------------------------------------------
@@ -571,7 +588,7 @@ def keys(results: Results) -> str:
         right = sum(map(is_right, key))
         text += f"\nThe key of {pair}: {right} of the {len(key)} commonest pieces are nearest to their own\n"
         one, other = pair.split()[-1].split("-")
-        width = 2 + max(len(piece) for entry in key for piece in entry.values())
+        width = 2 + max(len(entry["piece"]) for entry in key)
         columns = max(1, 80 // width)
         for begin in range(0, len(key), columns):
             entries = key[begin : begin + columns]
@@ -594,14 +611,9 @@ def finish(axis, **labels) -> None:
     """Labels, no frame on the right and above, and a legend if its lines can be told apart."""
     axis.set(**labels)
     axis.spines[["top", "right"]].set_visible(False)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     if 0 < len(axis.get_legend_handles_labels()[1]) <= 12:
         axis.legend(frameon=False, fontsize="small")
-
-
-def label_layers(axis) -> None:
-    """A tick on the x axis for whole numbers only."""
-    axis.set_xlabel("layer")
-    axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 LAYERS = {  # method: panel and style; dotted lines are what unrelated text gives
@@ -629,11 +641,9 @@ def draw_layers(pairs: Pairs) -> Figure:
             numbers = range(1, len(layers) + 1)
             axes[panel].errorbar(numbers, means, bars, fmt=style, color=color)
         axes[1].plot([], [], color=color, label=pair)  # a legend for all panels
-    finish(axes[0], title="Hidden states", ylabel="cosine; dotted: unrelated text")
-    finish(axes[1], title="Hidden states, centred", ylabel="cosine; dashed: matched tokens")
-    finish(axes[2], title="Nearest is its own", ylabel="share; dotted: text before")
-    for axis in axes:
-        label_layers(axis)
+    finish(axes[0], xlabel="layer", title="Hidden states", ylabel="cosine; dotted: unrelated text")
+    finish(axes[1], xlabel="layer", title="Hidden states, centred", ylabel="cosine; dashed: matched tokens")
+    finish(axes[2], xlabel="layer", title="Nearest is its own", ylabel="share; dotted: text before")
     return figure
 
 
@@ -643,12 +653,11 @@ def draw_gradients(pairs: Pairs) -> Figure:
     axes = figure.subplots(1, len(pairs), squeeze=False)[0]
     for axis, (pair, found) in zip(axes, pairs, strict=True):
         kinds, cosines = heat_map(found["tensors"])
-        layers = cosines.shape[1]
-        place = (0.5, layers + 0.5, len(kinds) - 0.5, -0.5)  # left, right, bottom, top: layers count from 1
-        picture = axis.imshow(cosines, vmin=-0.2, vmax=1, aspect="auto", extent=place)
+        picture = axis.imshow(cosines, vmin=-0.2, vmax=1, aspect="auto")
         mean = found["blocks"]["mean"]
-        axis.set(title=f"{pair}\nmean {mean:.2f}", yticks=[])
-        label_layers(axis)
+        layers = range(cosines.shape[1])
+        axis.set_xticks(layers, [layer + 1 for layer in layers])
+        axis.set(title=f"{pair}\nmean {mean:.2f}", xlabel="layer", yticks=[])
     axes[0].set_yticks(range(len(kinds)), kinds)
     figure.colorbar(picture, ax=list(axes), label="cosine of gradients")
     return figure
@@ -656,25 +665,20 @@ def draw_gradients(pairs: Pairs) -> Figure:
 
 def heat_map(tensors: dict) -> tuple[list[str], np.ndarray]:
     """The tensors inside the blocks: the names of a block's, and (kinds, layers) mean cosines."""
-    first = "blocks.0."
-    kinds = [name.removeprefix(first) for name in tensors if name.startswith(first)]
-    means = [found["mean"] for name, found in tensors.items() if name.startswith("blocks.")]
-    return kinds, np.reshape(means, (-1, len(kinds))).T
+    kinds, means = [], []
+    for name, found in tensors.items():
+        if name.startswith("blocks.0."):
+            kinds.append(name.removeprefix("blocks.0."))
+        if name.startswith("blocks."):
+            means.append(found["mean"])
+    by_block = np.reshape(means, (-1, len(kinds)))
+    return kinds, by_block.T
 
 
-def draw_all(results: Results, folder: Path) -> None:
-    """Hidden states, and gradients of at most eight pairs, to alignment-*.png in a folder."""
-    hidden, gradients = pairs_of(results, "hidden"), pairs_of(results, "gradients")
-    if hidden:
-        write(folder / "alignment-layers.png", draw_layers(hidden))
-    if gradients:
-        write(folder / "alignment-gradients.png", draw_gradients(gradients[:8]))
-
-
-def curves_of(lines: list[dict], kind: str) -> dict[str, list[tuple[int, float]]]:
-    """(tokens, loss) of each language in the lines of a metrics.jsonl; `kind` is loss or held_out."""
+def curves_of(out: Path, kind: str) -> dict[str, list[tuple[int, float]]]:
+    """(tokens, loss) of each language of a run as metrics.jsonl has them; `kind` is loss or held_out."""
     curves = defaultdict(list)
-    for line in lines:
+    for line in read_metrics(out):
         for name, loss in line.get(kind, {}).items():
             curves[name].append((line["tokens"], loss))
     return curves
@@ -685,9 +689,8 @@ def draw_losses(runs: list[Path], path: Path) -> None:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.subplots()
     for out in runs:
-        lines = read_metrics(out)
-        held_out = curves_of(lines, "held_out")
-        for name, points in curves_of(lines, "loss").items():
+        held_out = curves_of(out, "held_out")
+        for name, points in curves_of(out, "loss").items():
             parts = np.array_split(points, min(60, len(points)))  # a batch more or less easy is no news
             tokens, means = np.transpose([part.mean(axis=0) for part in parts])
             (curve,) = axis.plot(tokens, means, label=shown(f"{out.name} {name}"))
@@ -714,14 +717,16 @@ def draw_matching(run: Run, lines: list[tuple[str, ...]], path: Path) -> None:
         states.append(hidden_states(run.model, language.table[ids]))
         forms = surface_forms(run.dataset.tokenizer(language.source))
         anchor = "bottom" if height else "top"
+        look = {"rotation": 90, "ha": "center", "va": anchor, "parse_math": False}
         for x, i in enumerate(ids):
-            axis.text(x, height, f" {forms[i]} ", rotation=90, ha="center", va=anchor, parse_math=False)
+            axis.text(x, height, f" {forms[i]} ", **look)
     similarity = mean_similarity(*states)
     for row, column in zip(*match(*states), strict=True):
         alpha = similarity[row, column].clip(0.1, 1)
         axis.plot([row, column], [1, 0], color="C0", alpha=alpha)
     names = [language.name for language in run.languages[:2]]
-    axis.set(ylim=(-0.9, 1.9), xticks=[], yticks=[1, 0], yticklabels=names)
+    axis.set_yticks([1, 0], names)
+    axis.set(ylim=(-0.9, 1.9), xticks=[])
     axis.spines[:].set_visible(False)
     write(path, figure)
 
@@ -741,7 +746,8 @@ def main(arguments: list[str] | None = None) -> None:
     add("--losses", action="store_true", help="draw the losses, losses.png, and do nothing else")
     args = parser.parse_args(arguments)
     several = len(args.runs) > 1
-    folder = args.out or (args.runs[0].parent if several else args.runs[0])
+    first = args.runs[0]
+    folder = args.out or (first.parent if several else first)
     if args.losses:
         draw_losses(args.runs, folder / "losses.png")
         return
@@ -752,9 +758,15 @@ def main(arguments: list[str] | None = None) -> None:
         run = load_run(out, device)
         measure_run(run, args, out if several else folder)
     parent = os.path.commonpath([out.resolve().parent for out in args.runs])
-    results = {os.path.relpath(out, parent): read_json(out / "result.json") for out in args.runs}
+    results = {}
+    for out in args.runs:
+        name = os.path.relpath(out, parent)
+        results[name] = read_json(out / "result.json")
     print(table(results) + keys(results))
-    draw_all(results, folder)
+    if pairs := pairs_of(results, "hidden"):
+        write(folder / "alignment-layers.png", draw_layers(pairs))
+    if pairs := pairs_of(results, "gradients"):
+        write(folder / "alignment-gradients.png", draw_gradients(pairs[:8]))
 
 
 if __name__ == "__main__":

@@ -385,9 +385,8 @@ def test_copied_clones_are_equal_everywhere(run, command):
     assert names == {"alignment-layers.png", "alignment-gradients.png"}
 
 
-def test_parts_are_merged(run, command, monkeypatch):
+def test_parts_are_merged(run, command):
     out = run("clones")
-    monkeypatch.setattr(align, "draw_all", lambda *_: None)
     assert command(align.main, out, "--sequences", 2, "--only", "hidden")[0] == 0
     first = alignment(out)
     assert command(align.main, out, "--only", "embeddings")[0] == 0
@@ -423,9 +422,8 @@ def test_means_are_those_of_single_texts_spread_over_the_held_out_text(runs):
     assert found["blocks"]["standard_error"] == pytest.approx(blocks.std(ddof=1) / 3**0.5, abs=1e-5)
 
 
-def test_every_pair_of_several_clones_and_shared_rows_are_left_out(run, command, monkeypatch):
+def test_every_pair_of_several_clones_and_shared_rows_are_left_out(run, command):
     out = run("three")
-    monkeypatch.setattr(align, "draw_all", lambda *_: None)
     assert command(align.main, out, "--sequences", 2)[0] == 0
     found = alignment(out)
     assert all(list(found[part]) == ["EN1-EN2", "EN1-EN3", "EN2-EN3"] for part in align.PARTS)
