@@ -189,8 +189,9 @@ def cosines(axes, places, estimates: list[dict], **style) -> None:
 def finish_matrix(axes, matrix: str, **labels) -> None:
     """Labels and a legend; a tied model has no output matrix, and an empty panel is not shown."""
     dress(axes, title=f"{matrix} embedding", ylabel="cosine", **labels)
-    axes.legend(frameon=False, fontsize="small")
     axes.set_visible(axes.has_data())
+    if axes.has_data():
+        axes.legend(frameon=False, fontsize="small")
 
 
 def figure_6(figure, records: Records) -> dict[float, dict]:
