@@ -166,35 +166,60 @@ def figure_5(figure, records: Records) -> Records:
     return 2 * one_of_each_yardstick(records)
 
 
-def clones_looked_at(records: Records) -> dict[str, dict]:
-    """By p(L2), the first seed of clones that align.py has looked at."""
+def looked_at(records: Records, part: str, matrix: str) -> dict[float, dict]:
+    """By p(L2) in %, what align.py found in a matrix of two clones, in the first seed that it looked at."""
     found = {}
     rows = rows_of(records, CLONES)
     for share, group in by_number(rows, 0, "cloned *% at 1x").items():
         for run in group:
-            if "embeddings" in run.get("alignment", {}):
-                found.setdefault(f"p(L2) = {share:g}%", run)
-    return found
+            pairs = run.get("alignment", {}).get(part, {})
+            matrices = next(iter(pairs.values()), {})
+            if matrix in matrices and matrices[matrix]["counterparts"]:
+                found.setdefault(share, matrices[matrix])
+    return dict(sorted(found.items()))
 
 
-def figure_6(figure, records: Records) -> dict[str, dict]:
+def cosines(axes, places, estimates: list[dict], **style) -> None:
+    """A line of mean cosines with their intervals of 95%."""
+    means = [found["mean"] for found in estimates]
+    bars = [1.96 * (found["standard_error"] or 0) for found in estimates]
+    axes.errorbar(places, means, bars, marker="o", markersize=5, elinewidth=1, **style)
+
+
+def finish_matrix(axes, matrix: str, **labels) -> None:
+    """Labels and a legend; a tied model has no output matrix, and an empty panel is not shown."""
+    dress(axes, title=f"{matrix} embedding", ylabel="cosine", **labels)
+    axes.set_visible(axes.has_data())
+    if axes.has_data():
+        axes.legend(frameon=False, fontsize="small")
+
+
+def figure_6(figure, records: Records) -> dict[float, dict]:
     """Cosine of clones' embeddings, and of all pairs, by p(L2); word2vec as the control."""
-    results = clones_looked_at(records)
     panels = figure.subplots(1, 2, sharey=True)
     theirs = by_number(PAPER, 0, "cloned *% at 1x")
-    cosines = [group[0]["embeddings"] for group in theirs.values()]
-    panels[0].plot([*theirs], cosines, marker="s", label="paper, counterparts", **HOLLOW)
-    if align.pairs_of(results, "word2vec"):
-        align.draw_embeddings(results, panels, "word2vec", "word2vec", "C1")
-    align.draw_embeddings(results, panels)
-    return results
+    printed = [group[0]["embeddings"] for group in theirs.values()]
+    panels[0].plot([*theirs], printed, marker="s", label="paper, counterparts", **HOLLOW)
+    for axes, matrix in zip(panels, align.MATRICES, strict=True):
+        for part, model, color in (("word2vec", "word2vec", "C1"), ("embeddings", "GPT", "C0")):
+            found = looked_at(records, part, matrix)
+            if found:
+                counterparts = [entry["counterparts"] for entry in found.values()]
+                all_pairs = [entry["all_pairs"] for entry in found.values()]
+                cosines(axes, [*found], counterparts, color=color, label=f"{model}, counterparts")
+                axes.plot([*found], all_pairs, "x:", color=color, label=f"{model}, all pairs")
+        finish_matrix(axes, matrix, xlabel="p(L2) in %")
+    return looked_at(records, "embeddings", "input")
 
 
-def figure_7(figure, records: Records) -> dict[str, dict]:
+def figure_7(figure, records: Records) -> dict[float, dict]:
     """Cosine of clones' embeddings by the frequency of the token, a line for each ratio."""
-    results = clones_looked_at(records)
-    align.draw_frequency(results, figure.subplots(1, 2, sharey=True))
-    return results
+    for axes, matrix in zip(figure.subplots(1, 2, sharey=True), align.MATRICES, strict=True):
+        for share, found in looked_at(records, "embeddings", matrix).items():
+            frequencies = [entry["frequency"] for entry in found["frequency"]]
+            cosines(axes, frequencies, found["frequency"], label=f"p(L2) = {share:g}%")
+        finish_matrix(axes, matrix, xlabel="share of the text", xscale="log")
+    return looked_at(records, "embeddings", "input")
 
 
 def figure_8(figure, records: Records) -> Places:
@@ -225,7 +250,7 @@ def draw(number: int, records: Records) -> Figure:
             raise UserError(f"too few runs for Figure {number}; bash runs/{script} trains them")
         rows, columns = figure.axes[0].get_gridspec().get_geometry()
         figure.set_size_inches(4 + 3 * columns, 1 + 3 * rows)
-        if number not in {6, 7}:  # those are align.py's own
+        if number not in {6, 7}:  # they have legends of their own
             names = figure.axes[0].get_legend_handles_labels()
             title = None if number in {5, 8} else "hollow: the paper's"
             place = {"loc": "outside upper center", "ncols": columns + 1, "frameon": False}
