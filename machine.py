@@ -137,7 +137,7 @@ def default_precision(device: torch.device) -> str:
     amx, avx512 = (
         getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16")
     )
-    # On Intel's cores without AMX, which virtual machines may hide, bf16 takes 1.7 times as long as fp32.
+    # Intel's cores without AMX, which virtual machines may hide, use fp32: bf16 takes 1.7 times as long.
     amd = Path("/proc/cpuinfo").exists() and "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
     return "bf16" if amx or (avx512 and amd) else "fp32"
 
