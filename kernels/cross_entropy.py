@@ -4,7 +4,7 @@ With ten clones of 16,384 pieces, the float32 logits of 128 x 512 tokens would t
 as much again. Here the output layer W multiplies one chunk of hidden states H at a time. The gradient G of
 the chunk's logits H W^T is written over the logits, and the gradients of H and W follow from G,
 
-    G = softmax(H W^T) - onehot(targets),    dH = G W,    dW = G^T H, summed over chunks,
+    G = softmax(H W^T) - onehot(targets),    dH = G W,    dW = G^T H, summed over chunks.
 
 The next chunk reuses the memory. The forward pass computes all gradients, and the backward pass scales them.
 Every id of every language receives its gradient, however small, because the paper studies those gradients.
