@@ -453,11 +453,10 @@ class Language(NamedTuple):
 
 
 def cloned_languages(source: str, vocab_size: int, clones: int, anchors=0.0, seed=0) -> list[Language]:
-    """EN1, EN2, ...: the same text; clone i = 0, 1, ... adds i * V to every id but padding's.
+    """EN1, EN2, ...: one text, all ids but padding's raised by 0, V, ... A monolingual run has one clone.
 
     With `anchors` above 0 the languages are partial clones (the paper's Figure 8): round(anchors * (V - 1))
-    random pieces have the first clone's id in all clones. For one seed, a smaller set of anchors is a subset
-    of a larger one.
+    random pieces have the first clone's id in all clones. For one seed, smaller sets are subsets of larger.
     """
     ids = np.arange(vocab_size, dtype=np.int32)
     order = random_state(ANCHOR_DRAW, seed).permutation(ids[1:])  # of all but padding
@@ -547,7 +546,7 @@ class Mixture:
         for source, stream in streams.items():  # train.py refuses to read a text without a whole window
             self.windows[source] = max(1, (len(stream) - 1) // length)
 
-        # The language of each sequence is drawn independently, `L ~ p(L)` of its stage: shares are inexact.
+        # The language of each sequence is drawn independently, `L ~ p(L)` of its stage, so counts vary.
         stage_of = np.arange(total) * len(stages) // total
         self.language = np.empty(total, np.int16)
         random = random_state(LANGUAGE_DRAW, seed)
@@ -668,12 +667,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     text.add_argument("--text", action="append", type=named_path, metavar="LANG=PATH", help="your own text")
     add = parser.add_argument
     add("--name", help="folder below data/; default: the corpus")
-    add("--max-tokens", type=number(), help="approximate tokens per language of books; default: 1.3e9")
+    add("--max-tokens", type=number(), help="tokens of books per language, about; default: 1.3e9")
     add("--pieces", choices=PIECES, help="kind of piece; default: bpe, pydocs: char")
     add("--vocab-size", type=number(int, 512, 65536), help="most pieces of a vocabulary; default: 16384")
     add("--placebo", action="store_true", help="a language `noise` for placebos; default: pydocs only")
     add("--test-fraction", type=number(float, 1e-4, 0.9), help="share held out; default: 0.02, pydocs: 0.01")
-    add("--test-characters", type=number(int, 64), help="characters kept of a held-out document; default: all")
+    add("--test-characters", type=number(int, 64), help="most characters of held-out documents; default: all")
     add("--seed", type=number(int, 0), help="choice of held-out documents; default: 0")
     add("--describe", type=Path, metavar="DIR", help="prepared folder whose languages to print")
     add("--verify", type=Path, metavar="DIR", help="prepared folder whose hashes to check")

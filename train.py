@@ -107,7 +107,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--languages", nargs="+", metavar="L", help="languages; one alone is cloned; default: the first")
     add("--vocab", choices=["disjoint", "anchored"], help="vocabulary of real languages; default: disjoint")
     add("--data", type=Path, default=DEFAULT_DATA, help="folder made by data.py; default: %(default)s")
-    add("--size", choices=SIZES, default="pico", help="model size, from mini the paper's; default: pico")
+    add("--size", choices=SIZES, default="pico", help="default: pico; mini and larger are the paper's")
     add("--tokens", type=number(), help="total training tokens; default: one pass, up to 1.2e9")
     add("--seed", type=number(int, 0), default=0, help="seed of all random choices; default: 0")
     add("--out", type=Path, help="folder of the run; default: out/ and a name made from the flags")
@@ -349,7 +349,7 @@ def spread(model: GPT, fsdp: bool, precision: str, process: Process, tokens: tor
         policy = MixedPrecisionPolicy()
         if process.device.type == "cuda" and precision == "bf16":
             # Processes exchange blocks' weights in bf16, the type of matrix products; hidden states and sums
-            # of gradients stay float32. CPUs have no LayerNorm of two types, so everything is float32 there.
+            # of gradients stay float32. CPUs exchange float32: their LayerNorm cannot mix types.
             policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         for block in model.blocks:
             fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -424,7 +424,7 @@ def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) 
 
 
 def read_checkpoint(out: Path) -> dict | None:
-    """The latest readable checkpoint, or None; metrics.jsonl is reset to it. UserError if all are damaged."""
+    """The latest readable checkpoint, or None; restores its metrics.jsonl. UserError if all are damaged."""
     damaged = []
     for path in (out / "checkpoint.pt", out / "checkpoint-before.pt"):
         if not path.exists():
