@@ -48,8 +48,8 @@ def sdpa_attention(qkv: Tensor) -> Tensor:
 #     dQ = dS K / sqrt(head_dim)        dK = dS^T Q / sqrt(head_dim)
 #
 # One program handles one head of one sequence and one block: of queries for O and dQ, of keys for dK and dV.
-# It loops over the blocks of keys, or of queries, that the mask leaves. Blocks wholly in the past and blocks
-# on the diagonal have separate loops, so that only the latter apply the mask. Keys beyond the end of a
+# A program loops over the blocks of keys, or of queries, that the mask leaves. Blocks wholly in the past and
+# blocks on the diagonal have separate loops, so that only the latter apply the mask. Keys beyond the end of a
 # sequence lie beyond the diagonal and are masked; queries beyond the end are zeros and add no gradient.
 # One program takes each sum, in one order, so gradients are the same bits each time. One kernel for all
 # gradients would save two of seven matrix products, but several programs would then add to the same dQ.
