@@ -5,17 +5,17 @@
     python data.py --corpus books --max-tokens 1.3e9  # the paper's scale, from the Hugging Face hub
     python data.py --name novels --text en=DIR --text fr=DIR
                                                       # your own files below DIR: .txt (a document each) and
-                                                      # .jsonl (one a line, {"text": "..."}), also .gz
+                                                      # .jsonl (a document a line, {"text": "..."}), also .gz
     python data.py --describe data/novels             # languages, tokens, fertility, shared pieces
-    python data.py --verify data/novels               # compare every file with the hash it was written with
+    python data.py --verify data/novels               # compare every file with its hash in meta.json
 
-data/NAME/ then holds meta.json (recipe, counts, hashes), a tokeniser for each language (en.model), and the
-tokens of its documents, each closed by <eod>, to train on (en_train_000.bin) and held out (en_test_000.bin).
+data/NAME/ then holds meta.json (recipe, counts, hashes) and, for each language, a tokeniser (en.model), the
+tokens to train on (en_train_000.bin) and the held-out tokens (en_test_000.bin). <eod> ends each document.
 
-* A language is a token stream and a lookup table from its own ids to joint ids. Clones read one stream
-  through tables that differ by a multiple of V; French reads its own. Nothing after the lookup can tell.
-* The mixture is a pure function of (seed, sequence number). So a run reads the same on one process or eight,
-  a resumed run goes on as if never stopped, and runs of other ratios read each text in the same order.
+* A language is a stream of tokens and a lookup table from the language's own ids to joint ids. Clones share
+  one stream, and their tables differ by multiples of V, the number of pieces. The model reads joint ids only.
+* A sequence depends only on its number and the run's settings. So one process or eight read the same, a
+  resumed run reads as if never stopped, and runs with different shares read each text in the same order.
 """
 
 import argparse
@@ -50,19 +50,19 @@ BATCH = 4_000_000  # characters that are tokenised at a time, about, by all core
 PAD, UNKNOWN, END_OF_DOCUMENT = 0, 1, 2  # the first pieces of every tokeniser; 0 is padding in every language
 PART = 50_000  # characters that are encoded as one
 SPACE = "\u2581"  # how SentencePiece writes one
-# Next to a space that the text writes so itself, a piece of several spaces could cross the cut.
+# A text may contain U+2581 itself. No cut is made beside it: a piece of several spaces could cross the cut.
 SPACE_BETWEEN_WORDS = re.compile(f"(?<=[^\\s{SPACE}]) (?=[^\\s{SPACE}])")
 Tokenizer = sentencepiece.SentencePieceProcessor
 PIECES = {
-    # No text is unknown, and every text is given back to the letter: what has no piece is spelled in bytes.
+    # A character without a piece is spelled in bytes, so no token is unknown and decoding restores the text.
     "bpe": {"byte_fallback": True, "allow_whitespace_only_pieces": True},
-    # Every character is a piece, the line feed, too, but for the rarest, one in 5,000, which are unknown.
+    # Every character, the line feed too, is a piece, except for the rarest, 1 in 5,000, which are unknown.
     "char": {"character_coverage": 0.9998, "hard_vocab_limit": False, "user_defined_symbols": "\n"},
 }
 
 
 def train_tokenizer(lines: list[str], vocab_size: int, pieces: str) -> bytes:
-    """A SentencePiece model of `vocab_size` pieces, or at most as many characters."""
+    """A SentencePiece model of `vocab_size` pieces (char: at most as many); UserError if they do not fit."""
     model = io.BytesIO()
     parts = []  # SentencePiece leaves out lines of a megabyte and ends the process at words of 65,536 letters
     for line in lines:
@@ -92,7 +92,7 @@ def train_tokenizer(lines: list[str], vocab_size: int, pieces: str) -> bytes:
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
-    """The ids of each text, (n,) uint16 and closed by <eod>, as if it were encoded whole; by all cores."""
+    """The (n,) uint16 ids of each text as a whole, <eod> last; all cores encode parts of the texts."""
     texts = [cut_at_spaces(text) for text in texts]
     ids_of_parts = tokenizer.encode(list(chain.from_iterable(texts)))
     encoded, begin = [], 0
@@ -104,9 +104,9 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
 
 
 def cut_at_spaces(text: str) -> list[str]:
-    """Parts of at least PART characters, for SentencePiece needs hundreds of bytes for each character.
+    """Parts of at least PART characters, because SentencePiece needs hundreds of bytes for each character.
 
-    The space at a cut is dropped: SentencePiece encodes every part as if a space stood before it.
+    The space at a cut is dropped, because SentencePiece adds a space before every part.
     """
     parts, begin = [], 0
     while len(text) - begin > PART:
@@ -119,15 +119,15 @@ def cut_at_spaces(text: str) -> list[str]:
 
 
 def surface_forms(tokenizer: Tokenizer) -> list[str]:
-    """The pieces in the order of their ids."""
+    """The tokeniser's pieces in the order of their ids."""
     return tokenizer.id_to_piece(list(range(len(tokenizer))))
 
 
 def token_bytes(tokenizer: Tokenizer, ids: np.ndarray, text_bytes: int | None = None) -> np.ndarray:
-    """How many bytes of text each token stands for: (n,) own ids of whole documents -> (n,), float.
+    """The bytes of text that each token stands for: (n,) own ids of whole documents -> (n,), float.
 
-    Unknown tokens share what the others leave of `text_bytes`; without it, they count for none. The space
-    that SentencePiece puts before every document was not in the text.
+    Unknown tokens divide equally the bytes of `text_bytes` that other tokens leave; without `text_bytes` they
+    count 0. The space that SentencePiece adds before every document is not in the text and is subtracted.
     """
     forms = surface_forms(tokenizer)
     of_piece = np.array([len(form.replace(SPACE, " ").encode()) for form in forms], float)
@@ -174,12 +174,12 @@ class ShardWriter:
             self.flush()
 
     def flush(self) -> dict:
-        """Write what waits to the next shard; returns what meta.json says of the split."""
+        """Write the waiting tokens to the next shard; return the split's entry for meta.json."""
         if self.waiting:
             tokens = len(self.waiting) // 2
             file = f"{self.prefix}_{len(self.shards):03d}.bin"
             header = np.zeros(HEADER, "<i4")
-            # The last two are for other tools: the first id in the disjoint joint vocabulary, and pieces.
+            # Only other tools read the last two: the first id in a disjoint vocabulary, the number of pieces.
             header[:5] = MAGIC, SHARD_VERSION, tokens, self.offset, self.vocab_size
             content = header.tobytes() + self.waiting
             write(self.folder / file, content)
@@ -190,7 +190,7 @@ class ShardWriter:
 
 
 def open_shard(path: Path) -> np.ndarray:
-    """Map a shard's tokens into memory, read-only: (n,) uint16."""
+    """Map a shard's (n,) uint16 tokens into memory, read-only. UserError if the file is not a whole shard."""
     header = np.fromfile(path, "<i4", HEADER).tolist()
     tokens = (path.stat().st_size - 4 * HEADER) / 2
     if len(header) < HEADER or header[:3] != [MAGIC, SHARD_VERSION, tokens]:
@@ -229,7 +229,7 @@ class Stream:
         return counts
 
     def check(self, highest: int) -> None:
-        """UserError if an id is no piece: a byte of a shard must have changed."""
+        """UserError if the highest id has no piece, which means that a shard's file has changed."""
         if highest >= self.pieces:
             folder = self.paths[0].parent
             verify = f"python data.py --verify {folder} says which file has changed"
@@ -243,7 +243,7 @@ ENTRY = {  # what meta.json has of a language
 
 
 class Dataset:
-    """A prepared folder: what meta.json says, and the streams and tokenisers it names."""
+    """A prepared folder: the content of meta.json, and the streams and tokenisers that meta.json names."""
 
     def __init__(self, folder: Path):
         here = Path(__file__).parent / folder  # a run names its data from there, wherever it is evaluated
@@ -273,7 +273,7 @@ class Dataset:
         return Tokenizer(model_proto=self.read(self.languages[source]["tokenizer"]))
 
     def read(self, part: dict) -> bytes:
-        """A file of the folder, refused if its hash is not the one in meta.json."""
+        """The content of the file that `part` of meta.json names; UserError if the file's hash differs."""
         path = self.folder / part["file"]
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != part["sha256"]:
@@ -282,7 +282,7 @@ class Dataset:
 
 
 def files_of(languages: dict[str, dict]) -> Iterator[dict]:
-    """The files of the languages of a meta.json, each with its "file" and "sha256"."""
+    """The entries of all files in the languages of a meta.json, each with "file" and "sha256"."""
     for entry in languages.values():
         yield entry["tokenizer"]
         yield from entry["train"]["shards"]
@@ -290,7 +290,7 @@ def files_of(languages: dict[str, dict]) -> Iterator[dict]:
 
 
 def fingerprint_of(languages: dict[str, dict]) -> str:
-    """A hash over those of all files: runs of one fingerprint read the same tokens."""
+    """One hash of the hashes of all files: equal fingerprints mean equal tokens."""
     hashes = " ".join(part["sha256"] for part in files_of(languages))
     return hashlib.sha256(hashes.encode()).hexdigest()[:16]
 
@@ -299,9 +299,10 @@ def fingerprint_of(languages: dict[str, dict]) -> str:
 
 
 def prepare(folder: Path, recipe: dict, texts: dict[str, Path]) -> None:
-    """Make `folder` from a text for each language; all is decided by names, contents and the recipe alone.
+    """Make `folder` from one text per language. Only names, contents and the recipe decide the result.
 
-    Until it is whole it has another name, so that nobody takes a part for it. A stop costs what was done.
+    The folder has another name until it is complete, so no script reads a part of the data. If interrupted,
+    preparation starts again.
     """
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # a killed preparation could not remove it
@@ -322,7 +323,7 @@ def prepare(folder: Path, recipe: dict, texts: dict[str, Path]) -> None:
 
 
 def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: int) -> dict:
-    """Tokeniser and shards of one language; returns its entry of meta.json."""
+    """Write the tokeniser and shards of one language; return the language's entry for meta.json."""
     files, others = find_files(path)
     digest = digest_of(path, files)
     size = sum(file.stat().st_size for file in files)
@@ -367,7 +368,7 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
 
 
 def batches_of(path: Path, recipe: dict, by: str) -> Iterator[list[tuple[str, str]]]:
-    """Lists of (split, text), about BATCH characters long: all documents that are kept."""
+    """All kept documents, in lists of (split, text) that hold about BATCH characters each."""
     batch, size = [], 0
     for fate, document in split_documents(path, recipe, by):
         if fate in SPLITS:
@@ -381,13 +382,13 @@ def batches_of(path: Path, recipe: dict, by: str) -> Iterator[list[tuple[str, st
 
 
 def share_unknown(entry: dict) -> float:
-    """Unknown tokens among all of a language's."""
+    """The fraction of a language's tokens that are unknown."""
     unknown = entry["train"]["unknown"] + entry["test"]["unknown"]
     return unknown / (entry["train"]["tokens"] + entry["test"]["tokens"])
 
 
 def what_was_read(name: str, entry: dict) -> str:
-    """What became of a language's text, in a few lines: files, documents, what is held out, pieces."""
+    """A few lines on how a language's text was prepared: files, documents, held-out text, pieces."""
     documents, characters = entry["documents"], entry["characters"]
     everything, held = sum(characters.values()), characters["test"]
     kept = characters["train"] + held
@@ -409,9 +410,9 @@ def what_was_read(name: str, entry: dict) -> str:
 
 
 def prepare_placebo(folder: Path, entry: dict, seed: int, offset: int) -> dict:
-    """Shards of `noise`, the tokens of another language, each shard's in random order.
+    """Write `noise`, the language of placebo runs: shards of another language, each shuffled by token.
 
-    There is nothing to learn from them: what a rare language seems to gain beside them are optimiser steps.
+    Noise has nothing to teach, so what a rare language seems to gain beside it comes from optimiser steps.
     """
     noise = {**entry, "offset": offset}
     random = random_state(NOISE_DRAW, seed)
@@ -432,11 +433,11 @@ LANGUAGE_DRAW, WINDOW_DRAW, ANCHOR_DRAW, NOISE_DRAW = range(4)  # what is drawn 
 
 
 def random_state(draw: int, seed: int, epoch: int = 0, place: int = 0) -> np.random.RandomState:
-    """A generator for one of the draws under a seed: every version of NumPy gives the same numbers.
+    """A generator of random numbers for one kind of draw; all versions of NumPy give the same numbers.
 
-    NumPy froze the methods of RandomState and the bits of PCG64 (NEP 19); those of Generator may change.
+    NumPy froze the methods of RandomState and the bits of PCG64 (NEP 19), but Generator may change.
     """
-    # NumPy fills up a short key with zeros, so [3] and [3, 0] are one key: all of ours have four parts.
+    # NumPy pads a short key with zeros, so [3] and [3, 0] would be one key; ours all have four parts.
     return np.random.RandomState(np.random.PCG64([draw, epoch, place, seed]))
 
 
@@ -452,10 +453,10 @@ class Language(NamedTuple):
 
 
 def cloned_languages(source: str, vocab_size: int, clones: int, anchors=0.0, seed=0) -> list[Language]:
-    """EN1, EN2, ...: the same text, every piece but padding moved by i * V. One clone alone is monolingual.
+    """EN1, EN2, ...: one text, all ids but padding's raised by 0, V, ... A monolingual run has one clone.
 
-    With `anchors` above 0 they are partial clones (the paper's Figure 8): round(anchors * (V - 1)) random
-    pieces keep the first clone's id in all of them. At one seed, fewer anchors are a part of more.
+    With `anchors` above 0 the languages are partial clones (the paper's Figure 8): round(anchors * (V - 1))
+    random pieces have the first clone's id in all clones. For one seed, smaller sets are subsets of larger.
     """
     ids = np.arange(vocab_size, dtype=np.int32)
     order = random_state(ANCHOR_DRAW, seed).permutation(ids[1:])  # of all but padding
@@ -469,7 +470,7 @@ def cloned_languages(source: str, vocab_size: int, clones: int, anchors=0.0, see
 
 
 def disjoint_languages(vocab_sizes: dict[str, int]) -> list[Language]:
-    """EN, FR, ...: each language's pieces follow after all of those before it; only padding is shared."""
+    """EN, FR, ...: each language's ids follow those of the language before; only padding is shared."""
     languages, offset = [], 0
     for source, vocab_size in vocab_sizes.items():
         table = np.arange(offset, offset + vocab_size, dtype=np.int32)
@@ -480,9 +481,9 @@ def disjoint_languages(vocab_sizes: dict[str, int]) -> list[Language]:
 
 
 def anchored_languages(pieces: dict[str, list[str]]) -> list[Language]:
-    """EN, FR, ...: a piece has the id that its surface form got in the first language that has it.
+    """EN, FR, ...: pieces that are spelled alike have one id, assigned in the first language that has them.
 
-    New forms follow without gaps; `pieces` holds each language's in the order of its ids.
+    Ids have no gaps. `pieces` holds the pieces of each language in the order of their ids.
     """
     joint: dict[str, int] = {}
     languages = []
@@ -495,9 +496,10 @@ def anchored_languages(pieces: dict[str, list[str]]) -> list[Language]:
 
 
 def share_pieces(languages: list[Language], forms: dict[str, list[str]], shared: list[str]) -> None:
-    """Give each piece in `shared` the first language's id in all of them; " " is the space.
+    """Give each piece in `shared` the first language's id in all languages; " " is the space.
 
-    `forms` holds the pieces of each source in the order of their ids. The ids that become free stay unused.
+    `forms` holds the pieces of each source in the order of their ids. Ids that become free stay unused.
+    UserError if a tokeniser lacks one of the pieces.
     """
     for piece in shared:
         form = piece.replace(" ", SPACE)
@@ -531,10 +533,10 @@ def build_languages(dataset: Dataset, config: dict) -> list[Language]:
 
 
 class Mixture:
-    """A run's plan: each sequence's `language` and the `window` of text it reads, two (total,) arrays.
+    """The plan of a run: the `language` of each sequence and its `window` of text, two (total,) arrays.
 
-    streams: the text of every source in the folder, also of those not read: a source's place seeds its order.
-    stages: (stages, languages) probabilities; the stages divide the run into equal parts.
+    streams: every source of the folder, read or not, because a source's place among them seeds its order.
+    stages: (stages, languages) shares; the stages divide the run into equal parts.
     length: targets in a sequence; a window is one token longer.
     """
 
@@ -544,7 +546,7 @@ class Mixture:
         for source, stream in streams.items():  # train.py refuses to read a text without a whole window
             self.windows[source] = max(1, (len(stream) - 1) // length)
 
-        # The language of each sequence is drawn by itself, `L ~ p(L)` of its stage: counts are not exact.
+        # The language of each sequence is drawn independently, `L ~ p(L)` of its stage, so counts vary.
         stage_of = np.arange(total) * len(stages) // total
         self.language = np.empty(total, np.int16)
         random = random_state(LANGUAGE_DRAW, seed)
@@ -553,20 +555,21 @@ class Mixture:
             probabilities = np.array(shares) / np.sum(shares)
             self.language[sequences] = random.choice(len(shares), sequences.sum(), p=probabilities)
 
-        # Of all sequences that read a text, in whichever clone, the k-th reads the k-th window of an order
-        # that each pass shuffles anew: none is read again before all were, and all ratios have one order.
+        # The k-th sequence that reads a text, in whichever clone, reads the k-th window of a shuffled order.
+        # Each pass over the text has a new order, so no window is repeated within a pass. The order does not
+        # depend on the shares.
         self.window = np.empty(total, np.int32)
         for place, (source, windows) in enumerate(self.windows.items()):
             reads_source = np.array([language.source == source for language in languages])
             sequences = np.flatnonzero(reads_source[self.language])
             for epoch, begin in enumerate(range(0, len(sequences), windows)):
-                # The place keeps a text and its translation, of equal length, from going side by side.
+                # The source's place is part of the key, so texts of equal length get different orders.
                 order = random_state(WINDOW_DRAW, seed, epoch, place).permutation(windows)
                 this_pass = sequences[begin : begin + windows]
                 self.window[this_pass] = order[: len(this_pass)]
 
     def batch(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The sequences themselves: (n, length + 1) int64 joint ids, and (n,) language indices."""
+        """The sequences of (n,) `numbers`: (n, length + 1) int64 joint ids, and (n,) indices of languages."""
         rows = []
         for sequence in numbers:
             _, source, table = self.languages[self.language[sequence]]
@@ -581,7 +584,7 @@ class Mixture:
         return (self.length * sequences).tolist()
 
     def passes(self) -> dict[str, float]:
-        """How often the whole run reads each source's text: above 1, it is repeated."""
+        """How often the whole run reads each source's text; above 1, the run repeats text."""
         passes = dict.fromkeys(self.windows, 0.0)
         for language, tokens in zip(self.languages, self.tokens_seen(), strict=True):
             passes[language.source] += tokens / self.length / self.windows[language.source]
@@ -612,14 +615,14 @@ def named_path(text: str) -> tuple[str, Path]:
 
 
 def verify(dataset: Dataset) -> None:
-    """Compare every file with its hash in meta.json."""
+    """Compare every file with its hash in meta.json; UserError if they differ."""
     for part in files_of(dataset.languages):
         dataset.read(part)
     print(f"{dataset.folder}: all hashes match")
 
 
 def check_unchanged(dataset: Dataset, recipe: dict, texts: dict[str, Path]) -> None:
-    """Refuse prepared data that the same command would no longer make."""
+    """UserError if the same command would now prepare other data, from another recipe or changed text."""
     earlier, instead = dataset.meta["recipe"], "choose another --name, or remove it"
     differing = [key for key in recipe if earlier.get(key) != recipe[key]]
     if differing:
@@ -657,19 +660,19 @@ def describe(dataset: Dataset) -> None:
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line, refused where flags contradict each other."""
+    """Read the command line; UserError if flags contradict each other."""
     parser = Parser(__doc__)
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--corpus", choices=CORPORA, help="text to find or fetch; default: pydocs")
     text.add_argument("--text", action="append", type=named_path, metavar="LANG=PATH", help="your own text")
     add = parser.add_argument
     add("--name", help="folder below data/; default: the corpus")
-    add("--max-tokens", type=number(), help="size of each language's books; default: 1.3e9")
+    add("--max-tokens", type=number(), help="tokens of books per language, about; default: 1.3e9")
     add("--pieces", choices=PIECES, help="kind of piece; default: bpe, pydocs: char")
-    add("--vocab-size", type=number(int, 512, 65536), help="most pieces; default: 16384")
-    add("--placebo", action="store_true", help="one more language, `noise`; default: pydocs only")
+    add("--vocab-size", type=number(int, 512, 65536), help="most pieces of a vocabulary; default: 16384")
+    add("--placebo", action="store_true", help="a language `noise` for placebos; default: pydocs only")
     add("--test-fraction", type=number(float, 1e-4, 0.9), help="share held out; default: 0.02, pydocs: 0.01")
-    add("--test-characters", type=number(int, 64), help="longest document held out; default: uncut")
+    add("--test-characters", type=number(int, 64), help="most characters of held-out documents; default: all")
     add("--seed", type=number(int, 0), help="choice of held-out documents; default: 0")
     add("--describe", type=Path, metavar="DIR", help="prepared folder whose languages to print")
     add("--verify", type=Path, metavar="DIR", help="prepared folder whose hashes to check")
@@ -688,7 +691,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def recipe_of(args: argparse.Namespace) -> dict:
-    """All that decides what is made of a text; pydocs have defaults of their own."""
+    """Every setting that decides how texts are prepared; pydocs has defaults of its own."""
     pydocs = args.corpus == "pydocs" and not args.text
     return {
         "source": " ".join(f"{name}={path}" for name, path in args.text) or args.corpus,

@@ -23,7 +23,7 @@ PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets, by what a device'
 
 
 class Process(NamedTuple):
-    """One of `world` processes; the one of rank 0 speaks and writes for all."""
+    """One of `world` processes; the process of rank 0 prints, and writes files, for all of them."""
 
     rank: int
     world: int
@@ -31,11 +31,11 @@ class Process(NamedTuple):
 
     @classmethod
     def current(cls, device: str | None = None, strict: bool = False) -> "Process":
-        """Read torchrun's environment; without one, this is a single process.
+        """Read the variables that torchrun sets; without them, this is the only process.
 
-        Sums are taken in the same order in every run. If `strict`, an operation that has no such form raises
-        an error (a part of fine-tuning on GLUE would); otherwise it warns. PyTorch's attention on GPUs has
-        such a form, and takes it only if `strict`.
+        Operations take sums in the same order in every run. An operation that cannot do so raises an error if
+        `strict` (part of fine-tuning on GLUE would), and warns otherwise. PyTorch's attention on GPUs can,
+        but does so only if `strict`. UserError if the device or torchrun's settings do not fit this machine.
         """
         torch.use_deterministic_algorithms(True, warn_only=not strict)
         torch.utils.deterministic.fill_uninitialized_memory = False  # finds programming errors; costs time
@@ -66,12 +66,12 @@ class Process(NamedTuple):
         return cls(rank, world, torch.device("cpu"))
 
     def say(self, text: str) -> None:
-        """Print on the first process."""
+        """Print `text`, on the process of rank 0 only."""
         if self.rank == 0:
             print(text, flush=True)
 
     def join(self, **options) -> None:
-        """Enter the group in which processes exchange tensors; who waits 30 minutes for another gives up."""
+        """Join the group in which processes exchange tensors; waiting 30 minutes for another is an error."""
         backend, mine = "gloo", None
         if self.device.type == "cuda":  # NCCL is told its device: otherwise it may guess it from the rank
             backend, mine = "cpu:gloo,cuda:nccl", self.device
@@ -79,7 +79,7 @@ class Process(NamedTuple):
 
     @contextlib.contextmanager
     def group(self):
-        """Within it, processes can exchange tensors."""
+        """Context in which processes can exchange tensors."""
         if self.world > 1:
             self.join()
         try:
@@ -90,23 +90,23 @@ class Process(NamedTuple):
                 dist.destroy_process_group()
 
     def send(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Copy a tensor to the device; to a GPU from pinned memory, while its kernels run."""
+        """Copy a tensor to the device; a copy to a CUDA GPU uses pinned memory and runs beside kernels."""
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum of `tensor` over all processes, in place."""
+        """Sum `tensor` over all processes, in place, and return it."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def peak_flops(self) -> float | None:
-        """Operations a second of a device in PEAKS."""
+        """The device's peak FLOP/s from PEAKS, or None for a device that PEAKS lacks."""
         return next((flops for name, flops in PEAKS.items() if name in self.device_name()), None)
 
     def device_name(self) -> str:
-        """What the device calls itself, for result files."""
+        """The device's name, for result files."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         if self.device.type == "mps":
@@ -117,31 +117,31 @@ class Process(NamedTuple):
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what a step frees: Linux would fill each page with zeros, a fifth of a step."""
+    """Make the C library reuse freed memory: zeroed new pages from Linux would take a fifth of each step."""
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and, for the threads of an evaluation, M_ARENA_MAX
+        # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc, and M_ARENA_MAX, because evaluation uses threads.
         for setting, value in ((-3, 2**30), (-1, 2**31 - 1), (-8, 1)):
             ctypes.CDLL(None).mallopt(setting, value)
 
 
 def gpu_out_of_reach() -> bool:
-    """Whether a GPU is there and wanted that this PyTorch was built for and does not find."""
+    """True if an NVIDIA GPU is present and not hidden, but a PyTorch built for CUDA cannot use it."""
     wanted = torch.version.cuda and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
     return bool(wanted) and any(Path("/dev").glob("nvidia[0-9]*")) and not torch.cuda.is_available()
 
 
 def default_precision(device: torch.device) -> str:
-    """The type of matrix products that is fastest on the device and still trains."""
+    """The fastest number format for matrix products on the device with which training still works."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     amx, avx512 = (
         getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16")
     )
-    # Without AMX, which virtual machines may hide, Intel's cores take 1.7 times as long for bf16.
+    # Intel's cores without AMX, which virtual machines may hide, use fp32: bf16 takes 1.7 times as long.
     amd = Path("/proc/cpuinfo").exists() and "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
     return "bf16" if amx or (avx512 and amd) else "fp32"
 
 
 def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
-    """The context in which matrix products run in the run's precision; weights and sums stay float32."""
+    """Context in which matrix products are computed in `precision`; weights and sums stay float32."""
     return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")

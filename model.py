@@ -1,13 +1,13 @@
-"""The GPT of the paper (section 3.1): a GPT-2 decoder, its sizes and nothing else.
+"""The GPT of the paper (section 3.1): a GPT-2 decoder and its sizes.
 
-Pre-LayerNorm blocks, biases in every linear layer but the last, GELU in its tanh form, no dropout. Two
-details follow the code released with the paper rather than its text: token embeddings are multiplied by
-sqrt(width) before the first block, and each MLP's output projection starts smaller, at
-0.02 / sqrt(2 * layers).
+LayerNorm comes before attention and before each MLP, every linear layer but the last has a bias, GELU is in
+its tanh form, and there is no dropout. Two details follow the paper's code rather than its text. Token
+embeddings are multiplied by sqrt(width) before the first block. The weights of each MLP's output projection
+start with a smaller standard deviation, 0.02 / sqrt(2 * layers).
 
-From mini on the model is the paper's: positions are learned, and the input and output embeddings are two
-matrices. pico and nano have rotary positions and one matrix for both: a model of their size then shares what
-it learns between clones far more often (results/LOG.md, section 30).
+Sizes from mini up are the paper's: positions are learned, and the input and output embeddings are two
+matrices. pico and nano have rotary positions and one matrix for both embeddings, because models that small
+then share what they learn between clones far more often (results/LOG.md, section 30).
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ from kernels.cross_entropy import linear_cross_entropy
 
 @dataclass(frozen=True)
 class Size:
-    """One row of the paper's size table, and its hyperparameters, which flags of train.py replace.
+    """A row of the size table: the model's dimensions, and hyperparameters that flags of train.py override.
 
-    `heads * head_dim` need not equal `width` (mini: 256 of 512). The default hyperparameters are the paper's.
+    `heads * head_dim` may differ from `width` (mini: 256, 512). The default hyperparameters are the paper's.
     """
 
     layers: int
@@ -44,7 +44,7 @@ class Size:
 
 
 POSITIONS = ("learned", "rotary")
-# With these a model for two cores shares what it learns between clones; without them it hardly does.
+# Without these settings a model small enough for two cores shares little of what it learns between clones.
 SHARING = {"positions": "rotary", "tied": True, "shared": (" ",)}
 PICO = {"length": 128, "batch": 8, "learning_rate": 3e-3, "warmup": 100}
 NANO = {"length": 128, "batch": 32, "learning_rate": 2e-3, "warmup": 20, "micro_batch": 32}
@@ -71,9 +71,9 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor) -> Tensor:
-    """Rotary positions (Su et al., 2021): turn each pair of entries by an angle that grows with time.
+    """Rotary positions (Su et al., 2021): rotate each pair of entries by an angle that grows with time.
 
-    The product of a rotated query and a rotated key depends on how far apart they are, not on their places.
+    The product of a rotated query and a rotated key depends on their distance, not on their positions.
     (batch, time, heads, head_dim) -> the same shape. Entry i is paired with entry i + head_dim / 2.
     """
     one, other = x.float().chunk(2, dim=-1)
@@ -114,7 +114,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each added to the stream it reads through a LayerNorm."""
+    """Attention, then an MLP: each is applied to the LayerNorm of x, and its output is added to x."""
 
     def __init__(self, size: Size):
         super().__init__()
@@ -133,12 +133,12 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """A decoder over a joint vocabulary of all languages.
+    """A decoder over the joint vocabulary of all languages.
 
     Args:
         size: a row of SIZES.
         vocabulary: number of ids in the joint vocabulary, that is, rows of an embedding matrix.
-        length: longest sequence in tokens; with learned positions, rows of the position matrix.
+        length: longest sequence in tokens; with learned positions, also the rows of the position matrix.
     """
 
     def __init__(self, size: Size, vocabulary: int, length: int):
@@ -155,7 +155,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """N(0, 0.02) for matrices, N(0, 0.02 / sqrt(2 * layers)) for an MLP's output, 0 for biases."""
+        """Standard deviation 0.02 for matrices, 0.02 / sqrt(2 * layers) for an MLP's output; 0 for biases."""
         smaller = 0.02 / math.sqrt(2 * self.size.layers)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -167,12 +167,12 @@ class GPT(nn.Module):
 
     @property
     def output_embedding(self) -> Tensor:
-        """(vocabulary, width): a token's logit is its row times the final hidden state."""
+        """(vocabulary, width): the logit of an id is its row times the final hidden state."""
         return self.token_embedding.weight if self.size.tied else self.output.weight
 
     def hidden(self, tokens: Tensor, last: int | None = None) -> Tensor:
         """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time or `last`, width)."""
-        # Without this factor embeddings of size 0.02 would start as small as the positions added to them.
+        # Token and position embeddings both start at 0.02; this factor makes the former the larger summand.
         x = self.token_embedding(tokens) * math.sqrt(self.size.width)
         if self.size.positions == "learned":
             times = torch.arange(tokens.shape[1], device=tokens.device)
@@ -184,8 +184,8 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy in nats of the targets under a softmax over the whole joint vocabulary.
 
-        (batch, time) ids and (batch, time) target ids -> their mean, to be differentiated, and (batch, time)
-        losses for the log.
+        (batch, time) ids and (batch, time) target ids -> the mean loss, which can be differentiated, and
+        the (batch, time) losses, which are for the log.
         """
         hidden = self.hidden(tokens)
         return linear_cross_entropy(hidden, self.output_embedding, targets)
@@ -193,17 +193,17 @@ class GPT(nn.Module):
     def non_embedding_params(self) -> int:
         """Parameters outside the embedding matrices, as in the paper: mini 11M, small 85M, medium 303M.
 
-        Position embeddings count, being no part of any vocabulary: only with them does medium round to 303M.
+        Position embeddings count, because without them medium would not round to the paper's 303M.
         """
         matrices = {self.token_embedding.weight, self.output_embedding}
         return sum(each.numel() for each in self.parameters() if each not in matrices)
 
 
 def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
-    """Operations of a training step for each token, forward and backward, as MFU counts them.
+    """Floating-point operations per token of a training step, forward and backward, as MFU counts them.
 
-    Six for each weight of a matrix product, output layer included, and 12 * layers * heads * head_dim *
-    length for attention.
+    Each weight of a matrix product, output layer included, takes 6 operations. Attention takes
+    12 * layers * heads * head_dim * length.
     """
     inner = size.heads * size.head_dim
     attention = 4 * size.width * inner
@@ -213,10 +213,10 @@ def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
 
 
 def build_model(config: dict, languages: list) -> GPT:
-    """The model that `config` describes, untrained; its vocabulary ends with the largest joint id."""
+    """The untrained model that `config` describes; its last id is the largest joint id of `languages`."""
     largest = max(language.table.max() for language in languages)
     vocabulary = 1 + int(largest)
-    # Runs of older code have learned positions and two matrices, and their config.json does not say so.
+    # Older runs lack these two keys in config.json; such runs have learned positions and two matrices.
     positions = config.get("positions", "learned")
     tied = config.get("tied", False)
     size = dataclasses.replace(SIZES[config["size"]], positions=positions, tied=tied)

@@ -1,9 +1,9 @@
 """Train one model on one mixture of languages, on one CPU or on many GPUs under torchrun.
 
-A run is a folder, out/NAME: config.json holds every setting that decides its result, metrics.jsonl the
-losses, checkpoint.pt what is needed to go on, and at the end model.pt the weights and result.json the facts.
-The same command continues a run that was stopped, bit for bit as if it had never been interrupted, and does
-nothing to one that is finished. What a step reads is data.py's, what it computes model.py's.
+A run is a folder, out/NAME. config.json holds every setting that decides the run's result, metrics.jsonl the
+losses, and checkpoint.pt the state to continue from. A finished run has its weights in model.pt and its facts
+in result.json. The same command continues a stopped run, bit for bit as if it had never been interrupted, and
+does not train a finished one again. data.py decides what a step reads, model.py what a step computes.
 """
 
 import argparse
@@ -55,7 +55,7 @@ from model import GPT, POSITIONS, SIZES, build_model, flops_per_token
 
 DEFAULT_DATA = Path("data/pydocs")
 STANDARD_TOKENS = 18_265 * 128 * 512  # the paper's standard run
-# Of SIZES, unless flags replace them.
+# Flags with these names override the values of a row of SIZES.
 HYPERPARAMETERS = ("length", "batch", "learning_rate", "warmup", "positions", "tied")
 
 HELP = """\
@@ -93,13 +93,13 @@ def mix(text: str) -> list[list[float]]:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line; UserError if flags contradict each other."""
     parser = Parser(HELP)
     whole, switch = number(int, 1), argparse.BooleanOptionalAction
 
     add = parser.add_argument_group("the experiment").add_argument
     add("--ratio", type=shares, help="share of the first language, or its shares by stage; default: 0.5")
-    add("--mix", type=mix, help="instead of --ratio, shares of all languages; / divides stages")
+    add("--mix", type=mix, help="shares of all languages, instead of --ratio; / divides stages")
     add("--clones", type=number(int, 2, 1000), help="number of clones; default: 2")
     add("--anchors", type=number(float, 0, 1), help="share of pieces with one id in all clones; default: 0")
     spelled = "pieces with one id in all languages, by their spelling; --shared alone: none"
@@ -115,18 +115,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("the optimisation; model.py has the defaults of each size").add_argument
     add("--length", type=whole, help="tokens of a sequence")
     add("--batch", type=whole, help="sequences of a step, on all processes together")
-    add("--learning-rate", type=number(), help="rate after the warm-up; a cosine lowers it to a hundredth")
+    add("--learning-rate", type=number(), help="peak rate, which a cosine lowers to a hundredth")
     add("--warmup", type=whole, help="steps of linear warm-up")
-    add("--positions", choices=POSITIONS, help="default: rotary for pico and nano, else learned")
+    add("--positions", choices=POSITIONS, help="kind; default: rotary for pico and nano, else learned")
     add("--tied", action=switch, help="one matrix for both embeddings; default: only for pico and nano")
 
     add = parser.add_argument_group("the machine, which changes results by rounding alone").add_argument
-    add("--device", choices=["cpu", "cuda", "mps"], help="default: cuda where there is one")
+    add("--device", choices=["cpu", "cuda", "mps"], help="device; default: cuda if available")
     add("--precision", choices=PRECISIONS, help="format of numbers; default: the fastest")
     add("--no-compile", dest="compile", action="store_false", help="no torch.compile")
-    add("--attention", choices=attention.IMPLEMENTATIONS, help="default: the fastest")
-    add("--fsdp", action="store_true", help="a model that is split among processes")
-    add("--micro-batch", type=whole, help="sequences at a time on a process; default: by its memory")
+    add("--attention", choices=attention.IMPLEMENTATIONS, help="implementation; default: the fastest")
+    add("--fsdp", action="store_true", help="weights split among processes; default: a copy on each")
+    add("--micro-batch", type=whole, help="sequences at a time on a process; default: what fits")
     add("--log-every", type=whole, default=10, help="steps between two lines of the log; default: 10")
     add("--save-every", type=whole, help="steps between two checkpoints; default: a 20th of the run")
     add("--keep-every", type=whole, help="steps between weights kept for align.py; default: none")
@@ -146,7 +146,7 @@ SERVES = {"clones": "cloned", "anchors": "cloned", "vocab": "real"}  # which kin
 
 
 def kind_of_run(args: argparse.Namespace, names: list[str]) -> str:
-    """One of KINDS; UserError if a flag is for another."""
+    """The run's kind, a key of KINDS; UserError if a flag is for another kind."""
     stages = args.mix or [[ratio] for ratio in args.ratio or [0.5]]
     alone = all(stage == [1.0] for stage in stages)
     if alone and len(names) > 1:
@@ -161,7 +161,7 @@ def kind_of_run(args: argparse.Namespace, names: list[str]) -> str:
 
 
 def shares_by_stage(args: argparse.Namespace, sources: list[str]) -> list[list[float]]:
-    """The share of each language in each stage; after L1, all others have the same."""
+    """The shares of all languages in each stage. With --ratio, all languages but the first share equally."""
     if args.mix:
         if any(len(stage) != len(sources) for stage in args.mix):
             raise UserError(f"--mix: expected {len(sources)} shares in each stage, for {' '.join(sources)}")
@@ -177,7 +177,7 @@ def shares_by_stage(args: argparse.Namespace, sources: list[str]) -> list[list[f
 
 
 def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
-    """What config.json says of languages: sources, how pieces become joint ids, shares by stage."""
+    """The settings of languages for config.json: sources, rules for joint ids, shares by stage."""
     names = args.languages or list(dataset.languages)[:1]
     for name in names:
         if name not in dataset.languages:
@@ -206,7 +206,7 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
 
 
 def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -> dict:
-    """Everything that decides a run's result, as config.json keeps it."""
+    """Every setting that decides a run's result, for config.json; UserError if text or tokens are too few."""
     hyperparameters = {}
     for key in HYPERPARAMETERS:
         hyperparameters[key] = getattr(args, key)
@@ -247,7 +247,7 @@ def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -
 
 
 def run_name(args: argparse.Namespace, config: dict) -> str:
-    """Data, size, and the other flags that decide a result."""
+    """A name made from the data, the size, and the other flags that decide a result."""
     words = [args.data.name, args.size]
     mixture = ("languages", "vocab", "ratio", "mix", "clones", "anchors", "shared")
     for flag in mixture + HYPERPARAMETERS:
@@ -258,7 +258,7 @@ def run_name(args: argparse.Namespace, config: dict) -> str:
 
 
 def run_folder(args: argparse.Namespace, config: dict) -> Path:
-    """Where the run lives: --out, or a name that says what it is; what lies there has to be the same run."""
+    """The run's folder: --out, or out/ and `run_name`. UserError if it holds anything but this run."""
     out = args.out or Path("out", run_name(args, config))
     if not (out / "config.json").exists():
         empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
@@ -270,7 +270,7 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
         config["precision"] = earlier.get("precision")
     differing = []
     for key, value in config.items():
-        # The fingerprint says whether it is the same data, wherever it lies.
+        # Equal fingerprints mean equal data, so the path of the data may differ.
         if key not in {"data", "code"} and earlier.get(key) != value:
             differing.append(f"{key} {earlier.get(key)} there and {value} here")
     if differing:
@@ -283,7 +283,7 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
 
 
 def open_data(folder: Path) -> Dataset:
-    """Open prepared data; the default one is prepared by one process of each machine if it is not there."""
+    """Open prepared data; if the default data is missing, one process of each machine prepares it."""
     if folder == DEFAULT_DATA and not folder.exists():
         first_here = os.environ.get("LOCAL_RANK", "0") == "0"
         prepare = [sys.executable, str(Path(__file__).with_name("data.py"))]
@@ -299,7 +299,7 @@ def open_data(folder: Path) -> Dataset:
 
 @contextlib.contextmanager
 def requests_to_stop(process: Process):
-    """While this is open, SIGINT and SIGTERM are collected in a list, which the loop reads between steps."""
+    """Context in which SIGINT and SIGTERM are appended to a list; the loop reads the list between steps."""
     asked = []
 
     def receive(signal_number: int, _frame) -> None:
@@ -317,7 +317,7 @@ def requests_to_stop(process: Process):
 
 
 def compiler_works(process: Process) -> bool:
-    """Whether torch.compile can be used; where a C++ compiler or headers are missing, a run is slower."""
+    """True if torch.compile works here. Without a C++ compiler or headers it fails, and a run is slower."""
     try:
         trial = torch.compile(lambda x: x.sin() + 1)
         trial(torch.ones(8, device=process.device))
@@ -331,9 +331,10 @@ def compiler_works(process: Process) -> bool:
 
 
 def compile_model(model: GPT, process: Process) -> None:
-    """Compile each block, all with the same code; on a single CPU, where calls take time, the whole model.
+    """Compile each block; for a single process on a CPU, where calls take time, compile the whole model.
 
-    Deep models start fast so, and gradients leave early enough for DDP to exchange them meanwhile.
+    Blocks share one compiled code, so deep models start fast. Each block's gradients are ready before the
+    backward pass ends, so DDP exchanges them meanwhile.
     """
     torch._dynamo.config.optimize_ddp = False  # DDP would cut each block where a bucket of gradients is full
     whole = process.device.type == "cpu" and process.world == 1  # by blocks, pico took 8% longer
@@ -342,13 +343,13 @@ def compile_model(model: GPT, process: Process) -> None:
 
 
 def spread(model: GPT, fsdp: bool, precision: str, process: Process, tokens: torch.Tensor):
-    """The model replicated (DDP) or split (FSDP) among processes; `tokens` are any batch."""
+    """Replicate (DDP) or split (FSDP) the model among processes; `tokens` can be any batch of text."""
     if fsdp:
         mesh = dist.init_device_mesh(process.device.type, (process.world,))
         policy = MixedPrecisionPolicy()
         if process.device.type == "cuda" and precision == "bf16":
-            # Weights of blocks travel in the type that they are multiplied in; the stream between blocks and
-            # sums of gradients stay float32. On CPUs LayerNorm takes no two types.
+            # Processes exchange blocks' weights in bf16, the type of matrix products; hidden states and sums
+            # of gradients stay float32. CPUs exchange float32: their LayerNorm cannot mix types.
             policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         for block in model.blocks:
             fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -356,8 +357,8 @@ def spread(model: GPT, fsdp: bool, precision: str, process: Process, tokens: tor
     if process.world == 1:
         return model
     replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    # DDP arranges its buckets anew after the first backward pass, and with them how sums round. This pass
-    # changes nothing else, so that a run that goes on rounds as one that was never stopped.
+    # After its first backward pass DDP rearranges its buckets, which changes how sums of gradients round. So
+    # that pass is done here, on gradients that are thrown away, and a resumed run rounds like any other run.
     with mixed_precision(precision, process.device):
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         mean, _ = replica(inputs, targets)
@@ -368,7 +369,7 @@ def spread(model: GPT, fsdp: bool, precision: str, process: Process, tokens: tor
 
 @contextlib.contextmanager
 def exchange_gradients(model: torch.nn.Module, now: bool):
-    """While this is open, a backward pass exchanges gradients between processes only if `now` is true."""
+    """Context in which a backward pass exchanges gradients between processes only if `now` is true."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(now)
     wait = isinstance(model, DistributedDataParallel) and not now
@@ -382,7 +383,7 @@ WHOLE = {"full_state_dict": True, "cpu_offload": True}
 
 
 def save_weights(path: Path, state: dict, former: Path | None = None) -> None:
-    """Replace `path` by tensors that are whole and on the disk; what was there is kept as `former`."""
+    """Replace `path` by `state` once that is on the disk; an earlier `path` is kept as `former`, if given."""
     temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(exist_ok=True)
     try:
@@ -400,14 +401,14 @@ def save_weights(path: Path, state: dict, former: Path | None = None) -> None:
 
 
 def save_model(path: Path, model: GPT, process: Process) -> None:
-    """Write the weights as whole tensors."""
+    """Save the model's weights, as whole tensors."""
     weights = get_model_state_dict(model, options=StateDictOptions(**WHOLE))
     if process.rank == 0:
         save_weights(path, weights)
 
 
 def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) -> None:
-    """Keep the state after `step` steps, as whole tensors: a run can go on with more or fewer processes."""
+    """Save the state after `step` steps, as whole tensors, so that any number of processes can continue."""
     weights, moments = get_state_dict(model, optimizer, options=StateDictOptions(**WHOLE))
     if process.rank == 0:
         state = {
@@ -423,7 +424,7 @@ def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) 
 
 
 def read_checkpoint(out: Path) -> dict | None:
-    """The last state that can be read, if there is one; metrics.jsonl becomes what it was then."""
+    """The latest readable checkpoint, or None; restores its metrics.jsonl. UserError if all are damaged."""
     damaged = []
     for path in (out / "checkpoint.pt", out / "checkpoint-before.pt"):
         if not path.exists():
@@ -446,7 +447,7 @@ def read_checkpoint(out: Path) -> dict | None:
 
 
 def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
-    """Load the last checkpoint, if there is one; returns the number of finished steps."""
+    """Load the latest checkpoint, if there is one; return the number of finished steps."""
     state = read_checkpoint(out) if process.rank == 0 else None  # the others receive what it reads
     facts = [state and (state["step"], state["scaler"])]
     if process.world > 1:
@@ -462,17 +463,17 @@ def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
 
 
 class LanguageLosses:
-    """Adds up the losses of each language between two lines of the log, on the device: no step waits."""
+    """Sums of each language's losses between two lines of the log, on the device, so that no step waits."""
 
     def __init__(self, names: list[str], process: Process):
         self.names, self.process = names, process
-        # Apple's GPUs have no float64.
+        # Apple's GPUs have no float64, so sums on them are float32.
         self.wide = torch.float32 if process.device.type == "mps" else torch.float64
         nats_and_targets = torch.zeros(len(names), 2, dtype=self.wide)
         self.sums = nats_and_targets.to(process.device)
 
     def add(self, languages: np.ndarray, losses: torch.Tensor) -> None:
-        """Count the (n, length) losses of n sequences towards their (n,) languages."""
+        """Add the (n, length) losses of n sequences to the sums of the sequences' (n,) languages."""
         nats = losses.to(self.wide).sum(1)
         targets = torch.full_like(nats, losses.shape[1])
         rows = torch.from_numpy(languages.astype(np.int64))
@@ -480,7 +481,7 @@ class LanguageLosses:
         self.sums.index_add_(0, self.process.send(rows), added)
 
     def take(self, step: int) -> dict[str, float]:
-        """Mean loss, over all processes, of each language that occurred since the last call."""
+        """Mean loss of each language since the last call, over all processes; UserError if not finite."""
         sums = self.process.total(self.sums.clone()).tolist()
         self.sums.zero_()
         means = {}
@@ -495,7 +496,7 @@ class LanguageLosses:
 
 
 class Log:
-    """What is said and kept of a run while it lasts: a line that shows progress, and metrics.jsonl."""
+    """The log of a run in training: a line that shows progress, metrics.jsonl, and Weights & Biases."""
 
     def __init__(self, config: dict, out: Path, process: Process, begin: int, flops: float):
         self.config = config
@@ -509,7 +510,7 @@ class Log:
         self.project = None
 
     def send_to(self, project: str) -> None:
-        """Log to Weights & Biases as well; a run that goes on goes on there, too."""
+        """Log to Weights & Biases as well; a resumed run continues its log there."""
         import wandb
 
         options = {"config": self.config, "dir": self.out}
@@ -543,7 +544,7 @@ class Log:
             self.project.log(line, step=step)
 
     def show(self, step: int, first: bool) -> None:
-        """Show progress once there are losses; the first step, which compiles, does not count for speed."""
+        """Show progress once there are losses; the speed leaves out the first step, which compiles."""
         if self.note:
             self.progress.update(step * self.per_step, self.note)
         if first:
@@ -564,7 +565,7 @@ def learning_rate(step: int, config: dict) -> float:
 
 
 def equal_parts(sequences: int, most: int) -> int:
-    """The size of the largest equal parts of a batch that have at most `most` sequences."""
+    """The largest number of sequences, at most `most`, that divides `sequences` into equal parts."""
     size = min(most, sequences)
     while sequences % size:
         size -= 1
@@ -572,7 +573,7 @@ def equal_parts(sequences: int, most: int) -> int:
 
 
 def sequences_at_a_time(args: argparse.Namespace, process: Process) -> int:
-    """How many a process has memory for: --micro-batch, or those of the size, which fit 24 GB, scaled."""
+    """Sequences that fit in memory: --micro-batch, or the size's number for 24 GB, scaled to this GPU."""
     most = SIZES[args.size].micro_batch
     if args.micro_batch or process.device.type != "cuda":
         return args.micro_batch or most
@@ -581,7 +582,7 @@ def sequences_at_a_time(args: argparse.Namespace, process: Process) -> int:
 
 
 class Feed:
-    """The text of a run: of each step, the sequences that are this process's own, in `parts` of `size`."""
+    """The sequences that this process reads in each step: `parts` parts of `size` sequences each."""
 
     def __init__(self, args: argparse.Namespace, config: dict, dataset: Dataset, process: Process):
         self.dataset, self.mixture = dataset, build_mixture(dataset, config)
@@ -593,7 +594,7 @@ class Feed:
         self.parts = self.own // self.size
 
     def read(self, step: int, part: int) -> tuple[torch.Tensor, np.ndarray]:
-        """(size, length + 1) ids on the device, and the (size,) languages."""
+        """One part of one step: (size, length + 1) ids on the device, and the (size,) languages."""
         first = step * self.batch  # of this step
         first += self.process.rank * self.own  # of this process
         first += part * self.size
@@ -627,11 +628,11 @@ def held_out_losses(model: GPT, feed: Feed, precision: str) -> dict[str, float]:
 
 
 def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: list[int]) -> dict:
-    """Run the steps that are left, or until `asked` holds a signal; returns what result.json says of them."""
+    """Run the remaining steps; save and exit once `asked` holds a signal. Return facts for result.json."""
     steps, precision, mixture = config["steps"], config["precision"], feed.mixture
     torch.manual_seed(config["seed"])
     model = build_model(config, mixture.languages).to(process.device)
-    # For Metal, torch.compile is unfinished.
+    # torch.compile is unfinished for Metal, so Apple's GPUs run without it.
     compiled = args.compile and process.device.type != "mps" and compiler_works(process)
     if compiled:
         process.say("compiling the model, up to a minute the first time ...")
@@ -653,7 +654,7 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
     save_every = args.save_every or max(1, steps // 20)
 
     for step in range(begin, steps):
-        # One step of Adam on one batch of all processes together.
+        # One step of Adam on one batch, which is divided among all processes.
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         for part in range(feed.parts):
@@ -669,7 +670,7 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
 
-        # What is said and kept of it.
+        # Log the step and save the state, if either is due.
         done = step + 1
         logging = done % args.log_every == 0
         stopping = False
@@ -701,7 +702,7 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
 
 
 def describe(args, config: dict, mixture: Mixture, process: Process) -> None:
-    """Say what will be trained on what, and warn of what is probably not meant."""
+    """Print the run's model, languages, text and machine, and warn of settings that may be mistakes."""
     percent = []
     for i, language in enumerate(mixture.languages):
         shares = "→".join(f"{100 * stage[i]:.3g}" for stage in config["stages"])
@@ -726,7 +727,7 @@ def describe(args, config: dict, mixture: Mixture, process: Process) -> None:
 
 
 def result(config: dict, facts: dict, out: Path, mixture: Mixture, process: Process) -> dict:
-    """What result.json holds before a run is scored."""
+    """The content of result.json before the run is scored."""
     last = read_metrics(out)[-1]
     languages = []
     for language, tokens in zip(mixture.languages, mixture.tokens_seen(), strict=True):

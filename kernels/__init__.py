@@ -1,4 +1,4 @@
-"""The operations that decide the speed of training, each beside the plain PyTorch that says what it does."""
+"""The operations that decide the speed of training, each beside plain PyTorch that defines its result."""
 
 import sys
 from functools import cache
@@ -9,12 +9,12 @@ try:
     import triton
     import triton.language as tl
 
-    # Where kernels run. Under TRITON_INTERPRET=1 a CPU interprets them: slowly, but without a GPU.
+    # Types of device that run kernels. With TRITON_INTERPRET=1 a CPU interprets kernels, slowly.
     DEVICES = ("cuda", "cpu") if triton.knobs.runtime.interpret else ("cuda",)
 except ImportError:
 
     class Absent:
-        """Stands in for Triton, which exists for Linux only: kernels can be defined all the same."""
+        """Replaces Triton where it is missing (it needs Linux), so that kernels can still be defined."""
 
         def __getattr__(self, name: str):
             return self
@@ -32,16 +32,16 @@ def trial_kernel(cell):
 
 
 def capability(device: torch.device) -> int:
-    """Compute capability of a GPU, 90 for 9.0; a CPU, which interprets kernels, counts as an A100."""
+    """Compute capability of a GPU, 90 for 9.0; 80, an A100's, for a CPU that interprets kernels."""
     major, minor = torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
     return 10 * major + minor
 
 
 @cache
 def triton_runs(device: torch.device) -> bool:
-    """Whether the kernels run there: a GPU with bf16 and TF32 arithmetic, or a CPU that interprets them.
+    """True if kernels run on `device`: a GPU with bf16 and TF32 arithmetic, or a CPU that interprets kernels.
 
-    Triton builds what launches a kernel with a C compiler and Python's headers, which a machine may lack.
+    A trial kernel is launched, because Triton needs a C compiler and Python's headers, which may be missing.
     """
     if device.type not in DEVICES or capability(device) < 80:
         return False

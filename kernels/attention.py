@@ -1,9 +1,9 @@
 """Causal attention of the paper's GPT (section 3.1), softmax(Q K^T / sqrt(head_dim)) V over the past.
 
-`plain_attention` says what is computed. `sdpa_attention`, PyTorch's fused operator, and `triton_attention`,
-by the kernels below, after FlashAttention-2 (Dao, 2023), compute the same without ever holding the scores.
-All take queries, keys and values as one linear layer writes them, (batch, time, 3, heads, head_dim), and
-return what the next one reads, (batch, time, heads, head_dim).
+`plain_attention` defines the result. `sdpa_attention`, PyTorch's fused operator, and `triton_attention`, the
+kernels below (after FlashAttention-2, Dao, 2023), compute the same result without storing all scores. All
+three take queries, keys and values as one linear layer writes them, (batch, time, 3, heads, head_dim), and
+return the input of the next linear layer, (batch, time, heads, head_dim).
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from common import UserError
 from kernels import DEVICES, capability, tl, triton, triton_runs
 
-# --- as one writes it ---------------------------------------------------------------------------------------
+# --- without the kernels ------------------------------------------------------------------------------------
 
 
 def heads_first(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,7 +25,7 @@ def heads_first(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def plain_attention(qkv: Tensor) -> Tensor:
-    """Attention as on a blackboard. The softmax is taken in float32, for 16-bit inputs as well."""
+    """Attention step by step, as in the formula. The softmax is taken in float32 even for 16-bit inputs."""
     query, key, value = heads_first(qkv)
     time = query.shape[-2]
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
@@ -47,12 +47,12 @@ def sdpa_attention(qkv: Tensor) -> Tensor:
 #     dV = P^T dO      dP = dO V^T      dS = P * (dP - delta), with delta = rowsum(dO * O), dP's mean under P
 #     dQ = dS K / sqrt(head_dim)        dK = dS^T Q / sqrt(head_dim)
 #
-# One program takes one head of one sequence and a block of its queries (O and dQ) or of its keys (dK and
-# dV), and walks over the blocks of the other side that the mask leaves. Those wholly in the past and those
-# that the diagonal cuts are passes of their own, so that only the latter pay for masking; keys beyond the
-# end of a sequence lie beyond the diagonal as well, and queries there are zeros, whose gradients vanish.
-# Every sum is taken by one program in one order, so that gradients are the same bits each time: one pass over
-# the backward's blocks would save two of its seven products, but then programs would add to the same dQ.
+# One program handles one head of one sequence and one block: of queries for O and dQ, of keys for dK and dV.
+# A program loops over the blocks of keys, or of queries, that the mask leaves. Blocks wholly in the past and
+# blocks on the diagonal have separate loops, so that only the latter apply the mask. Keys beyond the end of a
+# sequence lie beyond the diagonal and are masked; queries beyond the end are zeros and add no gradient.
+# One program takes each sum, in one order, so gradients are the same bits each time. One kernel for all
+# gradients would save two of seven matrix products, but several programs would then add to the same dQ.
 #
 # The tensors, all contiguous: `qkv` and `grad_qkv` (batch, time, 3, heads, head_dim); `out` and `grad_out`,
 # O and dO, (batch, time, heads, head_dim); `logsumexp`, in base 2 like the hardware's exponential, (batch,
@@ -63,17 +63,17 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def locate(pair, heads, time, PARTS: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """Where the `pair`-th sequence and head begin in a (batch, time, PARTS, heads, head_dim) tensor."""
+    """Offset of the `pair`-th head, counted over all sequences, in (batch, time, PARTS, heads, head_dim)."""
     row = PARTS * heads * HEAD_DIM
     return (pair // heads).to(tl.int64) * time * row + pair % heads * HEAD_DIM
 
 
 @triton.jit
 def places(base, first, row, time, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr):
-    """Pointers to ROWS rows, `row` elements apart, from row `first` on, and which of their elements exist."""
+    """Pointers to ROWS rows, `row` elements apart, from row `first` on, and a mask: which elements exist."""
     rows, columns = tl.arange(0, ROWS)[:, None], tl.arange(0, PADDED)[None, :]
     exists = (first + rows < time) & (columns < HEAD_DIM)
-    # One sum of 64 bits for the tile; within it, 32 bits are enough.
+    # The tile's offset can exceed 32 bits and is added once; offsets within the tile fit 32 bits.
     return base + tl.cast(first, tl.int64) * row + (rows * row + columns), exists
 
 
@@ -82,7 +82,7 @@ def read(
     base, first, row, time,
     ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, CHECKED: tl.constexpr,
 ):  # fmt: skip
-    """Load a (ROWS, PADDED) tile, zeros where nothing exists. Without CHECKED, all its rows must exist."""
+    """Load a (ROWS, PADDED) tile, with 0 for missing elements. Without CHECKED, all its rows must exist."""
     pointers, exists = places(base, first, row, time, ROWS, HEAD_DIM, PADDED)
     if CHECKED:
         return tl.load(pointers, mask=exists, other=0.0)
@@ -94,7 +94,7 @@ def read(
 
 @triton.jit
 def write(base, values, first, row, time, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr):
-    """Store what exists of a (ROWS, PADDED) tile in the type of the tensor."""
+    """Store those elements of a (ROWS, PADDED) tile that exist in the tensor, in the tensor's type."""
     pointers, exists = places(base, first, row, time, ROWS, HEAD_DIM, PADDED)
     tl.store(pointers, values.to(base.dtype.element_ty), mask=exists)
 
@@ -105,7 +105,7 @@ def forward_kernel(
     HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     EVEN: tl.constexpr,
 ):  # fmt: skip
-    """`out` and `logsumexp` of QUERIES queries. KEYS divides QUERIES."""
+    """Write `out` and `logsumexp` of QUERIES queries. KEYS must divide QUERIES."""
     blocks = tl.cdiv(time, QUERIES)
     pair = tl.program_id(0) // blocks
     first = (blocks - 1 - tl.program_id(0) % blocks) * QUERIES  # the longest walks start first
@@ -147,7 +147,7 @@ def grad_query_kernel(
     HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     EVEN: tl.constexpr,
 ):  # fmt: skip
-    """The part of `grad_qkv` of QUERIES queries, and their `statistics`. KEYS divides QUERIES."""
+    """Write QUERIES queries' part of `grad_qkv` and their `statistics`. KEYS must divide QUERIES."""
     blocks = tl.cdiv(time, QUERIES)
     pair = tl.program_id(0) // blocks
     first = (blocks - 1 - tl.program_id(0) % blocks) * QUERIES
@@ -187,8 +187,8 @@ def grad_key_value_kernel(
     HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     EVEN: tl.constexpr,
 ):  # fmt: skip
-    """The parts of `grad_qkv` that belong to KEYS keys and their values. QUERIES divides KEYS."""
-    # Scores are transposed here, (KEYS, QUERIES): they enter the sums on the left, from registers.
+    """Write the parts of `grad_qkv` for KEYS keys and their values. QUERIES must divide KEYS."""
+    # Scores are transposed here, (KEYS, QUERIES), so that they are left factors, which registers can hold.
     blocks = tl.cdiv(time, KEYS)
     pair = tl.program_id(0) // blocks
     first = tl.program_id(0) % blocks * KEYS
@@ -222,11 +222,11 @@ def grad_key_value_kernel(
     write(grad_qkv + here + 2 * width, grad_value, first, row, time, KEYS, HEAD_DIM, PADDED)
 
 
-# --- how they are launched ----------------------------------------------------------------------------------
+# --- launching the kernels ----------------------------------------------------------------------------------
 
 
 class Tile(NamedTuple):
-    """Queries and keys that a program works on at a time, its warps, and how many loads run ahead."""
+    """Queries and keys that a program handles at a time, its warps, and stages of its pipeline of loads."""
 
     queries: int
     keys: int
@@ -235,16 +235,16 @@ class Tile(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What computes attention on a kind of chip, and the tile of each of KERNELS there."""
+    """The fastest implementation on a kind of chip, and the tile of each of KERNELS on that chip."""
 
     fastest: str  # "triton" or "sdpa"
     measured: str  # where python -m tests.bench found it: a file of results/gpu
     tiles: tuple[Tile, Tile, Tile]
 
 
-# By chip and head dimension. Tiles are so large that memory is read seldom, so small that a multiprocessor
-# has room for eight warps, mostly as two programs or more, one of which computes while another waits for its
-# loads. tests/test_machine_code.py compiles every row, counts programs, finds no spill.
+# By chip and head dimension. Larger tiles read memory less often, but a multiprocessor must have room for
+# eight warps, mostly in two programs or more, so that one program computes while another waits for its loads.
+# tests/test_machine_code.py compiles every row, counts programs and checks that no register is spilled.
 NOWHERE = "not measured"
 ROWS = {
     ("hopper", 32): Row("triton", NOWHERE, (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2))),
@@ -258,15 +258,15 @@ KERNELS = forward_kernel, grad_query_kernel, grad_key_value_kernel
 
 
 def key_of(chip: int, head_dim: int) -> tuple[str, int]:
-    """The key in ROWS of a chip of that compute capability, 90 for 9.0."""
-    # The consumer chips after Hopper, 12.x, have the shared memory and the instructions of Ampere.
+    """The key in ROWS for `head_dim` on a chip of compute capability `chip`, 90 for 9.0."""
+    # Consumer chips after Hopper, 12.x, use Ampere's rows: they have its shared memory and instructions.
     name = "hopper" if 90 <= chip < 120 else "ampere"
     padded = next(size for size in (32, 64, 128) if head_dim <= size)  # the large size's 96 become 128
     return name, padded
 
 
 def launch(kernel, chip: int, qkv: Tensor, **tensors: Tensor) -> tuple[int, dict]:
-    """Programs and arguments of one of KERNELS on a chip of that compute capability."""
+    """The number of programs, and the arguments, of one of KERNELS on a chip of compute capability `chip`."""
     batch, time, _, heads, head_dim = qkv.shape
     key = key_of(chip, head_dim)
     queries, keys, warps, stages = ROWS[key].tiles[KERNELS.index(kernel)]
@@ -287,7 +287,7 @@ def launch(kernel, chip: int, qkv: Tensor, **tensors: Tensor) -> tuple[int, dict
     return batch * heads * triton.cdiv(time, block), arguments
 
 
-# --- the operator, a node to torch.compile ------------------------------------------------------------------
+# --- the operator, a single node in torch.compile's graph ---------------------------------------------------
 
 
 @torch.library.custom_op("nanobabel::attention", mutates_args=())
@@ -302,7 +302,7 @@ def attention_operator(qkv: Tensor) -> tuple[Tensor, Tensor]:
 
 @attention_operator.register_fake
 def fake_attention(qkv: Tensor) -> tuple[Tensor, Tensor]:
-    """The outputs of the operator, not filled in."""
+    """The outputs of the operator, allocated but not computed."""
     batch, time, _, heads, head_dim = qkv.shape
     out = qkv.new_empty(batch, time, heads, head_dim)
     return out, qkv.new_empty(batch, heads, time, dtype=torch.float32)
@@ -310,7 +310,7 @@ def fake_attention(qkv: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("nanobabel::attention_backward", mutates_args=())
 def attention_backward_operator(grad_out: Tensor, qkv: Tensor, out: Tensor, logsumexp: Tensor) -> Tensor:
-    """The gradient of `qkv`, in one tensor of its shape."""
+    """The gradient of `qkv`, as one tensor of the same shape."""
     qkv, grad_out = qkv.contiguous(), grad_out.contiguous()
     chip = capability(qkv.device)
     grad_qkv = torch.empty_like(qkv)
@@ -325,18 +325,18 @@ def attention_backward_operator(grad_out: Tensor, qkv: Tensor, out: Tensor, logs
 
 @attention_backward_operator.register_fake
 def fake_attention_backward(grad_out: Tensor, qkv: Tensor, out: Tensor, logsumexp: Tensor) -> Tensor:
-    """The output of the operator, not filled in."""
+    """The output of the operator, allocated but not computed."""
     return qkv.new_empty(qkv.shape)
 
 
 def keep_for_backward(ctx, inputs: tuple, output: tuple) -> None:
-    """Keep what the gradient is computed from: no scores."""
+    """Save inputs and outputs for the backward pass, which computes the scores again."""
     ctx.save_for_backward(*inputs, *output)
     ctx.mark_non_differentiable(output[1])
 
 
 def backward(ctx, grad_out: Tensor, _grad_logsumexp: Tensor | None) -> Tensor:
-    """The gradient of the operator."""
+    """The backward pass of the operator."""
     return attention_backward_operator(grad_out, *ctx.saved_tensors)
 
 
@@ -349,17 +349,17 @@ def triton_attention(qkv: Tensor) -> Tensor:
     return out
 
 
-# --- which one runs -----------------------------------------------------------------------------------------
+# --- choosing an implementation -----------------------------------------------------------------------------
 
 IMPLEMENTATIONS = {"plain": plain_attention, "sdpa": sdpa_attention, "triton": triton_attention}
-# On a CPU SDPA is fastest, but training with 16-bit types and up to so many tokens is faster with the scores
-# held: 30 ms a step of GPT pico against 46 on two cores with bf16; in float32, 37 against SDPA's 33.
+# On CPUs SDPA is fastest, except in training with 16-bit types on sequences of up to this many tokens. A step
+# of pico with bf16 on two cores takes 30 ms with plain attention, 46 with SDPA; in float32, 37 and 33.
 PLAIN_UP_TO = 256
 chosen: str | None = None
 
 
 def choose(name: str | None, device: torch.device, precision: str) -> None:
-    """Compute attention by one of IMPLEMENTATIONS from now on, or by the fastest for each input (None)."""
+    """Set the implementation of all later calls (None: the fastest); UserError if it cannot run here."""
     global chosen  # noqa: PLW0603
     runs = triton_runs(device)  # tried now, and not while torch.compile looks at the model
     if name == "triton" and not runs:
@@ -373,13 +373,13 @@ def choose(name: str | None, device: torch.device, precision: str) -> None:
 
 
 def takes(qkv: Tensor) -> bool:
-    """Whether the kernels take this device, type and head dimension; float32 only where interpreted."""
+    """True if the kernels can take `qkv`: its device, head dimension and type (float32 if interpreted)."""
     known = qkv.dtype.itemsize == 2 or qkv.device.type == "cpu"
     return known and qkv.device.type in DEVICES and qkv.shape[-1] <= 128
 
 
 def causal_attention(qkv: Tensor) -> Tensor:
-    """Attention by the implementation chosen, or else the fastest for this device, type and shape."""
+    """Attention by the chosen implementation, or else by the fastest for the device, type and shape."""
     name = chosen or fastest(qkv)
     if name == "triton" and not takes(qkv):  # as where an evaluation repeats in float32
         name = "sdpa"
@@ -387,7 +387,7 @@ def causal_attention(qkv: Tensor) -> Tensor:
 
 
 def fastest(qkv: Tensor) -> str:
-    """The name in IMPLEMENTATIONS of what computes attention of `qkv` fastest."""
+    """The name of the implementation that is fastest for `qkv`, a key of IMPLEMENTATIONS."""
     if qkv.device.type == "cpu":
         short = qkv.dtype.itemsize == 2 and qkv.shape[1] <= PLAIN_UP_TO
         return "plain" if short and torch.is_grad_enabled() else "sdpa"
@@ -396,5 +396,5 @@ def fastest(qkv: Tensor) -> str:
 
 @torch.compiler.assume_constant_result  # a question to the driver, which torch.compile cannot trace
 def fastest_on_gpu(device: torch.device, head_dim: int) -> str:
-    """What ROWS says, where Triton runs."""
+    """The fastest implementation according to ROWS, or "sdpa" if Triton does not run."""
     return ROWS[key_of(capability(device), head_dim)].fastest if triton_runs(device) else "sdpa"

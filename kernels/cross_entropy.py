@@ -1,16 +1,16 @@
-"""Output layer and cross-entropy in one step, over chunks of tokens: the logits of a batch never exist.
+"""Output layer and cross-entropy in one step, chunk by chunk, so that memory never holds a batch's logits.
 
-With ten clones of 16,384 pieces, 128 x 512 tokens would have 43 GB of float32 logits, and as much again for
-their gradient. Here a chunk of tokens H at a time goes through the output layer W, its logits H W^T are
-turned in place into the gradient with respect to themselves, and from that follow those of both inputs,
+With ten clones of 16,384 pieces, the float32 logits of 128 x 512 tokens would take 43 GB, and their gradient
+as much again. Here the output layer W multiplies one chunk of hidden states H at a time. The gradient G of
+the chunk's logits H W^T is written over the logits, and the gradients of H and W follow from G,
 
-    G = softmax(H W^T) - onehot(targets),    dH = G W,    dW = G^T H, summed over chunks,
+    G = softmax(H W^T) - onehot(targets),    dH = G W,    dW = G^T H, summed over chunks.
 
-after which the chunk is forgotten: the forward pass does all the work, the backward pass scales its result.
-Every id of every language receives its gradient, however small, for those are what the paper is about.
+The next chunk reuses the memory. The forward pass computes all gradients, and the backward pass scales them.
+Every id of every language receives its gradient, however small, because the paper studies those gradients.
 
-`plain_linear_cross_entropy` says what is computed. A chunk's softmax is on GPUs the Triton kernel at the end
-of the file; elsewhere it is PyTorch's, on CPUs a few rows at a time that stay in a processor's cache.
+`plain_linear_cross_entropy` defines the result. Where Triton runs, the kernel at the end of this file takes
+a chunk's softmax; elsewhere PyTorch does, on CPUs a few rows at a time, so that the rows stay in the cache.
 """
 
 import math
@@ -24,23 +24,24 @@ from kernels import tl, triton, triton_runs
 
 
 class Limits(NamedTuple):
-    """How much of a batch is worked on at a time."""
+    """How much of a batch is processed at a time."""
 
     chunk: int  # bytes of logits that are held
     multiple: int  # of tokens in a chunk: products of ragged matrices waste a GPU
     cache: int  # bytes of float32 logits whose softmax PyTorch takes at a time
 
 
-# What a CPU's cache holds, and what a GPU, Nvidia's or Apple's, can spare.
+# CPUs are limited by their cache, GPUs (NVIDIA's and Apple's) by the memory that they can spare.
 CPU, GPU = Limits(2**23, 1, 2**20), Limits(2**30, 256, 2**28)
 CHUNK_TOKENS = 1024  # of fewer, reading W and adding to dW would take too much of the time
-# What G is multiplied by while it is fp16, which knows nothing between 0 and 6e-8. A loss scale, applied in
-# the backward pass, comes too late: ids of another language, of probability 1e-8, would learn nothing.
+# While G is in fp16 it is multiplied by this number, because fp16 has no number between 0 and 6e-8, and ids
+# of another language, of probability 1e-8, would learn nothing. A loss scale would be applied too late, in
+# the backward pass.
 FP16_SCALE = 2.0**10
 
 
 def plain_linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """What `linear_cross_entropy` computes, with all logits held."""
+    """The definition of `linear_cross_entropy`: the same results, but with all logits in memory."""
     logits = F.linear(hidden, weight)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
@@ -50,10 +51,10 @@ def plain_linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy in nats of targets under a softmax over the whole vocabulary.
 
-    (..., width) hidden states, (vocabulary, width) output layer and (...) ids -> their mean, which can be
-    differentiated once, and the loss of each, (...), which cannot: they are for the log. Matrix products are
-    taken in the type of `hidden`, under autocast in its type; sums and losses in float32 at least. A target
-    that is no id raises a RuntimeError; on a GPU, which is not waited for, its loss is not a number.
+    (..., width) hidden states, (vocabulary, width) output layer and (...) target ids -> the mean loss, which
+    can be differentiated once, and the (...) losses, which are for the log and cannot. Matrix products have
+    the type of `hidden`, or autocast's; sums and losses, at least float32. A target outside the vocabulary
+    raises a RuntimeError; on a GPU its loss is NaN instead, because an error would have to wait for the GPU.
     """
     wanted = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     dtype = product_type(hidden)
@@ -62,28 +63,28 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tup
 
 
 def product_type(hidden: Tensor) -> torch.dtype:
-    """The type in which a linear layer multiplies `hidden`; float32 for fp16 on CPUs, not made for it."""
+    """The type in which a linear layer multiplies `hidden`; on CPUs, not built for fp16, float32 instead."""
     device = hidden.device.type
     autocast = torch.is_autocast_enabled(device) and hidden.dtype != torch.float64
     dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
     return torch.float32 if (device, dtype) == ("cpu", torch.float16) else dtype
 
 
-# --- the operator, a node to torch.compile ------------------------------------------------------------------
+# --- the operator, a single node in torch.compile's graph ---------------------------------------------------
 
 
 @torch.library.custom_op("nanobabel::linear_cross_entropy", mutates_args=())
 def loss_operator(
     hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, wanted: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean loss of (n, width) hidden states; losses, (n,); and, if `wanted`, gradients of the losses' sum."""
+    """The mean loss of (n, width) hidden states, the (n,) losses and, if `wanted`, gradients of their sum."""
     mean, losses, d_hidden, d_weight = fake_loss_operator(hidden, weight, targets, dtype, wanted)
     d_weight.zero_()
     hidden, weight, targets = hidden.to(dtype), weight.to(dtype), targets.contiguous()
     vocabulary = len(weight)
     scale = FP16_SCALE if dtype == torch.float16 else 1.0
     size = chunk_tokens(len(hidden), vocabulary, hidden)
-    # The kernel reads faster where rows begin at multiples of 16, whatever the size of the vocabulary.
+    # The kernel reads faster if rows begin at multiples of 16, so each row is padded to a multiple of 16.
     stride = round_up(vocabulary, 16) if triton_runs(hidden.device) else vocabulary
     buffer = hidden.new_empty(size, stride)[:, :vocabulary]
     for first in range(0, len(hidden), size):
@@ -103,7 +104,7 @@ def loss_operator(
 
 @loss_operator.register_fake
 def fake_loss_operator(hidden, weight, targets, dtype, wanted) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The outputs of the operator, not filled in; gradients that nobody wants are empty."""
+    """The outputs of the operator, allocated but not computed; gradients are empty unless `wanted`."""
     wide = torch.promote_types(dtype, torch.float32)
     mean, losses = hidden.new_empty((), dtype=wide), hidden.new_empty(len(hidden), dtype=wide)
     shapes = (hidden.shape, weight.shape) if wanted else ((0,), (0,))
@@ -111,7 +112,7 @@ def fake_loss_operator(hidden, weight, targets, dtype, wanted) -> tuple[Tensor, 
 
 
 def keep_gradients(ctx, inputs: tuple, output: tuple) -> None:
-    """Keep what the forward pass has computed for the backward pass."""
+    """Save the gradients that the forward pass has computed for the backward pass."""
     _, losses, d_hidden, d_weight = output
     ctx.mark_non_differentiable(losses, d_hidden, d_weight)
     ctx.save_for_backward(d_hidden, d_weight)
@@ -119,7 +120,7 @@ def keep_gradients(ctx, inputs: tuple, output: tuple) -> None:
 
 
 def scale_gradients(ctx, d_mean: Tensor, *_) -> tuple[Tensor | None, ...]:
-    """The backward pass: a product."""
+    """The backward pass: multiply the saved gradients by the gradient of the mean, divided by n."""
     d_hidden, d_weight = ctx.saved_tensors
     share = d_mean / len(d_hidden)
     return d_hidden * share, (d_weight * share).to(ctx.weight_dtype), None, None, None
@@ -129,17 +130,17 @@ loss_operator.register_autograd(scale_gradients, setup_context=keep_gradients)
 
 
 def limits(device: torch.device) -> Limits:
-    """Those of a kind of device."""
+    """The limits for a kind of device."""
     return CPU if device.type == "cpu" else GPU
 
 
 def round_up(number: int, multiple: int) -> int:
-    """The smallest multiple that is not less."""
+    """The smallest multiple of `multiple` that is not less than `number`."""
     return -(-number // multiple) * multiple
 
 
 def chunk_tokens(tokens: int, vocabulary: int, like: Tensor) -> int:
-    """Tokens whose logits, of type and device of `like`, are held at a time: chunks of equal size."""
+    """Tokens of a chunk, if logits have the type and device of `like`; chunks are about equal in size."""
     limit = limits(like.device)
     most = max(CHUNK_TOKENS, limit.chunk // (vocabulary * like.element_size()))
     chunks = max(1, math.ceil(tokens / most))
@@ -147,7 +148,7 @@ def chunk_tokens(tokens: int, vocabulary: int, like: Tensor) -> int:
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right. On GPUs products of 16-bit types are added up in float32 at once."""
+    """total += left @ right. GPUs add products of 16-bit types in float32, without rounding them first."""
     if total.dtype == right.dtype:
         total.addmm_(left, right)
     elif right.is_cuda:
@@ -156,11 +157,11 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += left @ right
 
 
-# --- what happens to a chunk --------------------------------------------------------------------------------
+# --- the loss of a chunk ------------------------------------------------------------------------------------
 
 
 def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: float, wanted: bool) -> None:
-    """(n, vocabulary) logits, (n,) targets -> `losses`, (n,); logits become scale * G if that is `wanted`."""
+    """Fill (n,) `losses` from (n, vocabulary) logits, (n,) targets; if `wanted`, logits become scale * G."""
     if triton_runs(logits.device) and losses.dtype == torch.float32:
         losses_and_gradient_kernel[len(logits),](**launch(logits, targets, losses, scale, wanted))
         return
@@ -172,7 +173,7 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: 
         part, softmax = logits[block], softmax[: len(logits[block])]
         wide = part.to(losses.dtype)
         torch.softmax(wide, 1, out=softmax)
-        # The largest probability is 1 / sum(exp(logits - largest)), and never underflows.
+        # The largest probability is 1 / sum(exp(logits - largest)), which never underflows, so take its log.
         torch.sub(wide.amax(1), softmax.amax(1).log(), out=losses[block])
         if wanted:
             part.copy_(softmax if scale == 1 else softmax.mul_(scale))
@@ -182,12 +183,12 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: 
         logits[each, targets] = (losses.neg().expm1() * scale).to(logits.dtype)
 
 
-# A program looks at DEPTH x LANES ids together; 8 lanes a thread are 16 bytes of bf16, the widest load.
+# A program reads DEPTH x LANES logits at a time; 8 lanes per thread are 16 bytes of bf16, the widest load.
 LANES, DEPTH, LANES_PER_WARP = 2048, 4, 256
 
 
 def launch(logits: Tensor, targets: Tensor, losses: Tensor, scale: float, wanted: bool) -> dict:
-    """What the kernel is started with. Rows may lie apart; what is between them is lost."""
+    """The arguments of the kernel. Rows may have gaps between them; the kernel overwrites the gaps."""
     rows, vocabulary = logits.shape
     lanes = max(LANES_PER_WARP, min(LANES, triton.next_power_of_2(vocabulary)))
     return {
@@ -209,13 +210,13 @@ def losses_and_gradient_kernel(
     logits_pointer, targets_pointer, losses_pointer, vocabulary, row_stride, scale,
     WANTED: tl.constexpr, LANES: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """One program a row. Its first pass finds maximum, sum and answer; its second writes G, if wanted."""
-    # What a row is longer than the vocabulary is read and written, too: wide loads have no ragged end.
+    """One program per row. The first pass computes the loss; the second writes scale * G, if WANTED."""
+    # The gap after a row is read and written as well, so that every load and store is as wide as possible.
     row = tl.program_id(0).to(tl.int64)  # rows x vocabulary can pass 2^31
     logits_pointer += row * row_stride
     target = tl.load(targets_pointer + row)
     columns = tl.arange(0, DEPTH)[:, None] * LANES + tl.arange(0, LANES)[None, :]
-    # Every lane has its own maximum and sum: threads wait for each other once, at the end of the pass.
+    # Each lane has its own maximum and sum, so that threads wait for each other once, after the pass.
     largest = tl.full((LANES,), -1e30, tl.float32)
     total = tl.zeros((LANES,), tl.float32)
     answer = tl.zeros((LANES,), tl.float32)
@@ -232,7 +233,7 @@ def losses_and_gradient_kernel(
     loss = highest + tl.log(total_of_row) - tl.sum(answer, 0)
     tl.store(losses_pointer + row, tl.where((target >= 0) & (target < vocabulary), loss, float("nan")))
     if WANTED:
-        # From the end to the beginning: what was read last is still in a cache.
+        # This pass goes from the end to the beginning, because the logits read last are still in a cache.
         last = (vocabulary - 1) // (DEPTH * LANES) * (DEPTH * LANES)
         for back in range(0, vocabulary, DEPTH * LANES):
             ids = last - back + columns
