@@ -77,7 +77,8 @@ def estimate(values: np.ndarray) -> dict | None:
     if n == 0:
         return None
     error = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
-    return {"mean": float(values.mean()), "standard_error": error, "count": n}
+    mean = float(values.mean())
+    return {"mean": mean, "standard_error": error, "count": n}
 
 
 def normalise(vectors: Tensor) -> Tensor:
@@ -757,7 +758,8 @@ def main(arguments: list[str] | None = None) -> None:
     for out in args.runs:
         run = load_run(out, device)
         measure_run(run, args, out if several else folder)
-    parent = os.path.commonpath([out.resolve().parent for out in args.runs])
+    parents = [out.resolve().parent for out in args.runs]
+    parent = os.path.commonpath(parents)
     results = {}
     for out in args.runs:
         name = os.path.relpath(out, parent)
