@@ -126,6 +126,22 @@ def picture(figure, kind: str) -> bytes:
     return file.getvalue()
 
 
+def dress(axes, **labels) -> None:
+    """Labels, no frame; on log axes ticks at 1, 2, 3 and 5 times the powers of ten, if these are few."""
+    axes.set(**labels)
+    axes.spines[["top", "right"]].set_visible(False)
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    tick = FuncFormatter(lambda value, _: count(value) if value >= 1000 else f"{value:.3g}")
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            low, high = axis.get_view_interval()
+            between = (2, 3, 5) if high < 1000 * low else ()
+            axis.set_minor_locator(LogLocator(subs=between))
+            axis.set_major_formatter(tick)
+            axis.set_minor_formatter(tick)
+
+
 def shown(name: str) -> str:
     """A run's name as a label: matplotlib hides one that begins with _, and reads formulas between two $."""
     return (" " + name if name.startswith("_") else name).replace("$", r"\$")

@@ -1,17 +1,14 @@
-"""What runs say together: the worth of a token of each language, a seed at a time and over seeds.
+"""What runs say together: the worth of a token of each language, for each seed and over seeds.
 
     python fit_scaling.py out/table1                     # table.md and figure.png, beside the runs
     python fit_scaling.py out/table1 out/table1-seed1    # two seeds in one table
 
-Monolingual runs of several lengths are the yardstick. Between them log PPL is a straight line over log
-tokens. Read forwards, it says which perplexity a monolingual model reaches on so many tokens (MLPE); read
-backwards, how many tokens it needs for a perplexity (MLTE). Token efficiency, TEff = MLTE / tokens of the
-language seen, is what one token was worth: above 1, other languages helped. Were all languages one it would
-be 1 / share, and the gain per foreign token, (MLTE - tokens) / tokens of the others, 1 whatever the share.
-MLTE - tokens is the head start: if it stays the same however long the others are read, they only took the
-model over a plateau; knowledge that is shared grows with them.
+The yardstick is monolingual runs of several lengths. Between them log PPL is a straight line over log tokens.
+Read forwards, it gives MLPE: the perplexity of a monolingual run on as many tokens. Read backwards, it gives
+MLTE: the tokens that a monolingual run needs for a perplexity. Token efficiency, TEff, is MLTE / tokens of
+the language seen. Above 1, other languages helped; the most it can be is 1 / share.
 
-Each seed is read on its own monolingual runs; over seeds stand the geometric mean of TEff and Student's t
+Each seed is compared with its own yardstick. Over seeds stand the geometric mean of TEff and Student's t
 interval of 95%. Beside it stands the paper's law (appendix B), 1 / PPL = c - a * (tokens / 1.2e9)^-b.
 """
 
@@ -24,10 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 from scipy import optimize
 
-from common import Parser, count, markdown, run_script, shown, write
+from common import Parser, count, dress, markdown, run_script, shown, write
 from records import Interval, Records, experiments, over, read_records, settings_but, those
 
 REFERENCE_TOKENS = 1.2e9  # x = 1 in the law
@@ -107,8 +103,8 @@ class Yardstick(NamedTuple):
         """MLPE; nan on fewer or more tokens than the runs have."""
         if tokens < self.tokens[0] / NEAR or tokens > self.tokens[-1] * NEAR:
             return math.nan
-        log_ppl = np.interp(math.log(tokens), np.log(self.tokens), np.log(self.falling))
-        return math.exp(log_ppl)
+        log_tokens, log_perplexities = np.log(self.tokens), np.log(self.falling)
+        return math.exp(np.interp(math.log(tokens), log_tokens, log_perplexities))
 
     def needed(self, perplexity: float) -> tuple[float, str]:
         """MLTE, and where the runs end "<" or ">": it then lies below or above what is given."""
@@ -130,7 +126,8 @@ def measure(records: Records, any_code: bool = False) -> Records:
 
     any_code: take runs of other code for a yardstick, too.
     """
-    without = NOT_OF_THE_YARDSTICK | ({"code"} if any_code else set())
+    code = {"code"} if any_code else set()
+    without = NOT_OF_THE_YARDSTICK | code
     alone = defaultdict(list)
     for record in records:
         record["yardstick"] = settings_but(without, record["config"]) + record["source"]
@@ -145,7 +142,8 @@ def measure(records: Records, any_code: bool = False) -> Records:
         elif not record["alone"] and record["source"] != "noise":  # the placebo, which nobody reads alone
             missing[what_is_missing(record, records)].append(record["run"])
     for reason, runs in missing.items():
-        print(f"no TEff of {', '.join(dict.fromkeys(runs))}: {reason}")
+        names = ", ".join(dict.fromkeys(runs))
+        print(f"no TEff of {names}: {reason}")
     return records
 
 
@@ -190,11 +188,10 @@ def what_is_missing(record: dict, records: Records) -> str:
 
 EXPLANATION = """
 PPL: geometric mean over seeds; of one seed ± its standard error over documents. PPL alone: of a monolingual
-model on as many tokens (MLPE). TEff: tokens that it needs for this PPL, per token of the language, of each
-seed on the monolingual runs of its own, and the mean with Student's t interval; > and < lie beyond the
-longest and the shortest of them. By law: the mean by the paper's law. At most: 1 / share of the run, were
-all one language. Gain: tokens that it needs more, per token of the others: 0 nothing is shared, 1 everything.
-Head start: tokens that it needs more; the same in a longer run means that a plateau was left sooner.
+run on as many tokens (MLPE). TEff: tokens that a monolingual run needs for this PPL (MLTE) / own tokens, of
+each seed on its own yardstick, and the mean with Student's t interval; > and < lie beyond the yardstick. By
+law: the same by the paper's law. At most: 1 / share. Gain: (MLTE - own tokens) / tokens of the others: 0 if
+nothing is shared, 1 if everything is. Head start: MLTE - own tokens. docs/measuring.md says more.
 """
 
 
@@ -241,17 +238,13 @@ def cells_of(group: Records) -> dict[str, str]:
 
 
 def table(records: Records) -> str:
-    """The experiments as a Markdown table, what the columns mean, laws and counting."""
+    """The experiments as a Markdown table, what its columns mean, and what counting n-grams reaches."""
     rows = [cells_of(group) for group in experiments(records)]
     columns = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
     if not any(" " in row["seeds"] for row in rows):  # one seed
         columns = [name for name in columns if name not in {"seeds", "TEff of each"}]
     cells = [[row[name] for name in columns] for row in rows]
     text = markdown(columns, cells, 2) + EXPLANATION
-    for run in one_of_each_yardstick(records):
-        if law := run["against"].law:
-            formula = f"{law.c:.4g} - {law.a:.4g} * (tokens / 1.2e9)^{-law.b:.4g}"
-            text += f"Law of {run['size']}, {run['source']}, seed {run['seed']}: 1/PPL = {formula}.\n"
     counted = [record for record in records if record.get("ngrams")]
     if counted:
         longest = max(counted, key=lambda record: record["tokens"])
@@ -261,20 +254,6 @@ def table(records: Records) -> str:
 
 
 # --- what is drawn --------------------------------------------------------------------------------
-
-
-def dress(axes, **labels) -> None:
-    """Labels, no frame; on log axes ticks at 1, 2, 3 and 5 times the powers of ten, if these are few."""
-    axes.set(**labels)
-    axes.spines[["top", "right"]].set_visible(False)
-    tick = FuncFormatter(lambda value, _: count(value) if value >= 1000 else f"{value:.3g}")
-    for axis in (axes.xaxis, axes.yaxis):
-        if axis.get_scale() == "log":
-            low, high = axis.get_view_interval()
-            between = (2, 3, 5) if high < 1000 * low else ()
-            axis.set_minor_locator(LogLocator(subs=between))
-            axis.set_major_formatter(tick)
-            axis.set_minor_formatter(tick)
 
 
 def draw_yardsticks(axes, records: Records, colours: list[str]) -> None:
@@ -297,14 +276,9 @@ def draw(records: Records, path: Path) -> None:
     draw_yardsticks(left, records, ["0.3", "0.5", "0.7"])
     if left.lines:
         left.legend(frameon=False)
-    counted = defaultdict(dict)  # by n: what n-grams of so many tokens reach
     for run in records:
-        for n, perplexity in run.get("ngrams", {}).items():
-            counted[n][run["tokens"]] = perplexity
-    for n, reached in counted.items():
-        tokens = sorted(reached)
-        left.plot(tokens, [reached[each] for each in tokens], color="0.75", linewidth=0.8, zorder=0)
-        left.annotate(f" {n}-grams", (tokens[-1], reached[tokens[-1]]), color="0.5", fontsize=7, va="center")
+        for n, perplexity in run.get("ngrams", {}).items():  # what counting reaches, as a small n
+            left.plot(run["tokens"], perplexity, marker=f"${n}$", color="0.6", markersize=5)
     # What was never learned would squeeze all others together.
     alone = [run["ppl"] for run in those(records, alone=True)]
     highest = 10 * max(alone, default=1e5)
@@ -316,7 +290,8 @@ def draw(records: Records, path: Path) -> None:
         for run in group:
             if run["tokens"] and run["ppl"] < highest:
                 left.plot(run["tokens"], run["ppl"], "D", color=colour)
-            right.plot(run.get("bound", math.nan), place, "o", color=colour, alpha=0.5)
+            teff = run.get("bound", math.nan)
+            right.plot(teff, place, "o", color=colour, alpha=0.5)
         _, low, high = over(group, "teff")
         right.plot([low, high], [place, place], color=colour)
         if first["share"]:
@@ -325,7 +300,7 @@ def draw(records: Records, path: Path) -> None:
     right.margins(y=0.05)
     right.invert_yaxis()
     right.axvline(1, color="0.4", linestyle=":")
-    tokens, ppl = "training tokens of the language", "test perplexity"
+    tokens, ppl = "training tokens of the language", "test perplexity; digits: of counting n-grams"
     dress(left, xscale="log", yscale="log", xlabel=tokens, ylabel=ppl)
     dress(right, xscale="log", xlabel="TEff: worth of one token\n|: all that sharing could give")
     write(path, figure)

@@ -15,8 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import align
-from common import Parser, UserError, run_script, write
-from fit_scaling import Law, draw_yardsticks, dress, one_of_each_yardstick, read_command
+from common import Parser, UserError, dress, run_script, write
+from fit_scaling import Law, draw_yardsticks, one_of_each_yardstick, read_command
 from paper import values
 from paper.compare import CLONES, ORDER, PAPER, REAL, Rows, rows_of, standard_size
 from records import Records, over

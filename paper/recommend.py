@@ -8,8 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from common import Parser, UserError, count, markdown, run_script, shown, write
-from fit_scaling import dress, mean_of, read_command, table
+from common import Parser, UserError, count, dress, markdown, run_script, shown, write
+from fit_scaling import mean_of, read_command, table
 from records import Interval, Records, experiments, over, over_seeds, those
 
 SHOWN = ("alone", "as many steps", "as long", "noise", "in the mix")  # perplexities of a mix and its controls

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from common import Parser, markdown, run_script, shown, write
-from fit_scaling import cells_of, dress, read_command
+from common import Parser, dress, markdown, run_script, shown, write
+from fit_scaling import cells_of, read_command
 from records import Records, experiments, over, those
 
 COLUMNS = ("run", "language", "seeds", "PPL", "TEff of each", "TEff [95%]", "head start", "hidden", "key")

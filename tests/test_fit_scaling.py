@@ -252,7 +252,6 @@ def test_run_folders_become_a_table_and_a_figure(table1, command):
     assert rows["better-than-any", "EN1"]["TEff [95%]"] == ">5.00"  # beyond 3 times the tokens
     assert rows["unlearned", "EN2"]["TEff [95%]"] == "<0.62"
     assert rows["unread", "EN2"]["TEff [95%]"] == "-"
-    assert "Law of small, en, seed 0: 1/PPL = 0.08412 - 0.03872 * (tokens / 1.2e9)^-0.2068.\n" in out
     assert (table1 / "table.md").read_text() in out
     assert (table1 / "figure.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
