@@ -101,7 +101,8 @@ class Yardstick(NamedTuple):
 
     def perplexity(self, tokens: float) -> float:
         """MLPE; nan on fewer or more tokens than the runs have."""
-        if tokens < self.tokens[0] / NEAR or tokens > self.tokens[-1] * NEAR:
+        shortest, longest = self.tokens[0] / NEAR, self.tokens[-1] * NEAR
+        if not shortest <= tokens <= longest:
             return math.nan
         log_tokens, log_perplexities = np.log(self.tokens), np.log(self.falling)
         return math.exp(np.interp(math.log(tokens), log_tokens, log_perplexities))
@@ -122,12 +123,8 @@ class Yardstick(NamedTuple):
 
 
 def measure(records: Records, any_code: bool = False) -> Records:
-    """The records with MLPE, MLTE and what follows from it, as far as they have a yardstick.
-
-    any_code: take runs of other code for a yardstick, too.
-    """
-    code = {"code"} if any_code else set()
-    without = NOT_OF_THE_YARDSTICK | code
+    """The records with MLPE, MLTE and what follows; with `any_code` yardsticks of other code count, too."""
+    without = NOT_OF_THE_YARDSTICK | ({"code"} if any_code else set())
     alone = defaultdict(list)
     for record in records:
         record["yardstick"] = settings_but(without, record["config"]) + record["source"]
@@ -154,7 +151,8 @@ def worth(record: dict, yardstick: Yardstick) -> dict:
     if record["alone"] and record["ppl"] in yardstick.perplexities:
         return found  # a part of the yardstick
     needed, beyond = yardstick.needed(record["ppl"])
-    found |= {"beyond": beyond, "bound": needed / own}  # with the sign of `beyond`, TEff is known to be this
+    found["beyond"] = beyond
+    found["bound"] = needed / own  # TEff, or with the sign of `beyond` what is known of it
     mlte = math.nan if beyond else needed
     found["mlte"] = mlte
     found["teff"] = mlte / own
@@ -241,7 +239,7 @@ def table(records: Records) -> str:
     """The experiments as a Markdown table, what its columns mean, and what counting n-grams reaches."""
     rows = [cells_of(group) for group in experiments(records)]
     columns = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
-    if not any(" " in row["seeds"] for row in rows):  # one seed
+    if all(row["seeds"].isdigit() for row in rows):  # one seed
         columns = [name for name in columns if name not in {"seeds", "TEff of each"}]
     cells = [[row[name] for name in columns] for row in rows]
     text = markdown(columns, cells, 2) + EXPLANATION
