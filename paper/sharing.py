@@ -23,8 +23,9 @@ PPL: geometric mean over seeds. TEff: tokens that a model alone needs for this P
 Hidden: cosine of the hidden states of EN1 and EN2, each position's mean taken off, mean over layers, of each
 seed. Key: retrieval@1 of embeddings, how often the nearest of the 60 commonest pieces of EN1 is its own.
 """
-PANELS = {
-    "teff": "TEff; hollow: more or less",
+PANELS = {  # those that were measured are drawn
+    "teff": "TEff; < and >: less or more",
+    "head_start": "head start, millions of tokens",
     "hidden": "centred cosine of hidden states",
     "key": "key found",
 }
@@ -63,33 +64,57 @@ def known(text: str) -> str:
     return "-" if text.startswith("nan") else text
 
 
-def draw(groups: list[Records], path: Path) -> None:
-    """The rarest language of each experiment, of equal ones the last: a row an experiment, a dot a seed."""
+def of_the_rarest(groups: list[Records]) -> list[Records]:
+    """The rarest language of each experiment, of equal ones the last; those that gain most come first."""
     rarest = {}
     for group in groups:
         run = group[0]
         others = rarest.setdefault(run["experiment"], group)
         if round(run["share"], 2) <= round(others[0]["share"], 2):
             rarest[run["experiment"]] = group
-    rows = list(rarest.values())
-    height = 1.5 + 0.3 * len(rows)
-    figure = Figure(figsize=(11, height), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    for axes, (measure, label) in zip(panels, PANELS.items(), strict=True):
+
+    def worth(group: Records) -> float:
+        return float(np.mean([run.get("bound", 0) for run in group]))
+
+    return sorted(rarest.values(), key=worth, reverse=True)
+
+
+def draw(groups: list[Records], path: Path) -> None:
+    """A row an experiment: a dot a seed, a line the interval."""
+    rows = of_the_rarest(groups)
+    measured = []
+    for measure in PANELS:
+        values = [run.get(measure, math.nan) for group in rows for run in group]
+        if any(map(math.isfinite, values)):
+            measured.append(measure)
+    size = 1.5 + 3.2 * len(measured), 1.5 + 0.3 * len(rows)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(measured), sharey=True, squeeze=False)[0]
+    for axes, measure in zip(panels, measured, strict=True):
         for place, group in enumerate(rows):
-            colour = "C0" if group[0]["share"] > 0.4 else "C1"
-            for run in group:
-                value = run.get(measure, math.nan)
-                axes.plot(value, place, "o", color=colour, alpha=0.6)
-                if measure == "teff" and run.get("beyond"):
-                    axes.plot(run["bound"], place, run["beyond"], color=colour)
-        dress(axes, xlabel=label)
+            draw_row(axes, measure, place, group)
+        teff = measure == "teff"
+        dress(axes, xlabel=PANELS[measure], xscale="log" if teff else "linear")
         axes.grid(axis="y", color="0.9")
+        axes.axvline(1 if teff else 0, color="0.4", linestyle=":")
     names = [shown(group[0]["run"]) for group in rows]
     panels[0].set_yticks(range(len(rows)), names)
     panels[0].invert_yaxis()
-    panels[0].axvline(1, color="0.4", linestyle=":")
     write(path, figure)
+
+
+def draw_row(axes, measure: str, place: int, group: Records) -> None:
+    """A measure of an experiment, at a height."""
+    unit = 1e6 if measure == "head_start" else 1
+    colour = "C0" if group[0]["share"] > 0.4 else "C1"
+    for run in group:
+        value = run.get(measure, math.nan)
+        axes.plot(value / unit, place, "o", color=colour, alpha=0.6)
+        if measure == "teff" and run.get("beyond"):
+            axes.plot(run["bound"], place, run["beyond"], color=colour)
+    if measure in {"teff", "head_start"}:
+        _, low, high = over(group, measure)
+        axes.plot([low / unit, high / unit], [place, place], color=colour)
 
 
 def main(arguments: list[str] | None = None) -> None:
