@@ -2,9 +2,9 @@
 
 import argparse
 import ast
+import fcntl
 import hashlib
 import io
-import itertools
 import json
 import math
 import os
@@ -13,11 +13,6 @@ import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: there, two processes in one folder are not kept apart
-    fcntl = None
 
 
 class UserError(Exception):
@@ -174,39 +169,23 @@ def without_words(source: bytes) -> bytes:
 
     An edit of those must not keep a stopped run from going on. Any other does: a new row of model.SIZES, too.
     """
-    lines = source.splitlines(keepends=True)
-    begins = [0, *itertools.accumulate(map(len, lines))]  # of each line, in bytes
     words = []
     for node in ast.walk(ast.parse(source)):
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if docstring or (isinstance(node, ast.keyword) and node.arg == "help"):
-            begin = begins[node.lineno - 1] + node.col_offset
-            words.append((begin, begins[node.end_lineno - 1] + node.end_col_offset))
-    for begin, end in sorted(words, reverse=True):
-        source = source[:begin] + source[end:]
-    stripped = [line.rstrip() for line in source.splitlines()]
+            words.append((node.lineno - 1, node.col_offset, node.end_lineno, node.end_col_offset))
+    lines = source.splitlines()
+    for first, begin, last, end in sorted(words, reverse=True):
+        lines[first:last] = [lines[first][:begin] + lines[last - 1][end:]]
+    stripped = map(bytes.rstrip, lines)
     return b"".join(line + b"\n" for line in stripped if line and not line.lstrip().startswith(b"#"))
 
 
 @contextmanager
 def exclusive(folder: Path, wait: bool = False):
     """Let one process at a time work in `folder`, which is made if need be; another waits or is sent away."""
-    if folder.is_symlink() and not folder.exists():
-        raise UserError(f"{folder} is a link to a place that is not there")
     folder.mkdir(parents=True, exist_ok=True)
-    if not fcntl:
-        yield
-        return
     descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        lock(descriptor, folder, wait)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def lock(descriptor: int, folder: Path, wait: bool) -> None:
-    """Lock an open folder, or say that another process has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -215,13 +194,18 @@ def lock(descriptor: int, folder: Path, wait: bool) -> None:
             raise UserError(message) from None
         print(f"waiting for another process that is at work in {folder}", flush=True)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def markdown(head, rows, left: int = 1) -> str:
     """A Markdown table that is readable as it is; the first `left` columns are aligned to the left."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    ruler = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    align = [str.ljust if i < left else str.rjust for i in range(len(widths))]
+    align = [str.ljust] * left + [str.rjust] * (len(widths) - left)
+    ends = ["-"] * left + [":"] * (len(widths) - left)
+    ruler = [end.rjust(width, "-") for end, width in zip(ends, widths, strict=True)]
     lines = []
     for row in (head, ruler, *rows):
         cells = [pad(cell, width) for pad, cell, width in zip(align, row, widths, strict=True)]

@@ -4,6 +4,7 @@
     python evaluate.py out/NAME --text my.txt --as EN2         # on a text of your own, printed only
     python evaluate.py out/NAME --sample "Return the" --as EN2                # text that the model writes
     python evaluate.py out/NAME --sample "Return the" "mean of" --as EN1 EN2  # the prompt changes language
+    python evaluate.py out/NAME --export                       # the weights, into out/NAME/model.safetensors
 
 Perplexity, into out/NAME/result.json: a window of one sequence length moves over the text by a quarter of its
 length (paper: 512 by 128), and only the last quarter of its predictions counts: the model has seen at least
@@ -11,13 +12,27 @@ three quarters of a window before every scored token. The softmax runs over the 
 model that answers in the wrong language pays for it. All clones are scored on the same text. Beside the
 perplexity of a monolingual run stands that of n-grams, counted in its training text: a model that is no
 better than bigrams has not yet learned to look back.
+
+What --export writes, any program of safetensors reads; here a model is made of it by
+
+    import json, pathlib, safetensors
+    from data import Dataset, build_languages
+    from model import build_model
+    file = safetensors.safe_open("out/NAME/model.safetensors", "pt")
+    config = json.loads(file.metadata()["config"])
+    languages = build_languages(Dataset(pathlib.Path(config["data"])), config)
+    model = build_model(config, languages)
+    model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
 """
 
+import importlib.util
+import json
 import math
 import string
 import zipfile
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,9 +80,8 @@ def is_finished(out: Path) -> bool:
     """Whether a run has ended; UserError if it is no run, or one that has not saved a checkpoint yet."""
     if not (out / "config.json").exists():
         raise UserError(f"{out} is no run of train.py: it has no config.json")
-    for key in ("data", "fingerprint", "code"):
-        if key not in read_json(out / "config.json"):
-            raise UserError(f"{out / 'config.json'} is not of train.py: it lacks {key}")
+    if not {"data", "fingerprint", "code"} <= read_json(out / "config.json").keys():
+        raise UserError(f"{out / 'config.json'} is not of train.py")
     finished = (out / "result.json").exists()
     if not finished and not (out / "checkpoint.pt").exists():
         raise UserError(f"{out} is not finished and has no checkpoint; start its train.py command again")
@@ -88,7 +102,7 @@ def is_scored(out: Path) -> bool:
 def read_languages(out: Path) -> list[dict]:
     """The entries of a run's languages in its result.json."""
     entries = read_json(out / "result.json").get("languages")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+    if not isinstance(entries, list) or {dict} != set(map(type, entries)):
         raise UserError(f"{out / 'result.json'} is not of train.py: it lacks languages")
     return entries
 
@@ -121,6 +135,8 @@ def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
     except (LookupError, RuntimeError, TypeError, ValueError):
         maker = "the run was made by other code" if config["code"] != code_hash() else "it is another run's"
         raise UserError(f"{out / file} does not fit this model.py: {maker}") from None
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise UserError(f"{out / file} holds numbers that are not finite: the run diverged; start another")
     return Run(out, config, dataset, languages, model.to(device).eval())
 
 
@@ -142,29 +158,9 @@ def sliding_windows(predictions: int, length: int, stride: int) -> tuple[np.ndar
     is scored by one more window that ends with the text. A shorter text is one window.
     """
     length = min(length, predictions)
-    starts = np.arange(0, predictions - length + 1, stride)
-    counted = np.full(len(starts), min(stride, length))
-    left_over = predictions - length - starts[-1]
-    if left_over:
-        starts = np.append(starts, predictions - length)
-        counted = np.append(counted, left_over)
-    return starts, counted
-
-
-@torch.inference_mode()
-def score_windows(model: GPT, windows: np.ndarray, last: int) -> np.ndarray:
-    """Nats of the last predictions of each window: (windows, length + 1) joint ids -> (windows, last)."""
-    device = model.output_embedding.device
-    tokens = torch.from_numpy(windows.astype(np.int64)).to(device)
-    targets = tokens[:, 1:][:, -last:]
-    for precision in ARITHMETIC[device.type]:
-        with mixed_precision(precision, device):
-            # The output layer is the largest matrix of a small model: it has the last positions only.
-            hidden = model.hidden(tokens[:, :-1], last=last)
-            _, nats = linear_cross_entropy(hidden, model.output_embedding, targets)
-        if nats.isfinite().all():
-            break
-    return nats.cpu().numpy()
+    ends = np.append(np.arange(length, predictions, stride), predictions)
+    counted = np.diff(ends, prepend=max(0, length - stride))
+    return ends - length, counted
 
 
 def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
@@ -175,24 +171,33 @@ def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
     starts, counted = sliding_windows(len(tokens) - 1, length, stride)
     windows = sliding_window_view(tokens, length + 1)
     many = max(1, BATCH_TOKENS[device.type] // length)  # windows at a time
+    parts = np.split(starts, range(many, len(starts), many))
 
-    def score_batch(first: int) -> np.ndarray:
-        progress.update(starts[first])
-        batch = starts[first : first + many]
-        return score_windows(model, windows[batch], stride)
+    @torch.inference_mode()
+    def score_batch(batch: np.ndarray) -> np.ndarray:
+        progress.update(batch[0])
+        ids = torch.from_numpy(windows[batch].astype(np.int64)).to(device)
+        targets = ids[:, 1:][:, -stride:]
+        for precision in ARITHMETIC[device.type]:
+            with mixed_precision(precision, device):
+                # The output layer is the largest matrix of a small model: it has the last positions only.
+                hidden = model.hidden(ids[:, :-1], last=stride)
+                _, nats = linear_cross_entropy(hidden, model.output_embedding, targets)
+            if nats.isfinite().all():
+                break
+        return nats.cpu().numpy()
 
     # Each thread of a CPU scores windows of its own: those that share a matrix product wait for each other.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads if device.type == "cpu" else 1) as pool:
-            batches = list(pool.map(score_batch, range(0, len(starts), many)))
+            batches = list(pool.map(score_batch, parts))
     finally:
         torch.set_num_threads(threads)
-    ends = []
-    for window, count in zip(np.concatenate(batches), counted, strict=True):
-        ends.append(window[-count:])
-    return np.concatenate(ends).astype(np.float64)
+    nats = np.concatenate(batches)
+    before_end = np.arange(nats.shape[1], 0, -1)
+    return nats[before_end <= counted[:, None]].astype(np.float64)
 
 
 def standard_error(nats: np.ndarray, document_of: np.ndarray) -> float | None:
@@ -202,13 +207,11 @@ def standard_error(nats: np.ndarray, document_of: np.ndarray) -> float | None:
     N tokens and the mean m in all, the variance of m is D / (D - 1) * sum((s - m * n)^2) / N^2; the delta
     method gives exp(m) times its root.
     """
-    _, places = np.unique(document_of, return_inverse=True)
-    lengths = np.bincount(places)
-    totals = np.bincount(places, nats)
-    many = len(lengths)
+    documents = document_of - document_of[0]
+    lengths, totals = np.bincount(documents), np.bincount(documents, nats)
+    many, mean = len(lengths), nats.mean()
     if many < 2:
         return None
-    mean = nats.mean()
     squares = (totals - mean * lengths) ** 2
     variance = many / (many - 1) * squares.sum() / len(nats) ** 2
     return math.exp(min(mean, 700.0)) * math.sqrt(variance)
@@ -220,33 +223,26 @@ def perplexity(run: Run, language: Language, ids: np.ndarray, text_bytes: int) -
         raise UserError(f"the text to score as {language.name} has {len(ids)} tokens, expected two or more")
     progress = Progress(f"{run.out.name}: scoring {language.name}", len(ids), "tokens")
     nats = score(run.model, language.table[ids], progress)
-    if not np.isfinite(nats).all():
-        raise UserError(f"{run.out}'s predictions are not finite: it diverged, or its weights are damaged")
-
     first = len(ids) - len(nats)  # the tokens before it are read and not scored
     documents_ended = np.cumsum(ids == END_OF_DOCUMENT)
     document_of = documents_ended[first - 1 : -1]  # an <eod> belongs to the document that it closes
     bytes_of = token_bytes(run.dataset.tokenizer(language.source), ids, text_bytes)
-    scored_bytes = bytes_of[first:].sum()
-    unknown = float(np.mean(ids[first:] == UNKNOWN))
+    scored_bytes = max(1, bytes_of[first:].sum())
     found = {
         "ppl": math.exp(min(nats.mean(), 700.0)),  # beyond, JSON has no number
         "ppl_standard_error": standard_error(nats, document_of),
-        "bits_per_byte": float(nats.sum() / math.log(2) / scored_bytes) if scored_bytes else None,
+        "bits_per_byte": float(nats.sum() / math.log(2) / scored_bytes),
         "scored_tokens": len(nats),
         "scored_documents": int(document_of[-1] - document_of[0]) + 1,
-        "unknown": unknown,
+        "unknown": float(np.mean(ids[first:] == UNKNOWN)),
     }
-
-    note = f"PPL {found['ppl']:.2f}"
-    if found["ppl_standard_error"] is not None:
-        note += f" ± {found['ppl_standard_error']:.2g}"
-    if found["bits_per_byte"] is not None:
-        note += f", {found['bits_per_byte']:.3f} bits per byte"
-    note += f", {len(nats)} tokens of {found['scored_documents']} documents"
-    progress.update(len(ids), f"{note} | ")
-    if unknown > 0.01:
-        print(f"warning: {language.name} has no piece for {unknown:.0%} of these tokens: its PPL says little")
+    error = found["ppl_standard_error"]
+    note = f"PPL {found['ppl']:.2f}" + (f" ± {error:.2g}" if error is not None else "")
+    note += f", {found['bits_per_byte']:.3f} bits per byte"
+    progress.update(len(ids), f"{note}, {len(nats)} tokens of {found['scored_documents']} documents | ")
+    if found["unknown"] > 0.01:
+        rare = f"{found['unknown']:.0%} of these tokens"
+        print(f"warning: {language.name} has no piece for {rare}: its PPL says little")
     return found
 
 
@@ -353,8 +349,9 @@ for begin in BEGINNINGS:
 def spell(run: Run) -> list[str]:
     """How each joint id is printed: in its language's alphabet, or plain if several languages share it."""
     spelling = [""] * run.model.vocabulary
-    for i, language in enumerate(run.languages):
-        alphabet = ALPHABETS[i % len(ALPHABETS)]  # the eleventh clone has the first one's again
+    for language, alphabet in zip(
+        run.languages, cycle(ALPHABETS), strict=False
+    ):  # the eleventh has the first
         forms = surface_forms(run.dataset.tokenizer(language.source))
         for form, joint in zip(forms, language.table, strict=True):
             spelling[joint] = form if spelling[joint] else form.translate(alphabet)
@@ -373,8 +370,6 @@ def write_text(model: GPT, ids: list[int], tokens: int, temperature: float, seed
         seen = torch.tensor([ids[-model.length :]], device=model.output_embedding.device)
         hidden = model.hidden(seen, last=1)[0, 0]
         logits = F.linear(hidden, model.output_embedding).float().cpu()
-        if not logits.isfinite().all():
-            raise UserError("the model's predictions are not finite: it diverged, or its weights are damaged")
         probabilities.append(logits.softmax(0))
         weights = (logits / temperature).softmax(0)
         drawn = torch.multinomial(weights, 1, generator=generator)
@@ -396,34 +391,45 @@ def print_sample(run: Run, args: Namespace) -> None:
     before = "".join(spelling[i] for i in prompt[1:])
     after = "".join(spelling[i] for i in written)
     print(f"{run.out.name}, the prompt|and what the model writes:\n\n{before.strip()}|{after}\n")
-    for name, share in who_gets(run, probabilities.mean(0).numpy()).items():
+    shares = who_gets(run, probabilities.mean(0).numpy())
+    for name, share in shares.items():
         print(f"{name}: {share:.1%} of the probability, mean of {args.tokens} steps")
 
 
 def who_gets(run: Run, probability: np.ndarray) -> dict[str, float]:
     """The share of each language's own pieces, and of shared ones, in (vocabulary,) probabilities."""
-    vocabularies = [np.unique(language.table) for language in run.languages]
-    owners = np.bincount(np.concatenate(vocabularies))  # how many languages have each joint id
+    owners = np.bincount(np.concatenate([language.table for language in run.languages]))
     shares = {"pieces that languages share": probability[owners > 1].sum()}
-    for i, ids in enumerate(vocabularies):
-        name = run.languages[i].name.translate(ALPHABETS[i % len(ALPHABETS)])
-        own = ids[owners[ids] == 1]
+    for language, alphabet in zip(run.languages, cycle(ALPHABETS), strict=False):
+        own = language.table[owners[language.table] == 1]
+        name = language.name.translate(alphabet)
         shares[name] = probability[own].sum()
     return shares
+
+
+def export(run: Run) -> None:
+    """Write the weights to model.safetensors in the run's folder; the file's metadata holds config.json."""
+    from safetensors.torch import save
+
+    path = run.out / "model.safetensors"
+    weights = run.model.cpu().state_dict()
+    write(path, save(weights, {"config": json.dumps(run.config)}))
+    print(f"{path} holds the weights of {run.out}")
 
 
 # --- the command ----------------------------------------------------------------------------------
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Do what the command line asks for with each run that it names."""
+    """Do what the command line asks for with the run that it names."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of runs; they stand before flags")
+    add("run", type=Path, metavar="out/NAME", help="folder of a run")
     add("--device", choices=["cpu", "cuda", "mps"], help="default: cuda if there is one")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--text", type=Path, help="a .txt or .jsonl file, or a folder of them, to score")
     what.add_argument("--sample", nargs="+", metavar="TEXT", help="beginning of a text to be continued")
+    what.add_argument("--export", action="store_true", help="write the weights as safetensors")
     add("--as", nargs="+", dest="languages", metavar="L", default=[], help="language of --text or --sample")
     add("--tokens", type=number(int, 1, 1e5), default=200, help="length of the sample; default: 200")
     add("--temperature", type=number(float, 0.01, 99), default=0.8, help="of its draws; default: 0.8")
@@ -432,20 +438,23 @@ def main(arguments: list[str] | None = None) -> None:
     texts = args.sample or [args.text] * (args.text is not None)
     if len(texts) != len(args.languages):
         parser.error(f"--as: found {len(args.languages)} languages for {len(texts)} texts to read")
+    if args.export and importlib.util.find_spec("safetensors") is None:
+        parser.error("--export needs the package safetensors: pip install -r requirements-extra.txt")
 
     process = Process.current(args.device)
-    finished = [is_finished(out) for out in args.runs]  # all are looked at before one is scored
-    for out, ended in zip(args.runs, finished, strict=True):
-        run = load_run(out, process.device, "model.pt" if ended else "checkpoint.pt")
-        if args.text:
-            score_text(run, args.text, args.languages[0])
-        elif args.sample:
-            print_sample(run, args)
-        elif ended:
-            score_held_out_text(run)
-        else:
-            print(f"{out} is not finished: its last checkpoint is scored, and nothing is written")
-            score_languages(run)
+    finished = is_finished(args.run)
+    run = load_run(args.run, process.device, "model.pt" if finished else "checkpoint.pt")
+    if args.text:
+        score_text(run, args.text, args.languages[0])
+    elif args.sample:
+        print_sample(run, args)
+    elif args.export:
+        export(run)
+    elif finished:
+        score_held_out_text(run)
+    else:
+        print(f"{run.out} is not finished: its last checkpoint is scored, and nothing is written")
+        score_languages(run)
 
 
 if __name__ == "__main__":

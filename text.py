@@ -35,16 +35,17 @@ class Document(NamedTuple):
 
 
 def find_files(path: Path) -> tuple[list[Path], Counter]:
-    """The files of text at or below `path`, in a fixed order, and how many others by their ending."""
-    if path.is_file():
-        found, others = [path], Counter()
-    elif path.is_dir():
-        found, others = walk(path)
-    else:
+    """The files of text at or below `path`, in a fixed order, and how many others by their ending.
+
+    What is hidden counts as that, for most of it is copies that editors keep; a hidden folder counts as one.
+    """
+    if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    files = []
-    for file in found:
-        if file.name.lower().endswith(KINDS) and not file.is_fifo():
+    files, others = [], Counter()
+    for file in [path] if path.is_file() else walk(path):
+        if file.name.startswith(".") and file != path:
+            others["hidden"] += 1
+        elif file.name.lower().endswith(KINDS) and not file.is_fifo():
             files.append(file)
         else:
             others[file.suffix or "without an ending"] += 1
@@ -54,25 +55,22 @@ def find_files(path: Path) -> tuple[list[Path], Counter]:
     return sorted(files), others
 
 
-def walk(path: Path) -> tuple[list[Path], Counter]:
-    """All files below a folder, also behind links, and how many are hidden: copies that editors keep."""
+def walk(path: Path) -> Iterator[Path]:
+    """All files below a folder, also behind links, and the folders that are hidden, which are not entered."""
 
     def stop(error: OSError):
         raise error  # a folder that cannot be read
 
-    found, others, visited = [], Counter(), set()
+    visited = set()
     for folder, folders, names in os.walk(path, onerror=stop, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited:  # a link to a folder that was read already, or leads round in a circle
             folders.clear()
             continue
         visited.add(real)
-        for name in names + folders:
-            if name.startswith("."):
-                others["hidden"] += 1
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-    return found, others
+        hidden = {name for name in folders if name.startswith(".")}
+        yield from [Path(folder, name) for name in [*names, *hidden]]
+        folders[:] = sorted(set(folders) - hidden)
 
 
 def listed(counts: Counter) -> str:
@@ -194,18 +192,17 @@ def split_documents(path: Path, recipe: dict, by: str = "name") -> Iterator[tupl
         text = clean(document.text)
         digest = hashlib.sha256(text.encode()).digest()[:16]
         if len(text.encode()) < SHORTEST:
-            yield f"shorter than {SHORTEST} bytes", document._replace(text=text)
+            parts = {f"shorter than {SHORTEST} bytes": text}
         elif digest in seen:
-            yield "copies of others", document._replace(text=text)
+            parts = {"copies of others": text}
+        elif by == "end":
+            parts = dict(zip(SPLITS, cut_end(text, recipe["test_fraction"]), strict=True))
         else:
-            seen.add(digest)
-            if by == "end":
-                sides = zip(SPLITS, cut_end(text, recipe["test_fraction"]), strict=True)
-            else:
-                sides = [(SPLITS[held_out(getattr(document, by), recipe)], text)]
-            for split, part in sides:
-                longest = recipe.get("test_characters") if split == "test" else None
-                yield split, document._replace(text=part[:longest])
+            parts = {SPLITS[held_out(getattr(document, by), recipe)]: text}
+        seen.add(digest)
+        for fate, part in parts.items():
+            longest = recipe.get("test_characters") if fate == "test" else None
+            yield fate, document._replace(text=part[:longest])
 
 
 def choose_split(path: Path, recipe: dict, size: int) -> tuple[str, Counter, Counter, list[str]]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from common import Parser, Progress, UserError, exclusive, number, read_json, run_script, write
 from data import END_OF_DOCUMENT, encode
@@ -65,9 +66,9 @@ TASKS = {  # the paper's eleven results: MNLI has two
 
 
 class Examples(NamedTuple):
-    """A file of a task: (n, longest) own ids with padding on the right, (n,) lengths, (n,) label indices."""
+    """A file of a task: own ids of each of n examples, (n,) lengths, (n,) label indices."""
 
-    ids: np.ndarray
+    ids: list[np.ndarray]
     lengths: np.ndarray
     labels: np.ndarray
 
@@ -77,11 +78,9 @@ class Examples(NamedTuple):
 
 def read_table(path: Path, columns: list[str] | None) -> list[dict]:
     """The rows of a tab-separated file, in which nothing is quoted."""
-    lines = []
-    with open(path, encoding="utf-8-sig", newline="\n") as file:
-        for line in file:
-            if line.strip():
-                lines.append(line.rstrip("\r\n").split("\t"))
+    text = path.read_bytes().decode("utf-8-sig")  # a text may hold other ends of lines
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    lines = [line.split("\t") for line in lines if line.strip()]
     if lines and columns is None:
         columns = lines.pop(0)
     whole = [cells for cells in lines if len(cells) == len(columns)]
@@ -98,13 +97,13 @@ def read_records(path: Path) -> list[dict]:
             continue
         record = json.loads(line)
         passage = record.get("passage")
-        if isinstance(passage, dict):  # MultiRC
-            for question in passage["questions"]:
-                for answer in question["answers"]:
-                    texts = {"passage": passage["text"], "answer": answer["text"]}
-                    rows.append(question | texts | {"label": answer["label"]})
-        else:
+        if not isinstance(passage, dict):
             rows.append(record | record.get("target", {}))  # which WSC has
+            continue
+        for question in passage["questions"]:  # of MultiRC
+            for answer in question["answers"]:
+                texts = {"passage": passage["text"], "answer": answer["text"]}
+                rows.append(question | texts | {"label": answer["label"]})
     return rows
 
 
@@ -136,18 +135,12 @@ def read_examples(path: Path, task: Task, tokenizer, length: int) -> Examples:
     if not rows:
         raise UserError(f"{path} holds no examples")
 
-    ids = np.zeros((len(rows), length), np.uint16)
-    lengths = np.zeros(len(rows), np.int64)
-    cut = 0
-    for i, texts in enumerate(zip(*columns, strict=True)):
-        example = join(texts, length)
-        lengths[i] = len(example)
-        ids[i, : lengths[i]] = example
-        cut += sum(map(len, texts)) > length
-    if cut:
-        print(f"{path}: {cut} of {len(rows)} examples are cut to {length} tokens")
-    indices = [task.labels.index(label) for label in labels]
-    return Examples(ids, lengths, np.array(indices))
+    ids = [join(texts, length) for texts in zip(*columns, strict=True)]
+    lengths = np.array([len(example) for example in ids])
+    if many := (lengths == length).sum():
+        print(f"{path}: {many} of {len(rows)} examples fill or exceed {length} tokens")
+    labels = [task.labels.index(label) for label in labels]
+    return Examples(ids, lengths, np.array(labels))
 
 
 # --- learned in L1, scored in every clone ---------------------------------------------------------
@@ -167,14 +160,13 @@ class Classifier(nn.Module):
     def forward(self, examples: Examples, places: np.ndarray, table: np.ndarray) -> Tensor:
         """The m examples at `places`, read in the language of `table` -> (m, labels) float32."""
         device = self.head.weight.device
-        lengths = examples.lengths[places]
-        ids = examples.ids[places, : lengths.max()]
-        tokens = torch.from_numpy(table[ids].astype(np.int64)).to(device)
+        rows = [torch.from_numpy(table[examples.ids[place]]) for place in places]
+        tokens = pad_sequence(rows, batch_first=True).to(device)
         # fp16 would need its loss scaled: a GPU that has no bf16 takes float32.
         precision = "bf16" if default_precision(device) == "bf16" else "fp32"
         with mixed_precision(precision, device):
             hidden = self.gpt.hidden(tokens)
-            last = hidden[torch.arange(len(places)), torch.from_numpy(lengths - 1)]
+            last = hidden[torch.arange(len(places)), examples.lengths[places] - 1]
             return self.head(self.dropout(last)).float()
 
 
@@ -183,13 +175,12 @@ def accuracy(classifier: Classifier, examples: Examples, table: np.ndarray) -> f
     """Share of right answers to examples that are read through `table`."""
     classifier.eval()
     order = np.argsort(examples.lengths, kind="stable")  # so that little of a batch is padding
-    right = 0
-    for first in range(0, len(order), 256):
-        places = order[first : first + 256]
-        answers = classifier(examples, places, table).argmax(1)
-        right += (answers.cpu().numpy() == examples.labels[places]).sum()
+    right = []
+    for places in np.split(order, range(256, len(order), 256)):
+        answers = classifier(examples, places, table).argmax(1).cpu().numpy()
+        right += list(answers == examples.labels[places])
     classifier.train()
-    return float(right / len(order))
+    return float(np.mean(right))
 
 
 def epoch(lengths: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
@@ -213,7 +204,7 @@ def fine_tune(classifier: Classifier, train: Examples, dev: Examples, table: np.
         batches += epoch(train.lengths, random)
     optimizer = torch.optim.Adam(classifier.parameters(), lr=LEARNING_RATE, fused=True)
     progress = Progress(f"fine-tuning with seed {seed}", len(batches), "steps")
-    best, best_step = -1.0, 0
+    best, best_step, weights = -1.0, 0, {}
 
     for step, places in enumerate(batches, 1):
         answers = classifier(train, places, table)
@@ -221,15 +212,13 @@ def fine_tune(classifier: Classifier, train: Examples, dev: Examples, table: np.
         F.cross_entropy(answers, labels.to(answers.device)).backward()
         optimizer.step()
         optimizer.zero_grad()
-        if step % EVALUATE_EVERY == 0 or step == len(batches):
-            found = accuracy(classifier, dev, table)
-            if found > best:
-                best, best_step = found, step
-                weights = copy.deepcopy(classifier.state_dict())
-            if step - best_step >= PATIENCE:
-                progress.total = step
         progress.update(step, f"best {best:.3f} after {best_step} | " if best_step else "")
-        if step == progress.total:
+        if step % EVALUATE_EVERY and step < len(batches):
+            continue
+        found = accuracy(classifier, dev, table)
+        if found > best:
+            best, best_step, weights = found, step, copy.deepcopy(classifier.state_dict())
+        elif step - best_step >= PATIENCE:
             break
     classifier.load_state_dict(weights)
 

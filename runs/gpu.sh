@@ -4,8 +4,8 @@
 #   CALL=1 bash runs/gpu.sh   # versions; attention and the loss against float64, and the same bits again
 #   CALL=2 bash runs/gpu.sh   # steps, a model split by FSDP, runs that are stopped and go on, two processes
 #   CALL=3 bash runs/gpu.sh   # training steps of GPT small; on an H100 expect 36-40, 39-43 and 40-45% MFU, below 30% see the profile
-#   CALL=4 bash runs/gpu.sh   # attention and the loss beside PyTorch's; attention of 12 x 64 with backward below 120 TFLOP/s: try call 5
-#   CALL=5 bash runs/gpu.sh   # other tiles; SDPA twice, which has to give the same bits; two runs side by side on one GPU
+#   CALL=4 bash runs/gpu.sh   # attention and the loss beside PyTorch's; attention of 12 x 64 with backward below 120 TFLOP/s: edit its tiles in ROWS
+#   CALL=5 bash runs/gpu.sh   # SDPA twice, which has to give the same bits; two runs side by side on one GPU
 #
 # Results go to results/gpu/NAME-OF-CHIP/, or RESULTS=FOLDER instead of results/gpu. It needs python3, or PYTHON, with torch 2.11 or
 # later, numpy, sentencepiece, hypothesis and pytest. DATA=FOLDER is a prepared text that was carried along; without it, the English
@@ -56,8 +56,7 @@ call() {
     3) bench step | tee "$PAGE/call3.txt" ;;
     4) bench attention loss | tee "$PAGE/call4.txt" ;;
     5)
-        { [ "$CHIP" = cpu ] || bench tiles; } | tee "$PAGE/call5.txt"
-        rm -rf "$RUNS"/sdpa-* "$RUNS"/half-*
+        rm -rf "$PAGE/call5.txt" "$RUNS"/sdpa-* "$RUNS"/half-*
         train sdpa-1 --attention sdpa
         train sdpa-2 --attention sdpa
         cmp "$RUNS/sdpa-1/model.pt" "$RUNS/sdpa-2/model.pt" && echo "SDPA: the same bits" | tee -a "$PAGE/call5.txt"
