@@ -62,6 +62,8 @@ TASKS = {  # the paper's eleven results: MNLI has two
     "MultiRC": Task(("question", "answer", "passage"), "label", files=JSON),
     # Whether the pronoun of a text means the noun: both stand after it.
     "WSC": Task(("text", "span2_text", "span1_text"), "label", TRUTH, JSON),
+    # Not of GLUE, but small models can learn it: corpora/libraries.py.
+    "libraries": Task(("text",), "library", ("torch", "numpy", "scipy", "sympy"), JSON),
 }
 
 
