@@ -203,6 +203,32 @@ def compare_table(name: str, own: Rows) -> str:
     return f"## {name}\n\n{markdown(head, lines, 2)}"
 
 
+def controls(own: Rows) -> str:
+    """Beside the raw cosine of hidden states, what it may contain: means over layers and seeds."""
+    head = ("languages", "seeds", "raw", "shuffled", "centred", "retrieval@1")
+    parts = {
+        "raw": ("positions", "matching"),
+        "shuffled": ("shuffled",),
+        "centred": ("positions, centred", "matching, centred"),
+        "retrieval@1": ("retrieval@1",),
+    }
+    lines = []
+    for part, setting, _ in values.SIMILARITIES:
+        runs = [run for run in own.get((setting, 0), []) if "hidden" in run.get("alignment", {})]
+        if part != "hidden" or not runs:
+            continue
+        cells = [setting, " ".join(str(run["seed"]) for run in runs)]
+        for names in parts.values():
+            means = []
+            for run in runs:
+                found = next(iter(run["alignment"]["hidden"].values()))
+                layers = [layer["mean"] for name in names for layer in found.get(name, [])]
+                means.append(f"{np.mean(layers):.2f}" if layers else "-")
+            cells.append(" ".join(means))
+        lines.append(cells)
+    return f"### What the cosine of hidden states contains, of each seed\n\n{markdown(head, lines, 2)}"
+
+
 def compare_similarities(own: Rows) -> str:
     """Tables 2 and 4, then Figures 6 and 11 to 13: the paper's cosines and ours."""
     lines = []
@@ -230,6 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
         compare_table("Table 1", cloned),
         compare_table("Table 3", real),
         compare_similarities(cloned | real),
+        controls(cloned | real),
         f"## Takeaways\n\n{takeaways(numbers_of(cloned | real), size)}",
     ]
     text, path = "\n".join(parts), out / "compare.md"

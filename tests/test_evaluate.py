@@ -5,12 +5,14 @@ import math
 import os
 import shutil
 import string
+import textwrap
 import unicodedata
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import tree, write_documents
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +34,7 @@ from model import GPT, Size
 
 TINY = Size(layers=1, width=32, heads=2, head_dim=16)
 QUIET = Progress("", 1, "", quiet=True)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,12 @@ def gpt():
         for parameter in model.parameters():
             parameter.mul_(4)  # a fresh model finds every word equally likely, and would hide a shift by one
     return model.eval()
+
+
+@pytest.fixture
+def call(command):
+    """evaluate.py on a CPU."""
+    return lambda *arguments: command(evaluate.main, *arguments, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +78,23 @@ def test_windows_cover_each_prediction_once(predictions, length, stride):
     stride = min(stride, length)
     starts, counted = sliding_windows(predictions, length, stride)
     ends = starts + min(length, predictions)
-    covered = [np.arange(end - n, end) for end, n in zip(ends, counted, strict=True)]
-    assert np.array_equal(np.concatenate(covered), np.arange(max(0, ends[0] - stride), predictions))
+    covered = []
+    for end, many in zip(ends, counted, strict=True):
+        covered += range(end - many, end)
+    assert covered == list(range(max(0, ends[0] - stride), predictions))
 
 
 def one_at_a_time(model: GPT, tokens: np.ndarray) -> list[float]:
     """The definition: a prediction is scored once, in the window in whose last quarter it first falls."""
-    double, nats, scored = GPT(TINY, 60, 16).double(), [], None
-    double.load_state_dict(model.state_dict())
-    for end in [*range(min(16, len(tokens) - 1), len(tokens) - 1, 4), len(tokens) - 1]:
+    double = copy.deepcopy(model).double()
+    last = len(tokens) - 1
+    ends = [*range(min(16, last), last, 4), last]
+    nats, scored = [], max(0, ends[0] - 4)
+    for end in ends:
         window = torch.from_numpy(tokens[max(0, end - 16) : end + 1])
         logits = double.output(double.hidden(window[None, :-1]))[0]
-        each = (logits.logsumexp(-1) - logits.gather(-1, window[1:, None])[:, 0]).tolist()
-        nats += each[-(4 if scored is None else end - scored) :]
+        each = F.cross_entropy(logits, window[1:], reduction="none")
+        nats += each[scored - end :].tolist()
         scored = end
     return nats
 
@@ -102,7 +115,7 @@ def test_products_of_16_bits_where_a_gpu_has_them_and_float32_where_they_overflo
     assert np.array_equal(overflowing, score(large, text, QUIET))
 
 
-@pytest.mark.parametrize("length", [2, 3, 5, 6, 16, 17, 18, 21, 37, 101])
+@pytest.mark.parametrize("length", [2, 3, 5, 16, 17, 18, 21, 101])
 def test_scores_match_one_window_at_a_time(gpt, length):
     tokens = np.random.default_rng(length).integers(0, 60, length)
     with torch.no_grad():
@@ -134,10 +147,12 @@ def test_standard_error_over_documents():
     expected = math.exp(nats.mean()) * nats.std(ddof=1) / math.sqrt(40)
     assert standard_error(nats, np.arange(40)) == pytest.approx(expected)
     # A document read twice adds nothing: ten copies of each token are no more certain than one.
-    assert standard_error(np.repeat(nats, 10), np.repeat(np.arange(40), 10)) == pytest.approx(expected)
+    copies, documents = np.repeat(nats, 10), np.repeat(np.arange(40), 10)
+    assert standard_error(copies, documents) == pytest.approx(expected)
     # Documents of unlike length that agree in their mean leave no doubt.
-    agreeing = standard_error(np.array([1.0, 3.0, 2.0, 2.0, 2.0]), np.array([5, 5, 6, 7, 7]))
-    assert agreeing == pytest.approx(0, abs=1e-12)
+    agreeing = np.array([1.0, 3.0, 2.0, 2.0])
+    documents = np.array([5, 5, 6, 7])
+    assert standard_error(agreeing, documents) == pytest.approx(0, abs=1e-12)
     assert standard_error(nats, np.zeros(40, int)) is None
 
 
@@ -159,30 +174,32 @@ def test_bits_per_byte_and_perplexity_say_the_same(trained, prepared):
 
 
 def test_a_clone_with_copied_rows_has_the_same_scores_twice(trained):
-    run = evaluate.load_run(trained, torch.device("cpu"))
+    run = evaluate.load_run(trained, CPU)
     with torch.no_grad():
         matrix = run.model.token_embedding.weight
         matrix[512:] = matrix[:512]
     ids = run.dataset.stream("en", "test").read(0, 3000)
-    first, second = (evaluate.perplexity(run, language, ids, 9000) for language in run.languages)
+    first, second = [evaluate.perplexity(run, language, ids, 9000) for language in run.languages]
     assert first == pytest.approx(second, rel=1e-6)
     # A right answer's twin takes half of its probability: one bit more than in a model without the twin.
     single = GPT(run.model.size, 512, run.model.length)
     weights = run.model.state_dict()
     single.load_state_dict(weights | {"token_embedding.weight": matrix[:512]})
-    assert first["ppl"] == pytest.approx(2 * math.exp(score(single, ids, QUIET).mean()), rel=1e-5)
+    alone = math.exp(score(single, ids, QUIET).mean())
+    assert first["ppl"] == pytest.approx(2 * alone, rel=1e-5)
 
 
-def test_a_text_of_ones_own_is_scored_like_the_held_out_one(trained, command, prepared, tmp_path):
+def test_a_text_of_ones_own_is_scored_like_the_held_out_one(trained, call, prepared, tmp_path):
     dataset = Dataset(prepared)
     stream, tokenizer = dataset.stream("en", "test"), dataset.tokenizer("en")
     ids = stream.read(0, len(stream))
-    texts = [
-        tokenizer.decode(part.tolist()) for part in np.split(ids, np.flatnonzero(ids == END_OF_DOCUMENT) + 1)
-    ]
-    mine = write_documents(tmp_path / "mine.jsonl", [("blank", " "), *(("", text) for text in texts)])
+    ends = np.flatnonzero(ids == END_OF_DOCUMENT) + 1
+    texts = [("blank", " ")]
+    for part in np.split(ids, ends):
+        texts.append(("", tokenizer.decode(part.tolist())))
+    mine = write_documents(tmp_path / "mine.jsonl", texts)
     files = tree(trained)
-    code, out, _ = command(evaluate.main, trained, "--text", mine, "--as", "EN2", "--device", "cpu")
+    code, out, _ = call(trained, "--text", mine, "--as", "EN2")
     assert (code, tree(trained)) == (0, files)
     known = read_json(trained / "result.json")["languages"][1]
     assert f"PPL {known['ppl']:.2f} ± {known['ppl_standard_error']:.2g}, " in out
@@ -192,44 +209,40 @@ def test_a_text_of_ones_own_is_scored_like_the_held_out_one(trained, command, pr
 
 
 def test_unknown_tokens_are_told_and_count_the_bytes_of_the_text(trained, capsys):
-    run = evaluate.load_run(trained, torch.device("cpu"))
+    run = evaluate.load_run(trained, CPU)
     ids = run.dataset.stream("en", "test").read(0, 3000)
     ids[::3] = UNKNOWN
-    few, many = (evaluate.perplexity(run, run.languages[0], ids, size) for size in (20_000, 40_000))
+    few = evaluate.perplexity(run, run.languages[0], ids, 20_000)
+    many = evaluate.perplexity(run, run.languages[0], ids, 40_000)
     assert few["unknown"] == pytest.approx(1 / 3, abs=0.01)
     assert few["ppl"] == many["ppl"]
     assert many["bits_per_byte"] < 0.7 * few["bits_per_byte"]
     assert "warning: EN1 has no piece for 33% of these tokens: its PPL says little" in capsys.readouterr().out
 
 
-def test_what_other_code_has_scored_is_not_overwritten(trained, command, monkeypatch):
+def test_what_other_code_has_scored_is_not_overwritten(trained, call, monkeypatch):
     before = tree(trained)
     monkeypatch.setattr(evaluate, "code_hash", lambda: "fedcba987654")
-    code, _, error = command(evaluate.main, trained, "--device", "cpu")
+    code, _, error = call(trained)
     assert (code, "was scored already, and made by other code" in error) == (2, True)
-    assert tree(trained) == before
-
-
-def test_all_runs_are_looked_at_before_the_first_is_scored(trained, command, tmp_path):
-    before = tree(trained)
-    code, _, error = command(evaluate.main, trained, tmp_path / "missing", "--device", "cpu")
-    assert (code, "missing is no run of train.py" in error) == (2, True)
     assert tree(trained) == before
 
 
 # --- counting -------------------------------------------------------------------------------------
 
 
-def counted_by_hand(windows: list[list[int]], token: int, context: tuple, vocabulary: int) -> float:
+def counted_by_hand(windows: list[list[int]], token: int, context: list, vocabulary: int) -> float:
     """Witten-Bell probability of a token after a context, from its definition."""
-    n = len(context) + 1
-    pairs = [(tuple(row[i - n + 1 : i]), row[i]) for row in windows for i in range(n - 1, len(row))]
-    followers = Counter(token for before, token in pairs if before == context)
-    shorter = counted_by_hand(windows, token, context[1:], vocabulary) if context else 1 / vocabulary
-    if not followers:
-        return shorter
+    shorter = 1 / vocabulary
+    if context:
+        shorter = counted_by_hand(windows, token, context[1:], vocabulary)
+    followers = Counter()
+    for row in windows:
+        for i in range(len(context), len(row)):
+            if row[i - len(context) : i] == context:
+                followers[row[i]] += 1
     kinds, total = len(followers), followers.total()
-    return (followers[token] + kinds * shorter) / (total + kinds)
+    return (followers[token] + kinds * shorter) / (total + kinds) if followers else shorter
 
 
 @given(st.integers(1, 6), st.integers(2, 9), st.integers(1, 4), st.integers(0, 99))
@@ -239,44 +252,51 @@ def test_ngrams_are_counted_as_by_hand(many, length, longest, seed):
     found = evaluate.ngram_perplexities(windows, test, 4, longest)
     rows, text = windows.tolist(), test.tolist()
     for n, perplexity in enumerate(found, 1):
-        contexts = [(tuple(text[i - n + 1 : i]), text[i]) for i in range(longest - 1, 12)]
-        shares = [counted_by_hand(rows, token, context, 4) for context, token in contexts]
-        assert perplexity == pytest.approx(math.exp(-np.log(shares).mean()))
-    every = [counted_by_hand(rows, token, tuple(text[: longest - 1]), 4) for token in range(4)]
+        nats = []
+        for i in range(longest - 1, 12):
+            context = text[i - n + 1 : i]
+            nats.append(-math.log(counted_by_hand(rows, text[i], context, 4)))
+        assert perplexity == pytest.approx(math.exp(np.mean(nats)))
+    every = [counted_by_hand(rows, token, text[: longest - 1], 4) for token in range(4)]
     assert sum(every) == pytest.approx(1)
 
 
-def test_counting_reads_what_the_run_read(prepared, tiny, command, tmp_path):
+def test_counting_reads_what_the_run_read(prepared, tiny, command, call, tmp_path):
     out = tmp_path / "alone"
     assert command(train.main, "--ratio", 1, *tiny, "--out", out)[0] == 0
-    assert command(evaluate.main, out, "--device", "cpu")[0] == 0
-    found, run = read_json(out / "result.json")["ngrams"], evaluate.load_run(out, torch.device("cpu"))
+    assert call(out)[0] == 0
+    found = read_json(out / "result.json")["ngrams"]
+    run = evaluate.load_run(out, CPU)
     windows, _ = build_mixture(run.dataset, run.config).batch(np.arange(64))
     stream = run.dataset.stream("en", "test")
-    unigrams = (np.bincount(windows.ravel(), minlength=512) + np.unique(windows).size / 512).astype(float)
-    shares = (unigrams / unigrams.sum())[stream.read(4, len(stream) - 4)]
+    counts = np.bincount(windows.ravel(), minlength=512)
+    smoothed = counts + (counts > 0).sum() / 512
+    shares = smoothed / smoothed.sum()
+    nats = -np.log(shares[stream.read(4, len(stream) - 4)])
     assert list(found) == ["1", "2", "3", "5"]
-    assert found["1"] == pytest.approx(math.exp(-np.log(shares).mean()))
+    assert found["1"] == pytest.approx(math.exp(nats.mean()))
 
 
 # --- text that the model writes -------------------------------------------------------------------
 
 
 def test_ten_clones_are_told_apart_by_their_letters_and_shared_pieces_are_plain(trained):
-    run = evaluate.load_run(trained, torch.device("cpu"))
+    run = evaluate.load_run(trained, CPU)
     languages = cloned_languages("en", 512, 10, anchors=0.3)
-    model = GPT(TINY, 5120, 16)
-    spelling = evaluate.spell(run._replace(languages=languages, model=model))
+    spelling = evaluate.spell(run._replace(languages=languages, model=GPT(TINY, 5120, 16)))
     forms = [form.replace("\u2581", " ") for form in surface_forms(run.dataset.tokenizer("en"))]
-    seen = set()
-    for language in languages:
-        written = [spelling[i] for i in language.table]
-        assert [unicodedata.normalize("NFKC", text) for text in written[10:]] == forms[10:]
-        own = language.table >= 512 if seen else language.table < 0
-        assert all(text == form for text, form, mine in zip(written, forms, own, strict=True) if not mine)
-        letters = {c for text, mine in zip(written, own, strict=True) if mine for c in text if c.isalpha()}
+    seen = set(string.ascii_letters)
+    for number, language in enumerate(languages):
+        letters = set()
+        for form, joint in list(zip(forms, language.table, strict=True))[10:]:
+            written = spelling[joint]
+            assert unicodedata.normalize("NFKC", written) == form
+            if number and joint >= 512:
+                letters |= set(filter(str.isalpha, written))
+            else:  # EN1's, and shared pieces
+                assert written == form
         assert not letters & seen
-        seen |= letters or set(string.ascii_letters)
+        seen |= letters
     assert len(seen) > 9 * 40
 
 
@@ -291,19 +311,22 @@ def test_a_cold_model_writes_its_likeliest_token_and_sees_one_window(gpt):
 
 
 def test_draws_follow_the_seed_and_the_temperature(gpt):
-    first, second, other = (evaluate.write_text(gpt, [1], 30, 1.0, seed)[0] for seed in (3, 3, 4))
-    assert first == second != other
+    written = {}
+    for seed in (3, 4):
+        written[seed], _ = evaluate.write_text(gpt, [1], 30, 1.0, seed)
+    again, _ = evaluate.write_text(gpt, [1], 30, 1.0, 3)
+    assert again == written[3] != written[4]
     flat = evaluate.write_text(gpt, [1], 200, 99.0, 0)[0]
     assert len(set(flat)) > 45  # of 60 ids, were all equally likely: 58
 
 
-def test_a_sample_says_who_gets_the_probability(trained, command, tmp_path):
+def test_a_sample_says_who_gets_the_probability(trained, call, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     weights["token_embedding.weight"].zero_()
     torch.save(weights, tmp_path / "run" / "model.pt")
-    flags = ["--sample", "import", "return", "--as", "EN1", "EN2", "--tokens", 7, "--device", "cpu"]
-    code, out, _ = command(evaluate.main, tmp_path / "run", *flags)
+    flags = ["--sample", "import", "return", "--as", "EN1", "EN2", "--tokens", 7]
+    code, out, _ = call(tmp_path / "run", *flags)
     bold = evaluate.ALPHABETS[1]
     assert code == 0
     assert f"import {'return'.translate(bold)}|" in out
@@ -354,7 +377,7 @@ def other_model(run) -> None:
     (lambda run: entries(run, [1, 2]), "result.json is not of train.py: it lacks languages"),
     (lambda run: entries(run, [{"name": "EN"}]), "result.json is another run's: config.json has other"),
     (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
-    (lambda run: (run / "config.json").write_text("{}"), "config.json is not of train.py: it lacks data"),
+    (lambda run: (run / "config.json").write_text("{}"), "config.json is not of train.py"),
     (lambda run: (run / "model.pt").unlink(), "model.pt is damaged or missing"),
     (lambda run: os.truncate(run / "model.pt", 9999), "model.pt is damaged"),
     (lambda run: change(run, fingerprint="0"), "was trained on other data"),
@@ -364,21 +387,21 @@ def other_model(run) -> None:
     (lambda run: [change(run, code="0"), other_model(run)], "the run was made by other code"),
     (lambda run: change(run, code="0", size="of another model.py"), "the run was made by other code"),
 ])  # fmt: skip
-def test_unusable_runs_are_named(trained, tmp_path, command, spoil, sentence):
+def test_unusable_runs_are_named(trained, tmp_path, call, spoil, sentence):
     run = shutil.copytree(trained, tmp_path / "run")
     spoil(run)
     before = tree(run)
-    code, _, error = command(evaluate.main, run, "--device", "cpu")
+    code, _, error = call(run)
     assert (code, error.count("\n"), tree(run)) == (2, 1, before)
     assert sentence in error
 
 
 @pytest.mark.parametrize("flags", ["", "--sample import --as EN1"])
-def test_a_run_that_diverged_is_told(trained, tmp_path, command, flags):
+def test_a_run_that_diverged_is_told(trained, tmp_path, call, flags):
     run = shutil.copytree(trained, tmp_path / "run")
     weights = torch.load(run / "model.pt", weights_only=True)
     torch.save({name: tensor * math.nan for name, tensor in weights.items()}, run / "model.pt")
-    code, _, error = command(evaluate.main, run, *flags.split(), "--device", "cpu")
+    code, _, error = call(run, *flags.split())
     assert (code, error.count("\n")) == (2, 1)
     assert "not finite" in error
 
@@ -386,5 +409,36 @@ def test_a_run_that_diverged_is_told(trained, tmp_path, command, flags):
 def test_a_run_of_other_code_whose_weights_fit_can_be_evaluated(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     change(run, code="0")
-    weights, same = (evaluate.load_run(out, torch.device("cpu")).model.state_dict() for out in (trained, run))
+    weights = evaluate.load_run(trained, CPU).model.state_dict()
+    same = evaluate.load_run(run, CPU).model.state_dict()
     assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+# --- weights for other programs -------------------------------------------------------------------
+
+
+def test_an_export_is_loaded_as_the_help_says(trained, tmp_path, call):
+    pytest.importorskip("safetensors")
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = tree(run)
+    code, _, error = call(run, "--export")
+    assert code == 0, error
+    assert tree(run).items() - before.items() == {
+        ("model.safetensors", (run / "model.safetensors").read_bytes())
+    }
+    recipe = textwrap.dedent(evaluate.__doc__.partition("is made of it by")[2])
+    assert recipe.strip().count("\n") < 10
+    found = {}
+    exec(recipe.replace("out/NAME", str(run)), found)
+    expected = evaluate.load_run(trained, CPU).model.state_dict()
+    weights = found["model"].state_dict()
+    assert found["config"] == read_json(run / "config.json")
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_an_export_without_its_package_says_what_to_install(trained, call, monkeypatch):
+    monkeypatch.setattr(evaluate.importlib.util, "find_spec", lambda name: None)
+    code, _, error = call(trained, "--export")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "pip install -r requirements-extra.txt" in error
