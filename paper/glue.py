@@ -50,7 +50,7 @@ TRUTH = ("False", "True")
 JSON = ("train.jsonl", "val.jsonl")
 MNLI_LABELS = ("entailment", "neutral", "contradiction")
 MNLI_FILES = ("train.tsv", "dev_matched.tsv", "dev_mismatched.tsv")
-TASKS = {  # the paper's eleven results: MNLI has two
+TASKS = {  # the paper's eleven results, for MNLI has two, and one more
     "CoLA": Task(("sentence",), "label", columns=["source", "label", "star", "sentence"]),
     "SST-2": Task(("sentence",), "label"),
     "MRPC": Task(("#1 String", "#2 String"), "Quality"),

@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import random
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,7 @@ from conftest import tree, write_documents
 
 import data
 from common import UserError
-from corpora import books, eltec, europarl, pydocs
+from corpora import books, eltec, europarl, libraries, partners, pydocs
 from text import documents as documents_of
 
 UNREACHABLE = "http://127.0.0.1:9/fr-en.tgz"  # the port that discards: nothing listens there
@@ -245,3 +247,61 @@ def test_books_are_written_without_lone_surrogates_and_it_is_said_if_they_are_no
     assert json.loads(texts["en"].read_text()) == {"text": "a?"}
     books.fetch(tmp_path, 1e9)
     assert capsys.readouterr().out.count("French-PD-Books is not pinned to a commit") == 2  # each time
+
+
+# --- partners -------------------------------------------------------------------------------------
+
+TEXT = "Return the mean of x.\n\n    Shape: (n, m), the mean has (n,)"
+
+
+@pytest.mark.parametrize("partner", [partners.keyed, partners.reversed_text, partners.shuffled_words])
+def test_a_partner_keeps_the_length_and_the_spaces_of_a_text(partner):
+    found = partner(TEXT, random.Random(0))
+    assert found != TEXT
+    assert sorted(map(len, found.split())) == sorted(map(len, TEXT.split()))
+    assert Counter(map(str.isspace, found)) == Counter(map(str.isspace, TEXT))
+
+
+def test_a_key_is_one_to_one_and_another_in_each_document():
+    one, other = (partners.keyed(TEXT, random.Random(seed)) for seed in (0, 1))
+    assert one != other
+    pairs = set(zip(TEXT, one, strict=True))
+    assert len(pairs) == len(set(TEXT)) == len(set(one))
+
+
+def test_a_chain_draws_what_followed_in_its_texts_and_nothing_else():
+    drawn = partners.chain([TEXT], 2)("x" * 500, random.Random(0))
+    assert len(drawn) == 500
+    whole = "\n\n" + TEXT + "\n\n" + TEXT
+    seen = {whole[place : place + 3] for place in range(len(whole) - 2)}
+    assert {drawn[place : place + 3] for place in range(498)} <= seen
+
+
+def test_brackets_close_in_the_right_order():
+    opened = []
+    for character in partners.brackets("x" * 999, random.Random(0)):
+        if character in "([{<":
+            opened.append(character)
+        elif character != " ":
+            assert opened.pop() + character in partners.BRACKETS
+
+
+def test_libraries_have_as_many_passages_each_and_no_file_on_both_sides(tmp_path, monkeypatch):
+    lines = []
+    for number in range(200):
+        for library in libraries.LIBRARIES:
+            text = f"{library} {number} " + "word " * 30
+            lines.append((f"{library}/{number}.py", text))
+    write_documents(tmp_path / "pydocs.jsonl", lines)
+    monkeypatch.setattr(libraries, "PYDOCS", tmp_path / "pydocs.jsonl")
+    monkeypatch.setattr(libraries, "FOLDER", tmp_path)
+    monkeypatch.setattr(libraries, "PASSAGES", {"train": 50, "val": 9})
+    monkeypatch.setattr(sys, "argv", ["libraries"])
+    libraries.main()
+    sides = {}
+    for side in ("train", "val"):
+        rows = [json.loads(line) for line in (tmp_path / f"{side}.jsonl").read_text().splitlines()]
+        sides[side] = {row["text"].split()[1] + row["library"] for row in rows}
+        assert set(Counter(row["library"] for row in rows).values()) == {libraries.PASSAGES[side]}
+        assert {len(row["text"]) for row in rows} == {libraries.LENGTH}
+    assert not sides["train"] & sides["val"]

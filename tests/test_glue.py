@@ -33,6 +33,7 @@ LAYOUTS = {
     "BoolQ": (None, '{"question": "is it", "passage": "It is.", "label": true}', ["is it", "It is."], 1),
     "MultiRC": (None, PASSAGE, ["Q", "A", "P"], 1),
     "WSC": (None, WSC, ["Tom sat as he ate.", "he", "Tom"], 0),
+    "libraries": (None, '{"text": "Return a tensor.", "library": "numpy"}', ["Return a tensor."], 1),
 }  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def test_every_layout_is_read(tmp_path, tokenizer, name):
 
 
 def test_the_paper_has_eleven_results():
-    assert sum(len(task.files) - 1 for task in TASKS.values()) == 11
+    assert sum(len(task.files) - 1 for name, task in TASKS.items() if name != "libraries") == 11
     assert not {"STS-B", "WNLI"} & set(TASKS)
 
 
