@@ -504,10 +504,18 @@ def measure_snapshots(run: Run, texts: list[Sides]) -> dict:
     return result
 
 
+def read_result(out: Path) -> dict:
+    """A run's result.json; UserError if its "alignment" is no JSON object."""
+    result = read_json(out / "result.json")
+    if not isinstance(result.get("alignment", {}), dict):
+        raise UserError(f"{out / 'result.json'} is damaged: its alignment is not a JSON object")
+    return result
+
+
 def store(out: Path, part: str, found: dict) -> None:
     """Merge what was found into the run's result.json."""
     with exclusive(out, wait=True):
-        result = read_json(out / "result.json")
+        result = read_result(out)
         result.setdefault("alignment", {})[part] = found
         write(out / "result.json", result)
 
@@ -763,7 +771,7 @@ def main(arguments: list[str] | None = None) -> None:
     results = {}
     for out in args.runs:
         name = os.path.relpath(out, parent)
-        results[name] = read_json(out / "result.json")
+        results[name] = read_result(out)
     print(table(results) + keys(results))
     if pairs := pairs_of(results, "hidden"):
         write(folder / "alignment-layers.png", draw_layers(pairs))
