@@ -4,7 +4,10 @@
 #   GLUE=DIR bash runs/figure1.sh      # DIR holds SST-2/train.tsv and the like, as gluebenchmark.com packs them
 source "$(dirname "$0")/lib.sh"
 corpus clones
-clones_by_ratio
+for SEED in $SEEDS; do
+    seed "$SEED"
+    clones_by_ratio
+done
 
 if [ -n "${GLUE:-}" ]; then
     also python -m paper.glue "${RUNS[@]}" --glue "$GLUE"

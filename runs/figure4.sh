@@ -3,23 +3,27 @@
 # (Takeaway 7) The balanced runs at the standard size are Table 3's.
 source "$(dirname "$0")/lib.sh"
 corpus real
-into table3
-yardstick en
-yardstick fr
-run anchored-50-50         1x --languages en fr --vocab anchored --ratio 0.5
-run anchored-90-10         1x --languages en fr --vocab anchored --ratio 0.9
-run anchored-50-50-2x      2x --languages en fr --vocab anchored --ratio 0.5
-run anchored-50-50-3x      3x --languages en fr --vocab anchored --ratio 0.5
-
-into figure4
-run anchored-90-10-2x      2x --languages en fr --vocab anchored --ratio 0.9
-run anchored-90-10-3x      3x --languages en fr --vocab anchored --ratio 0.9
-for model in $OTHER_SIZES; do
-    size "$model"
+for SEED in $SEEDS; do
+    seed "$SEED"
+    into table3
     yardstick en
     yardstick fr
-    run anchored-50-50     1x --languages en fr --vocab anchored --ratio 0.5
-    run anchored-90-10     1x --languages en fr --vocab anchored --ratio 0.9
+    run anchored-50-50         1x --languages en fr --vocab anchored --ratio 0.5
+    run anchored-90-10         1x --languages en fr --vocab anchored --ratio 0.9
+    run anchored-50-50-2x      2x --languages en fr --vocab anchored --ratio 0.5
+    run anchored-50-50-3x      3x --languages en fr --vocab anchored --ratio 0.5
+
+    into figure4
+    run anchored-90-10-2x      2x --languages en fr --vocab anchored --ratio 0.9
+    run anchored-90-10-3x      3x --languages en fr --vocab anchored --ratio 0.9
+    for model in $OTHER_SIZES; do
+        size "$model"
+        yardstick en
+        yardstick fr
+        run anchored-50-50     1x --languages en fr --vocab anchored --ratio 0.5
+        run anchored-90-10     1x --languages en fr --vocab anchored --ratio 0.9
+    done
+    size "$STANDARD_SIZE"
 done
 
 also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"

@@ -3,7 +3,10 @@
 # (Takeaway 2) The runs are those of Table 1 and Figure 1. word2vec, which sees no more than co-occurrence, is the control.
 source "$(dirname "$0")/lib.sh"
 corpus clones
-clones_by_ratio
+for SEED in $SEEDS; do
+    seed "$SEED"
+    clones_by_ratio
+done
 
 also python align.py "${RUNS[@]}" --out "$PAGE"
 if "$PYTHON" -c 'import gensim' 2>/dev/null; then

@@ -5,7 +5,7 @@
 #   SCALE=paper GPUS=8 bash runs/table1.sh    # the paper's: GPT small, 1.2 billion tokens of books
 #   DRY=1 bash runs/table1.sh                 # only print the commands
 #   SEED=1 bash runs/table1.sh                # another seed, in out/table1-seed1
-#   SEEDS="0 1 2" bash runs/table1.sh         # three, in one table: of the rows that takeaways rest on
+#   SEEDS="0 1 2" bash runs/table1.sh         # three seeds in one table, of the rows that takeaways rest on
 #   JOBS=8 bash runs/table1.sh                # so many runs side by side, a core or a GPU each (cpu: 2, else 1)
 #   MINUTES=60 bash runs/table1.sh            # after that, runs save and end, and the table has what is done
 #   NOVELS=DIR bash runs/table3.sh            # DIR/en and DIR/fr hold texts; without it, novels are downloaded
@@ -60,7 +60,10 @@ ONE=${TOKENS:-$STANDARD_TOKENS}                     # tokens of 1x
 seed() { # N: the seed of the runs that follow, in folders of its own
     SEED=$1 SUFFIX=$([ "$1" = 0 ] || echo "-seed$1")
 }
-seed "$SEED"
+SEEDS=${SEEDS:-$SEED}
+FIRST=${SEEDS%% *}
+seed "$FIRST"
+once() { [ "$SEED" != "$FIRST" ] || "$@"; } # of the first seed only: no takeaway rests on it
 PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX   # where tables and figures go
 export JOBS=${JOBS:-$JOBS_BY_DEFAULT} # runs side by side: small models gain by it, a core or a GPU each
 LAUNCH=python                         # one process needs no launcher
@@ -131,7 +134,7 @@ yardstick() { # [LANGUAGE]: monolingual runs of several lengths
 clones_by_ratio() { # the runs of Figures 1 and 6, RUNS
     local share
     into table1
-    RUNS=("$FOLDER/50-50" "$FOLDER/90-10")
+    RUNS+=("$FOLDER/50-50" "$FOLDER/90-10")
     yardstick
     run 50-50 1x --ratio 0.5
     run 90-10 1x --ratio 0.9

@@ -3,7 +3,7 @@
 # that keeps something of English and has lost the rest (corpora/partners.py); only the space is shared. Each seed by itself.
 #
 #   NOVELS=DIR bash runs/partners.sh        # also beside the novels of DIR/en and DIR/fr
-SCALE=cpu
+SCALE=cpu SEEDS=${SEEDS:-0 1 2}
 PRECISION=${PRECISION:-fp32}
 source "$(dirname "$0")/lib.sh"
 corpus clones
@@ -16,7 +16,7 @@ for name in $PARTNERS; do TEXTS+=(--text "$name=data/downloads/partners/$name.js
 also python data.py --name partners --text en=data/downloads/pydocs.jsonl "${TEXTS[@]}" --pieces char --test-fraction 0.01 --placebo
 
 REAL_LENGTHS="1 0.5 0.35 0.2 0.1 0.05"
-for SEED in ${SEEDS:-0 1 2}; do
+for SEED in $SEEDS; do
     seed "$SEED"
     into partners
     yardstick en

@@ -5,8 +5,6 @@
 #   SEEDS="0 1 2" MORE="3 4" bash runs/table1.sh    # rows 4 and 5 with five
 source "$(dirname "$0")/lib.sh"
 corpus clones
-SEEDS=${SEEDS:-$SEED}
-once() { [ "$SEED" != "${SEEDS%% *}" ] || "$@"; }
 
 for SEED in $SEEDS; do
     seed "$SEED"
