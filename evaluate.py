@@ -32,7 +32,6 @@ import string
 import zipfile
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +101,8 @@ def is_scored(out: Path) -> bool:
 def read_languages(out: Path) -> list[dict]:
     """The entries of a run's languages in its result.json."""
     entries = read_json(out / "result.json").get("languages")
-    if not isinstance(entries, list) or {dict} != set(map(type, entries)):
+    good = isinstance(entries, list) and entries and all(isinstance(entry, dict) for entry in entries)
+    if not good:
         raise UserError(f"{out / 'result.json'} is not of train.py: it lacks languages")
     return entries
 
@@ -196,8 +196,8 @@ def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
     finally:
         torch.set_num_threads(threads)
     nats = np.concatenate(batches)
-    before_end = np.arange(nats.shape[1], 0, -1)
-    return nats[before_end <= counted[:, None]].astype(np.float64)
+    scored = [row[-last:] for row, last in zip(nats, counted, strict=True)]
+    return np.concatenate(scored).astype(np.float64)
 
 
 def standard_error(nats: np.ndarray, document_of: np.ndarray) -> float | None:
@@ -341,7 +341,7 @@ def score_ngrams(run: Run) -> dict[str, float]:
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
 # EN1's are plain, EN2's bold, EN3's typewritten: alphabets of Unicode in which no letter is missing.
 BEGINNINGS = (0x1D5D4, 0x1D670, 0x1D56C, 0x1D468, 0x1D4D0, 0x1D63C, 0x1D5A0, 0x1D400, 0x1D608)
-ALPHABETS = [{}]
+ALPHABETS = [{}]  # the eleventh language begins again with the first
 for begin in BEGINNINGS:
     ALPHABETS.append({ord(letter): begin + i for i, letter in enumerate(LETTERS)})
 
@@ -349,9 +349,8 @@ for begin in BEGINNINGS:
 def spell(run: Run) -> list[str]:
     """How each joint id is printed: in its language's alphabet, or plain if several languages share it."""
     spelling = [""] * run.model.vocabulary
-    for language, alphabet in zip(
-        run.languages, cycle(ALPHABETS), strict=False
-    ):  # the eleventh has the first
+    for i, language in enumerate(run.languages):
+        alphabet = ALPHABETS[i % len(ALPHABETS)]
         forms = surface_forms(run.dataset.tokenizer(language.source))
         for form, joint in zip(forms, language.table, strict=True):
             spelling[joint] = form if spelling[joint] else form.translate(alphabet)
@@ -400,7 +399,8 @@ def who_gets(run: Run, probability: np.ndarray) -> dict[str, float]:
     """The share of each language's own pieces, and of shared ones, in (vocabulary,) probabilities."""
     owners = np.bincount(np.concatenate([language.table for language in run.languages]))
     shares = {"pieces that languages share": probability[owners > 1].sum()}
-    for language, alphabet in zip(run.languages, cycle(ALPHABETS), strict=False):
+    for i, language in enumerate(run.languages):
+        alphabet = ALPHABETS[i % len(ALPHABETS)]
         own = language.table[owners[language.table] == 1]
         name = language.name.translate(alphabet)
         shares[name] = probability[own].sum()
