@@ -44,6 +44,7 @@ from common import (
     Progress,
     UserError,
     count,
+    dress,
     exclusive,
     markdown,
     number,
@@ -618,8 +619,7 @@ def key_line(label: str, cells: list[str], width: int) -> str:
 
 def finish(axis, **labels) -> None:
     """Labels, no frame on the right and above, and a legend if its lines can be told apart."""
-    axis.set(**labels)
-    axis.spines[["top", "right"]].set_visible(False)
+    dress(axis, **labels)
     axis.xaxis.get_major_locator().set_params(integer=True)
     if 0 < len(axis.get_legend_handles_labels()[1]) <= 12:
         axis.legend(frameon=False, fontsize="small")

@@ -123,10 +123,10 @@ def picture(figure, kind: str) -> bytes:
 
 def dress(axes, **labels) -> None:
     """Labels, no frame; on log axes ticks at 1, 2, 3 and 5 times the powers of ten, if these are few."""
-    axes.set(**labels)
-    axes.spines[["top", "right"]].set_visible(False)
     from matplotlib.ticker import FuncFormatter, LogLocator
 
+    axes.set(**labels)
+    axes.spines[["top", "right"]].set_visible(False)
     tick = FuncFormatter(lambda value, _: count(value) if value >= 1000 else f"{value:.3g}")
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":

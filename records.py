@@ -82,7 +82,8 @@ def records_of(out: Path) -> Records:
 
 def settings_but(without: set[str], config: dict) -> str:
     """The settings of a run, as a text to compare them by."""
-    return json.dumps({key: value for key, value in config.items() if key not in without}, sort_keys=True)
+    kept = {key: config[key] for key in config.keys() - without}
+    return json.dumps(kept, sort_keys=True)
 
 
 def those(records: Records, **settings) -> Records:
@@ -90,7 +91,10 @@ def those(records: Records, **settings) -> Records:
     return [record for record in records if settings.items() <= record.items()]
 
 
-# --- over seeds -----------------------------------------------------------------------------------
+def first_pair(record: dict, part: str) -> dict:
+    """What align.py found of a run's first two languages; empty where it has not looked."""
+    pairs = record.get("alignment", {}).get(part, {})
+    return next(iter(pairs.values()), {})
 
 
 class Interval(NamedTuple):
@@ -106,10 +110,6 @@ class Interval(NamedTuple):
             return "-"
         text = f"{self.mean:.2f}"
         return text if math.isnan(self.low) else f"{text} [{self.low:.2f}, {self.high:.2f}]"
-
-    def excludes(self, number: float) -> bool:
-        """Whether the interval is known and does not hold `number`."""
-        return number < self.low or self.high < number
 
 
 def over_seeds(values: list[float]) -> Interval:

@@ -3,6 +3,7 @@
 python -m paper.compare out/table1 out/figure2 --out out/compared    # compare.md of all these runs
 """
 
+import itertools
 import math
 import re
 from collections import defaultdict
@@ -14,13 +15,10 @@ from common import Parser, count, markdown, run_script, write
 from fit_scaling import efficiency_as_text, read_command
 from model import SIZES
 from paper import values
-from records import Interval, Records, experiments, over, over_seeds, those
+from records import Interval, Records, experiments, first_pair, over, over_seeds, those
 
 CLONES, REAL = ("cloned",), ("disjoint", "anchored")  # the vocabularies of each
 ORDER = list(SIZES)  # from the smallest
-
-# --- which row of the paper a run is ----------------------------------------------------------------
-
 Rows = dict[tuple[str, int], Records]  # by setting and the language's position: a record of each seed
 
 
@@ -37,9 +35,9 @@ def rows_of(records: Records, vocabs: tuple[str, ...]) -> Rows:
     """
     groups = experiments(records)
     firsts = [group[0] for group in groups]
+    mixed = [run for run in firsts if run["vocab"] in vocabs]
     # The positive control and the placebo are shorter than any mix of the paper's.
-    mixed = [run for run in firsts if run["anchors"] < 1 and "noise" not in run["sources"]]
-    mixed = [run for run in mixed if run["vocab"] in vocabs]
+    mixed = [run for run in mixed if run["anchors"] < 1 and "noise" not in run["sources"]]
     if not mixed:
         return {}
     text = mode(run["fingerprint"] for run in mixed)
@@ -47,7 +45,8 @@ def rows_of(records: Records, vocabs: tuple[str, ...]) -> Rows:
     shortest = min(run["total"] for run in mixed)
     sources = dict.fromkeys(mixed[0]["sources"])
     names = dict(zip(sources, ("EN", "FR"), strict=False))  # they stand where the paper's languages do
-    rows, size = {}, standard_size(records)
+    size = standard_size(records)
+    rows = {}
     # Of two that are alike the one of more seeds counts; alone, in other batches, the better one.
     for group in sorted(groups, key=lambda group: (-len(group), group[0]["ppl"])):
         run = group[0]
@@ -75,15 +74,12 @@ def setting_of(run: dict, names: dict[str, str], times: float) -> str:
 def rows_of_the_paper() -> Rows:
     """What its tables print, as runs of one seed."""
     rows = {}
-    for table in values.TABLES.values():
-        for _, setting, ppls, efficiencies in table:
-            both = zip(ppls.split(), efficiencies.split(), strict=True)
-            for position, (ppl, teff) in enumerate(both):
-                run = {"seed": 0, "ppl": float(ppl), "teff": float(teff)}
-                rows[setting, position] = [run]
+    for _, setting, ppls, efficiencies in itertools.chain(*values.TABLES.values()):
+        both = zip(ppls.split(), efficiencies.split(), strict=True)
+        for position, (ppl, teff) in enumerate(both):
+            rows[setting, position] = [{"seed": 0, "ppl": float(ppl), "teff": float(teff)}]
     for part, setting, cosines in values.SIMILARITIES:
-        run = rows[setting, 0][0]
-        run[part] = [float(cosine) for cosine in cosines.split()]
+        rows[setting, 0][0][part] = [float(cosine) for cosine in cosines.split()]
     return rows
 
 
@@ -92,20 +88,15 @@ PAPER = rows_of_the_paper()
 
 def similarities(run: dict, part: str) -> list[float]:
     """Cosines of a run's first two languages, of each layer or one; none where align.py has not looked."""
-    pairs = run.get("alignment", {}).get(part)
-    if not pairs:
+    found = first_pair(run, part)
+    if not found:
         return run.get(part, [])  # the paper's
-    found = next(iter(pairs.values()))
     if part == "hidden":
-        cosines = found.get("positions") or found["matching"]  # clones, real languages
-    elif part == "gradients":
-        cosines = [found["blocks"]]
-    else:
-        cosines = [found["input"]["counterparts"]]
-    return [cosine["mean"] for cosine in cosines]
+        layers = found.get("positions") or found["matching"]  # of clones, of real languages
+        return [layer["mean"] for layer in layers]
+    cosine = found["blocks"] if part == "gradients" else found["input"]["counterparts"]
+    return [cosine["mean"]]
 
-
-# --- the claims of the takeaways --------------------------------------------------------------------
 
 EXPLANATION = """
 Numbers say how many times the first side is the second, of similarities by how much it is larger: means over
@@ -114,7 +105,6 @@ else it is open, and more seeds, or longer monolingual runs where TEff is unknow
 about both languages, and of a takeaway, the worst counts.
 """
 VERDICTS = ("does not hold", "open", "holds", "not run")  # the worst first
-
 Numbers = dict[tuple[str, str], dict[int, float]]  # by "TEff of L2" and setting: of each seed
 
 
@@ -143,7 +133,8 @@ def differences(number: str, sides: str, numbers: Numbers) -> list[float]:
         for setting in re.split(r" [*+] ", side):
             if setting != "alone":
                 terms.append((sign, numbers.get((number, setting), {})))
-    seeds = set.intersection(*[set(by_seed) for _, by_seed in terms])
+    known = [set(by_seed) for _, by_seed in terms]
+    seeds = set.intersection(*known)
     return [sum(sign * by_seed[seed] for sign, by_seed in terms) for seed in seeds]
 
 
@@ -157,8 +148,10 @@ def judge(claim: str, ours: Numbers, paper: Numbers) -> tuple[str, str]:
         theirs, own = [differences(number, sides, numbers) for numbers in (paper, ours)]
         found = over_seeds(own)
         verdict = "open" if own else "not run"
-        if found.excludes(0):
-            verdict = "holds" if found.mean > 0 else "does not hold"
+        if found.low > 0:
+            verdict = "holds"
+        elif found.high < 0:
+            verdict = "does not hold"
         verdicts.append(verdict)
         intervals = [over_seeds(theirs), found]
         if measure != "similarity":
@@ -186,14 +179,12 @@ def takeaways(ours: Numbers, size: str) -> str:
     return f"{', '.join(summary)}.\n{EXPLANATION}{text}"
 
 
-# --- the page ---------------------------------------------------------------------------------------
-
-
 def compare_table(name: str, own: Rows) -> str:
     """Every row of a table: the paper's perplexities and TEff, and ours."""
     lines = []
     for row, setting, *theirs in values.TABLES[name]:
-        groups = [own[setting, position] for position in (0, 1) if (setting, position) in own]
+        places = [(setting, position) for position in (0, 1)]
+        groups = [own[place] for place in places if place in own]
         means = [over(group, "ppl").mean for group in groups]
         ppl = [f"{mean:.2f}" if mean < 1000 else count(mean) for mean in means] or ["not run"]
         teff = map(efficiency_as_text, groups)
@@ -214,14 +205,14 @@ def controls(own: Rows) -> str:
     }
     lines = []
     for part, setting, _ in values.SIMILARITIES:
-        runs = [run for run in own.get((setting, 0), []) if "hidden" in run.get("alignment", {})]
+        runs = [run for run in own.get((setting, 0), []) if first_pair(run, "hidden")]
         if part != "hidden" or not runs:
             continue
         cells = [setting, " ".join(str(run["seed"]) for run in runs)]
         for names in parts.values():
             means = []
             for run in runs:
-                found = next(iter(run["alignment"]["hidden"].values()))
+                found = first_pair(run, "hidden")
                 layers = [layer["mean"] for name in names for layer in found.get(name, [])]
                 means.append(f"{np.mean(layers):.2f}" if layers else "-")
             cells.append(" ".join(means))
@@ -236,12 +227,10 @@ def compare_similarities(own: Rows) -> str:
         paper = similarities(PAPER[setting, 0][0], part)
         seeds = [similarities(run, part) for run in own.get((setting, 0), [])]
         seeds = [cosines for cosines in seeds if cosines]
-        line = [part, setting, f"{np.mean(paper):.2f}", "not measured", theirs, ""]
-        if seeds:
-            ours = np.mean(seeds, axis=0)
-            line[3] = f"{np.mean(ours):.2f}"
-            line[5] = " ".join(f"{cosine:.2f}" for cosine in ours)
-        lines.append(line)
+        ours = np.mean(seeds, axis=0) if seeds else []
+        by_layer = " ".join(f"{cosine:.2f}" for cosine in ours)
+        mean = f"{np.mean(ours):.2f}" if seeds else "not measured"
+        lines.append([part, setting, f"{np.mean(paper):.2f}", mean, theirs, by_layer])
     head = ("cosine of", "languages", "mean, paper", "mean, ours", "by layer, paper", "by layer, ours")
     return f"## Tables 2 and 4, Figures 6 and 11 to 13\n\n{markdown(head, lines, 2)}"
 
@@ -259,9 +248,9 @@ def main(arguments: list[str] | None = None) -> None:
         controls(cloned | real),
         f"## Takeaways\n\n{takeaways(numbers_of(cloned | real), size)}",
     ]
-    text, path = "\n".join(parts), out / "compare.md"
-    write(path, text)
-    print(f"{text}\nwritten to {path}")
+    text = "\n".join(parts)
+    write(out / "compare.md", text)
+    print(f"{text}\nwritten to {out}")
 
 
 if __name__ == "__main__":

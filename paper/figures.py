@@ -19,7 +19,7 @@ from common import Parser, UserError, dress, run_script, write
 from fit_scaling import Law, draw_yardsticks, one_of_each_yardstick, read_command
 from paper import values
 from paper.compare import CLONES, ORDER, PAPER, REAL, Rows, rows_of, standard_size
-from records import Records, over
+from records import Records, first_pair, over
 
 L1 = {"color": "C1", "marker": "o"}
 L2 = {"color": "C3", "marker": "^"}  # told apart in grey, too
@@ -172,8 +172,7 @@ def looked_at(records: Records, part: str, matrix: str) -> dict[float, dict]:
     rows = rows_of(records, CLONES)
     for share, group in by_number(rows, 0, "cloned *% at 1x").items():
         for run in group:
-            pairs = run.get("alignment", {}).get(part, {})
-            matrices = next(iter(pairs.values()), {})
+            matrices = first_pair(run, part)
             if matrix in matrices and matrices[matrix]["counterparts"]:
                 found.setdefault(share, matrices[matrix])
     return dict(sorted(found.items()))

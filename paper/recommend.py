@@ -15,14 +15,13 @@ from records import Interval, Records, experiments, over, over_seeds, those
 SHOWN = ("alone", "as many steps", "as long", "noise", "in the mix")  # perplexities of a mix and its controls
 GAINS = ("noise - mix", "alone - mix")
 EXPLANATION = """
-Perplexity of {language}, geometric mean over seeds. Alone: on as many tokens of it, in batches of the same
-size; as many steps: in smaller ones, down to one sequence; as long: on as many tokens as the mix. Noise: the
-mix, but with the first language's tokens shuffled. Noise - mix is what the others are responsible for. Alone
-- mix: the best run alone that is no longer and has no more text. Differences are of the same seeds, brackets
-Student's t interval of 95%. Larger models may differ.
+Perplexities of {language}, geometric means over seeds. Alone: a model of {language} only, which reads as many
+tokens of it as the mix does, in batches of the same size. As many steps: the same in smaller batches, down to
+one sequence. As long: a model that reads as many tokens of {language} as the mix reads in all. Noise: the mix
+with the first language's tokens shuffled. Noise - mix is what the other languages taught. Alone - mix is what
+the mix gains on the best model alone that reads no more tokens and has no more text. Differences are of the
+same seeds, in brackets Student's t interval of 95%. Larger models may differ.
 """
-
-# --- mixes and their controls -----------------------------------------------------------------------
 
 
 def difference(one: Records, other: Records) -> Interval:
@@ -38,12 +37,13 @@ def difference(one: Records, other: Records) -> Interval:
 
 def about(tokens: float, records: Records) -> Records:
     """Those on so many tokens of the language, give or take a twentieth."""
-    return [record for record in records if abs(record["tokens"] / tokens - 1) < 0.05]
+    low, high = 0.95 * tokens, 1.05 * tokens
+    return [record for record in records if low < record["tokens"] < high]
 
 
-def comparable(mix: dict, records: Records) -> Records:
-    """Those of models of the mix's size on its texts."""
-    return those(records, size=mix["size"], fingerprint=mix["fingerprint"])
+def kind_of(mix: dict) -> dict:
+    """What its controls have in common with a mix."""
+    return {"size": mix["size"], "fingerprint": mix["fingerprint"]}
 
 
 def text_of(alone: dict) -> float:
@@ -56,8 +56,9 @@ def with_controls(group: Records, records: Records) -> dict:
     """A mix: the record of its first seed, SHOWN as records, and GAINS."""
     mix = dict(group[0])
     tokens, total = mix["tokens"], mix["total"]
-    batch, steps = mix["batch"], mix["steps"]
-    own = those(comparable(mix, records), source=mix["source"])
+    batch = mix["batch"]
+    steps = mix["steps"]
+    own = those(records, source=mix["source"], **kind_of(mix))
     noisy = [run for run in own if "noise" in run["sources"]]
     alone = those(own, alone=True)
     once = about(tokens, alone)
@@ -86,19 +87,15 @@ def parts_of(records: Records) -> list[list[dict]]:
         raise UserError("found no mix of languages, expected the runs of runs/mylanguages.sh")
     rarest = min(mixed, key=lambda run: (run["share"], -run["position"]))
     groups = experiments(those(mixed, language=rarest["language"]))
-    left = [with_controls(group, records) for group in groups]
-    left.sort(key=lambda mix: mix["total"])
+    mixes = [with_controls(group, records) for group in groups]
     parts = []
-    while left:
-        first = left[0]
-        part = about(first["tokens"], comparable(first, left))
-        parts.append(part)
-        taken = {mix["experiment"] for mix in part}
-        left = [mix for mix in left if mix["experiment"] not in taken]
+    for mix in sorted(mixes, key=lambda mix: mix["total"]):
+        known = [part for part in parts if about(mix["tokens"], those(part[:1], **kind_of(mix)))]
+        if known:
+            known[0].append(mix)
+        else:
+            parts.append([mix])
     return parts
-
-
-# --- what is printed and drawn ----------------------------------------------------------------------
 
 
 def advice(mixes: list[dict]) -> str:
@@ -132,15 +129,14 @@ def page(mixes: list[dict]) -> str:
         perplexities = [mean_of(mix[name], "ppl") for name in SHOWN]
         gains = [str(mix[gain]) for gain in GAINS]
         rows.append([mix["name"], *perplexities, *gains])
+    language, tokens = first["language"], count(first["tokens"])
     seeds = max(len(mix["in the mix"]) for mix in mixes)
-    explanation = EXPLANATION.format(language=first["language"])
+    text = f"## {tokens} tokens of {language}, GPT {first['size']}, seeds: {seeds}\n\n{advice(mixes)}\n\n"
+    text += markdown(("mix", *SHOWN, *GAINS), rows)
+    text += EXPLANATION.format(language=language)
     if first["text"]:
-        explanation += f"Of its text {count(first['text'])} tokens differ, then they repeat.\n"
-    text = (
-        f"## {count(first['tokens'])} tokens of {first['language']}, GPT {first['size']}, seeds: {seeds}\n\n"
-    )
-    text += advice(mixes) + "\n\n" + markdown(("mix", *SHOWN, *GAINS), rows)
-    return f"{text}{explanation}\n"
+        text += f"Of its text {count(first['text'])} tokens differ, then they repeat.\n"
+    return text + "\n"
 
 
 def draw(parts: list[list[dict]], path: Path) -> None:
@@ -168,8 +164,8 @@ def main(arguments: list[str] | None = None) -> None:
     parts = parts_of(records)
     text = "".join(map(page, parts))
     text += "![perplexity by share, with intervals](page.png)\n\n" + table(records)
-    write(out / "page.md", text)
     draw(parts, out / "page.png")
+    write(out / "page.md", text)
     print(f"{text}\nwritten to {out}")
 
 

@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 
 from common import Parser, dress, markdown, run_script, shown, write
 from fit_scaling import cells_of, read_command
-from records import Records, experiments, over, those
+from records import Records, experiments, first_pair, over, those
 
 COLUMNS = ("run", "language", "seeds", "PPL", "TEff of each", "TEff [95%]", "head start", "hidden", "key")
 EXPLANATION = """
 PPL: geometric mean over seeds. TEff: tokens that a model alone needs for this PPL, per token of the language;
 `>` and `<` lie beyond the longest and shortest run alone. Head start: tokens that it needs more, mean.
 Hidden: cosine of the hidden states of EN1 and EN2, each position's mean taken off, mean over layers, of each
-seed. Key: retrieval@1 of embeddings, how often the nearest of the 60 commonest pieces of EN1 is its own.
+seed. Key: for how many of the 60 commonest pieces of EN2 the nearest of EN1 is the right one, a share.
 """
 PANELS = {  # those that were measured are drawn
     "teff": "TEff; < and >: less or more",
@@ -29,12 +29,6 @@ PANELS = {  # those that were measured are drawn
     "hidden": "centred cosine of hidden states",
     "key": "key found",
 }
-
-
-def first_pair(record: dict, part: str) -> dict:
-    """What align.py found of a run's first two languages, if it looked."""
-    pairs = record.get("alignment", {}).get(part, {})
-    return next(iter(pairs.values()), {})
 
 
 def look_inside(record: dict) -> None:

@@ -11,7 +11,7 @@ from made_up_runs import cells_of, write_law, write_run
 import fit_scaling
 from common import UserError
 from fit_scaling import Law, Yardstick, fit_law, measure, table
-from records import Interval, experiments, over, over_seeds, ratio_over_seeds, read_records
+from records import experiments, over, over_seeds, ratio_over_seeds, read_records
 
 ONE = 18_265 * 128 * 512  # tokens of the paper's standard run
 PAPERS = Law(0.03872, 0.2068, 0.08412)  # of its small, English
@@ -50,11 +50,8 @@ def test_students_interval_is_that_of_a_table():
     assert ratio_over_seeds([1, 4]).mean == 2
 
 
-def test_one_seed_has_no_interval_and_excludes_nothing():
+def test_one_seed_has_no_interval():
     assert over_seeds([5.0])[1:] == pytest.approx((math.nan, math.nan), nan_ok=True)
-    assert not over_seeds([5.0]).excludes(0)
-    assert Interval(1, 0.5, 2).excludes(0)
-    assert not Interval(1, 0.5, 2).excludes(0.7)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
