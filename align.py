@@ -602,16 +602,20 @@ def keys(results: Results) -> str:
         columns = max(1, 80 // width)
         for begin in range(0, len(key), columns):
             entries = key[begin : begin + columns]
-            text += key_line(other, [entry["piece"] for entry in entries], width)
-            text += key_line(one, [entry["nearest"] for entry in entries], width)
-            text += key_line("wrong", ["" if is_right(entry) else "^" for entry in entries], width)
+            lines = {
+                other: [entry["piece"] for entry in entries],
+                one: [entry["nearest"] for entry in entries],
+                "wrong": ["" if is_right(entry) else "^" for entry in entries],
+            }
+            for label, cells in lines.items():
+                text += key_line(label.ljust(max(map(len, lines))), cells, width)
     return text
 
 
 def key_line(label: str, cells: list[str], width: int) -> str:
-    """Cells below a label of their own; nothing where all are empty."""
+    """Cells beside their label; nothing where all are empty."""
     line = "".join(cell.replace("\n", "\\n").ljust(width) for cell in cells)
-    return f"  {label:6}{line.rstrip()}\n" if line.strip() else ""
+    return f"  {label} {line.rstrip()}\n" if line.strip() else ""
 
 
 # --- what is drawn --------------------------------------------------------------------------------

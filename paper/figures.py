@@ -2,7 +2,7 @@
 
     python -m paper.figures 1 out/table1 out/figure1 --out out/figure1     # figure1.png
 
-Marks are means over seeds, their bars Student's t intervals of 95%. Figures 2 and 4 have MLTE
+Marks are means over seeds, bars Student's t intervals of 95%, dots single seeds. Figures 2 and 4 have MLTE
 in their middle row, as the paper's Figures 9 and 10. align.py draws Figures 11 to 14.
 """
 
@@ -53,12 +53,15 @@ def by_number(rows: Rows, position: int, pattern: str) -> Places:
 
 
 def points(axes, places: Places, measure: str, **style) -> None:
-    """A line of marks with their intervals; a bar that is very long leaves the others room."""
+    """A line of marks with their intervals, and a dot for each seed; a very long bar leaves the others room."""
     marks = []
     for place, group in sorted(places.items()):
         found = over(group, measure)
         if math.isfinite(found.mean):
             marks.append((place, *found))
+            seeds = [run[measure] for run in group if measure in run]
+            if len(seeds) > 1:
+                axes.plot([place] * len(seeds), seeds, ".", color=style["color"], alpha=0.5)
     if marks:
         x, means, low, high = np.transpose(marks)
         high = np.minimum(high, 3 * means.max())

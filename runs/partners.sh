@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Beyond the paper: what does a rare language take from its partner? A tenth of each run is English, nine tenths are a partner
-# that keeps something of English and has lost the rest (corpora/partners.py); only the space is shared. Each seed by itself.
+# that keeps something of English and has lost the rest (corpora/partners.py); only the space is shared.
 #
 #   NOVELS=DIR bash runs/partners.sh        # also beside the novels of DIR/en and DIR/fr
 SCALE=cpu SEEDS=${SEEDS:-0 1 2}
@@ -21,9 +21,12 @@ for SEED in $SEEDS; do
     into partners
     yardstick en
     run clone 1x --languages en --ratio 0.9
+    RUNS+=("$FOLDER/clone")
     for partner in $PARTNERS noise; do
         run "$partner" 1x --languages "$partner" en --ratio 0.9
+        RUNS+=("$FOLDER/$partner")
     done
 done
 
+also python align.py "${RUNS[@]}" --only embeddings --out "$PAGE"
 also python -m paper.sharing "${FOLDERS[@]}" --out "$PAGE"
