@@ -156,7 +156,7 @@ def by_position(one: Tensor, other: Tensor) -> Tensor:
 
 
 def shuffled(one: Tensor, other: Tensor) -> Tensor:
-    """Mean cosine of each position with the other positions of the other text: the mean over all shuffles."""
+    """Mean cosine of each position with the other positions of the other text, as in a shuffle."""
     n = min(one.shape[1], other.shape[1])
     one, other = one[:, :n], other[:, :n]
     of_all = n * mean_of_all_pairs(one, other)
@@ -308,7 +308,7 @@ def in_pairs(run: Run, found: Iterable) -> Iterator[tuple]:
 
 
 def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple[np.ndarray, np.ndarray, int]:
-    """Pieces of the same form in two languages: (n,) own ids in each; and the number of shared pieces."""
+    """Pieces of the same form in two languages: (n,) own ids in each, and how many others are shared."""
     forms = surface_forms(dataset.tokenizer(one.source))
     other_forms = surface_forms(dataset.tokenizer(other.source))
     places = {form: place for place, form in enumerate(other_forms)}
@@ -435,7 +435,7 @@ def look_at(run: Run, texts: list[Sides], look: Callable, label: str) -> Iterato
 
 def measure_hidden(run: Run, texts: list[Sides], matching: bool = False) -> dict:
     """Similarity after each layer, by position for clones, of matched tokens otherwise; raw and centred."""
-    # Clones share position embeddings: after one mean for all, equal positions look alike in any model.
+    # Clones share position embeddings: with one mean for all, equal positions look alike in any model.
     clones = run.config["vocab"] == "cloned"
     by_language = zip(*texts, strict=True)
     means = [mean_state(run.model, side, each_position=clones) for side in by_language]

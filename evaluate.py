@@ -116,7 +116,7 @@ def load_weights(path: Path) -> dict:
 
 def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
     """Open a run's folder with the data it was trained on and the weights in one of its files."""
-    is_finished(out)  # raises an error that says what is missing
+    is_finished(out)  # raises an error if something is missing
     config = read_json(out / "config.json")
     dataset = Dataset(Path(str(config["data"])))
     if dataset.fingerprint != config["fingerprint"]:

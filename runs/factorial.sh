@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Beyond the paper: do clones share what they learn with one embedding matrix or two, rotary or learned
-# positions, the space shared or not? Seed by seed (results/LOG.md, 31 to 33); 3 seeds: two hours on two cores.
+# positions, the space shared or not? Seed by seed (results/LOG.md, 31 to 33); 3 seeds: 2 hours on two cores.
 #
 #   bash runs/factorial.sh                # seeds 4, 5 and 6, beside the runs of runs/sharing.sh
 SCALE=cpu
