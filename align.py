@@ -1,27 +1,27 @@
 """What happens inside a model: does it use the same machinery for each language? (The paper's section 2.)
 
     python align.py out/NAME                                # a run of clones
-    python align.py out/NAME --matching                     # the paper's control: their tokens matched, too
+    python align.py out/NAME --matching                     # the paper's control: clones' tokens matched, too
     python align.py out/NAME --parallel en=FILE fr=FILE     # real languages: files of aligned lines
-    python align.py out/A out/B --out out/compared          # both, in the same tables and pictures
+    python align.py out/A out/B --out out/compared          # two runs in the same tables and pictures
     python align.py out/NAME --only snapshots               # during a run with --keep-every
     python align.py out/A out/B --losses                    # only draw the losses of training
 
-For every pair of languages it measures, prints, draws, and merges into result.json as "alignment",
+For every pair of languages it measures, prints, draws and merges into result.json, as "alignment":
 
-  embeddings   cosine of each token and its counterpart (its clone, or the same piece in another real
-               language) beside that of all pairs of tokens, in the input and the output embedding (a tied
+  embeddings   cosine of each piece and its counterpart (its clone, or the same piece in another real
+               language) beside that of all pairs of pieces, in the input and the output embedding (a tied
                model has one), and by training frequency (Figures 6, 7); the key: for each of the commonest
-               pieces of L2 the nearest of those of L1; retrieval@1, how often that is its own
-  hidden       cosine of hidden states after each layer: of equal positions for clones, of matched tokens for
-               real languages and with --matching (Tables 2 and 4, Figure 14); "shuffled" of different
-               positions, large where all states share one direction; "centred" without each language's mean.
+               pieces of L2 the nearest of those of L1; retrieval@1: how often that is the same piece
+  hidden       cosine of hidden states after each layer: at equal positions for clones, of matched tokens for
+               real languages and with --matching (Tables 2 and 4, Figure 14); "shuffled": of different
+               positions, high if all states share one direction; "centred": without each language's mean.
                For clones also retrieval@1 of centred states, in the same text and, as a control, in another
   gradients    cosine of the gradients of one sequence's mean loss, for each parameter tensor; "blocks" is
-               the macro average over those inside the blocks (Figures 11 to 13)
+               the macro average over the tensors inside the blocks (Figures 11 to 13)
   snapshots    centred cosine of hidden states, and retrieval@1 of embeddings, in weights kept during a run
 
-Clones read the run's held-out text, real languages the parallel text. Arithmetic is float32.
+Clones are measured on the run's held-out text, real languages on the parallel text, all in float32.
 """
 
 import argparse
@@ -61,7 +61,7 @@ from model import GPT
 
 PARTS = ("embeddings", "hidden", "gradients")
 MATRICES = ("input", "output")  # a tied model has the first alone
-COMMONEST = 60  # pieces of the key; rarer characters are hardly learned
+COMMONEST = 60  # number of pieces in the key; rarer characters are hardly learned
 Sides = list[np.ndarray]  # one text in each language of a run, (n,) joint ids
 Results = dict[str, dict]  # result.json of each run, by the run's name
 Pairs = list[tuple[str, dict]]  # run and pair of languages, and what was found
@@ -73,7 +73,7 @@ Lines = Iterator[Line]
 
 
 def estimate(values: np.ndarray) -> dict | None:
-    """Mean of (n,) independent values, its standard error (None of one value), and n; None of none."""
+    """Mean of (n,) independent values, its standard error (None if n is 1), and n; None if n is 0."""
     n = len(values)
     if n == 0:
         return None
@@ -83,7 +83,7 @@ def estimate(values: np.ndarray) -> dict | None:
 
 
 def normalise(vectors: Tensor) -> Tensor:
-    """Vectors of length 1 in the same directions; a vector of zeros stays one, and is similar to nothing."""
+    """The vectors scaled to length 1; a vector of zeros stays zero, and its cosine with any vector is 0."""
     return F.normalize(vectors.float(), dim=-1, eps=1e-30)
 
 
@@ -95,22 +95,22 @@ def cosine(one: Tensor, other: Tensor) -> float:
 
 
 def of_rows(one: Tensor, other: Tensor) -> Tensor:
-    """Cosine of each row with that in the same place: (..., n, width) twice -> (..., n)."""
+    """Cosine of each row with the row at the same place: (..., n, width) twice -> (..., n)."""
     return (normalise(one) * normalise(other)).sum(-1)
 
 
 def mean_of_all_pairs(one: Tensor, other: Tensor) -> Tensor:
-    """Mean cosine of all pairs of rows of (..., n, width) and (..., m, width): a product of two means."""
+    """Mean cosine of all pairs of rows of (..., n, width) and (..., m, width), as a product of two means."""
     mean = normalise(one).double().mean(-2)
     other_mean = normalise(other).double().mean(-2)
     return (mean * other_mean).sum(-1)
 
 
 def by_frequency(shares: np.ndarray, cosines: np.ndarray) -> list[dict]:
-    """Mean of (n,) cosines in half decades of (n,) shares of the training text, each with its middle."""
+    """Mean of (n,) cosines in each half decade of (n,) shares of the training text, with its middle."""
     seen = shares > 0  # the logarithm needs it
     cosines = cosines[seen]
-    # Powers of ten open a bin, whatever their logarithm is rounded to.
+    # 1e-9: a power of ten begins a bin even if its logarithm is rounded down.
     half_decades = np.floor(2 * np.log10(shares[seen]) + 1e-9)
     bins = []
     for place in np.unique(half_decades).tolist():
@@ -127,12 +127,12 @@ def mean_similarity(one: Tensor, other: Tensor) -> np.ndarray:
 
 
 def match(one: Tensor, other: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Full matching of positions of maximal weight: (layers, S or T, width) -> min(S, T) places in each."""
+    """Matching of positions of highest total cosine: (layers, S or T, width) -> min(S, T) places in each."""
     return linear_sum_assignment(mean_similarity(one, other), maximize=True)
 
 
 def matched(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """The states of two texts that are partners, in step; the matching is one for all layers."""
+    """The states of two texts at matched positions, in the same order; all layers have one matching."""
     rows, columns = match(one, other)
     return one[:, rows], other[:, columns]
 
@@ -144,7 +144,7 @@ def nearest(vectors: Tensor, others: Tensor) -> Tensor:
 
 
 def retrieval(one: Tensor, other: Tensor) -> Tensor:
-    """How often the nearest row of `one` to a row of `other` has the same place: (..., n, width) -> (...)."""
+    """Share of rows of `other` whose nearest row of `one` has the same place: (..., n, width) -> (...)."""
     own = torch.arange(other.shape[-2], device=other.device)
     right = nearest(other, one) == own
     return right.double().mean(-1)
@@ -156,14 +156,14 @@ def by_position(one: Tensor, other: Tensor) -> Tensor:
 
 
 def shuffled(one: Tensor, other: Tensor) -> Tensor:
-    """Mean cosine of each position with the other positions of the other text: what any shuffle expects."""
+    """Mean cosine of each position with the other positions of the other text, as in a shuffle."""
     n = min(one.shape[1], other.shape[1])
     one, other = one[:, :n], other[:, :n]
     of_all = n * mean_of_all_pairs(one, other)
     return (of_all - by_position(one, other)) / max(1, n - 1)
 
 
-# --- what a model makes of a sequence -------------------------------------------------------------
+# --- hidden states and gradients ------------------------------------------------------------------
 
 
 def as_batch(model: GPT, ids: np.ndarray) -> Tensor:
@@ -189,7 +189,7 @@ def hidden_states(model: GPT, ids: np.ndarray) -> Tensor:
 
 
 def gradients(model: GPT, ids: np.ndarray) -> list[Tensor]:
-    """Gradient of a sequence's mean loss by each parameter, in the order of `model.parameters()`."""
+    """Gradient of a sequence's mean loss for each parameter, in the order of `model.parameters()`."""
     tokens = as_batch(model, ids)
     read, predicted = tokens[:, :-1], tokens[:, 1:]
     mean, _ = model(read, predicted)
@@ -197,7 +197,7 @@ def gradients(model: GPT, ids: np.ndarray) -> list[Tensor]:
 
 
 def mean_state(model: GPT, texts: list[np.ndarray], each_position: bool) -> Tensor:
-    """Mean hidden state after each layer, of each position or of all: (layers, positions or 1, width)."""
+    """Mean hidden state after each layer, at each position or over all: (layers, positions or 1, width)."""
     total, many = 0, 0
     for ids in texts:
         states = hidden_states(model, ids).double()
@@ -235,7 +235,7 @@ def read_lines(path: Path) -> list[str]:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text") from None
-    # Only a line feed ends a line: a translation may have other separators where the text has none.
+    # Only a line feed ends a line: any other separator may stand in one file and not in its translation.
     lines = text.removesuffix("\n").split("\n")
     return [line.strip() for line in lines]
 
@@ -262,7 +262,7 @@ def encode_lines(run: Run, lines: list[tuple[str, ...]]) -> Lines:
 
 
 def join_lines(lines: Lines, length: int) -> Lines:
-    """Consecutive aligned lines, joined while all sides fit into `length` tokens; longer ones are skipped."""
+    """Consecutive aligned lines, joined while all sides fit in `length` tokens; longer lines are skipped."""
     held = None
     for line in lines:
         sizes = [len(side) for side in line]
@@ -282,7 +282,7 @@ def join_lines(lines: Lines, length: int) -> Lines:
 
 
 def parallel_texts(run: Run, lines: list[tuple[str, ...]], most: int) -> list[Sides]:
-    """The first `most` texts of joined lines whose every side is at least a quarter of a sequence."""
+    """The first `most` texts of joined lines in which every side fills at least a quarter of a sequence."""
     length = run.model.length
     shortest = length // 4  # the paper's 128 of 512
     texts = []
@@ -301,21 +301,21 @@ def parallel_texts(run: Run, lines: list[tuple[str, ...]], most: int) -> list[Si
 
 
 def in_pairs(run: Run, found: Iterable) -> Iterator[tuple]:
-    """What was found in each language, as pairs: their names, what is of the one, and of the other."""
+    """Each pair of languages: its name, what was found in the one, and what was found in the other."""
     named = zip(run.languages, found, strict=True)
     for (one, left), (other, right) in combinations(named, 2):
         yield f"{one.name}-{other.name}", left, right
 
 
 def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple[np.ndarray, np.ndarray, int]:
-    """Pieces of the same form in two languages: (n,) own ids in each, and how many more are shared."""
+    """Pieces of the same form in two languages: (n,) own ids in each, and how many others are shared."""
     forms = surface_forms(dataset.tokenizer(one.source))
     other_forms = surface_forms(dataset.tokenizer(other.source))
     places = {form: place for place, form in enumerate(other_forms)}
     places.pop(forms[PAD], None)
     both = [(i, places[form]) for i, form in enumerate(forms) if form in places]
     left, right = np.array(both).T
-    shared = one.table[left] == other.table[right]  # one row, equal by construction
+    shared = one.table[left] == other.table[right]  # both have one row of the matrix
     return left[~shared], right[~shared], int(shared.sum())
 
 
@@ -326,10 +326,10 @@ def relative_frequency(dataset: Dataset, source: str) -> np.ndarray:
 
 
 def find_key(rows: Tensor, other_rows: Tensor, pieces: list[str]) -> list[dict]:
-    """The piece nearest to each of the commonest; rows of counterparts, (n, width), the commonest first."""
+    """The nearest in L1 to each of the commonest pieces of L2; (n, width) rows, the commonest first."""
     if not pieces:
         return []
-    # Rows of a language lie around a direction that says nothing of the piece: their mean is taken off.
+    # All rows of a language share a direction that does not depend on the piece: subtract their mean.
     first = rows[:COMMONEST]
     second = other_rows[:COMMONEST]
     places = nearest(second - second.mean(0), first - first.mean(0)).tolist()
@@ -340,12 +340,12 @@ def find_key(rows: Tensor, other_rows: Tensor, pieces: list[str]) -> list[dict]:
 
 
 def is_right(entry: dict) -> bool:
-    """Whether a piece of the key is nearest to its own."""
+    """Whether the nearest piece in the key is the same piece."""
     return entry["piece"] == entry["nearest"]
 
 
 def compare_rows(rows: Tensor, other_rows: Tensor, pieces: list[str], frequency: np.ndarray) -> dict:
-    """Similarity of counterparts, (n, width) in each language, the commonest first, and the key."""
+    """Similarity of counterparts, and the key, from (n, width) rows in each language, the commonest first."""
     cosines = of_rows(rows, other_rows).cpu().numpy()
     key = find_key(rows, other_rows, pieces)
     right = sum(map(is_right, key))
@@ -361,7 +361,7 @@ def compare_rows(rows: Tensor, other_rows: Tensor, pieces: list[str], frequency:
 @torch.no_grad()
 def measure_embeddings(run: Run, matrices: dict[str, Tensor]) -> dict:
     """Cosine of counterparts and of all pairs in each (vocabulary, width) matrix, and the key."""
-    known = np.flatnonzero(matrices["input"].any(dim=1).cpu())  # word2vec leaves at 0 what it never read
+    known = np.flatnonzero(matrices["input"].any(dim=1).cpu())  # word2vec leaves unread pieces at 0
     sources = {language.source for language in run.languages}
     frequency = {source: relative_frequency(run.dataset, source) for source in sources}
     result = {}
@@ -388,15 +388,15 @@ def measure_embeddings(run: Run, matrices: dict[str, Tensor]) -> dict:
 
 
 class States(NamedTuple):
-    """Hidden states of a text in one language, (layers, S, width), and what they are held against."""
+    """Hidden states of a text in one language, (layers, S, width), and what they are compared with."""
 
     states: Tensor
-    mean: Tensor  # of all texts; of clones at each position
-    before: Tensor | None  # states of the text before
+    mean: Tensor  # over all texts; for clones at each position
+    before: Tensor | None  # states of the previous text, as a control
 
 
 def compare_positions(one: States, other: States) -> dict[str, Tensor]:
-    """Similarity of two clones of a text after each layer, (layers,) each, and of what does not belong."""
+    """Similarity of two clones of a text after each layer, (layers,) each, and of unrelated positions."""
     centred, other_centred = one.states - one.mean, other.states - other.mean
     found = {
         "positions": by_position(one.states, other.states),
@@ -412,7 +412,7 @@ def compare_positions(one: States, other: States) -> dict[str, Tensor]:
 def compare_matched(one: States, other: States) -> dict[str, Tensor]:
     """Similarity of matched tokens after each layer, (layers,) each, and of unrelated texts."""
     left, right = matched(one.states, other.states)
-    # Partners stand at different positions, which have one mean.
+    # Matched tokens stand at different positions, so one mean over all positions is subtracted.
     mean = one.mean.mean(1, keepdim=True)
     other_mean = other.mean.mean(1, keepdim=True)
     found = {
@@ -435,7 +435,7 @@ def look_at(run: Run, texts: list[Sides], look: Callable, label: str) -> Iterato
 
 def measure_hidden(run: Run, texts: list[Sides], matching: bool = False) -> dict:
     """Similarity after each layer, by position for clones, of matched tokens otherwise; raw and centred."""
-    # Clones share the position embedding: less one mean for all, equal positions look alike in any model.
+    # Clones share position embeddings: with one mean for all, equal positions look alike in any model.
     clones = run.config["vocab"] == "cloned"
     by_language = zip(*texts, strict=True)
     means = [mean_state(run.model, side, each_position=clones) for side in by_language]
@@ -522,7 +522,7 @@ def store(out: Path, part: str, found: dict) -> None:
 
 
 def measure_run(run: Run, args: argparse.Namespace, pictures: Path) -> None:
-    """Measure what is asked for into the run's result.json, and draw the matching of a parallel text."""
+    """Store what --only names in the run's result.json, and draw the matching of a parallel text."""
     if len(run.languages) == 1:
         raise UserError(f"{run.out} is monolingual, there is nothing to compare")
     reads = set(args.only) - {"embeddings"}
@@ -548,7 +548,7 @@ def measure_run(run: Run, args: argparse.Namespace, pictures: Path) -> None:
 
 
 def pairs_of(results: Results, part: str) -> Pairs:
-    """(run and pair of languages, what was found) of all that have the part."""
+    """(run and pair of languages, what was found) of all pairs for which the part was measured."""
     pairs = []
     for name, result in results.items():
         found = result.get("alignment", {}).get(part, {})
@@ -589,7 +589,7 @@ def table(results: Results) -> str:
 
 
 def keys(results: Results) -> str:
-    """The key of each pair: pieces of L2, below each its nearest of L1, and a mark where that is another."""
+    """The key of each pair: pieces of L2, below each the nearest of L1, and a mark if that is another."""
     text = ""
     for pair, found in pairs_of(results, "embeddings"):
         key = found["input"]["key"]
@@ -622,7 +622,7 @@ def key_line(label: str, cells: list[str], width: int) -> str:
 
 
 def finish(axis, **labels) -> None:
-    """Labels, no frame on the right and above, and a legend if its lines can be told apart."""
+    """Labels, no frame on the right and above, and a legend if it has at most 12 lines."""
     dress(axis, **labels)
     axis.xaxis.get_major_locator().set_params(integer=True)
     if 0 < len(axis.get_legend_handles_labels()[1]) <= 12:
@@ -677,7 +677,7 @@ def draw_gradients(pairs: Pairs) -> Figure:
 
 
 def heat_map(tensors: dict) -> tuple[list[str], np.ndarray]:
-    """The tensors inside the blocks: the names of a block's, and (kinds, layers) mean cosines."""
+    """The tensors inside the blocks: the names of one block's, and (kinds, layers) mean cosines."""
     kinds, means = [], []
     for name, found in tensors.items():
         if name.startswith("blocks.0."):
@@ -689,7 +689,7 @@ def heat_map(tensors: dict) -> tuple[list[str], np.ndarray]:
 
 
 def curves_of(out: Path, kind: str) -> dict[str, list[tuple[int, float]]]:
-    """(tokens, loss) of each language of a run as metrics.jsonl has them; `kind` is loss or held_out."""
+    """(tokens, loss) of each language of a run, from its metrics.jsonl; `kind` is loss or held_out."""
     curves = defaultdict(list)
     for line in read_metrics(out):
         for name, loss in line.get(kind, {}).items():
@@ -704,7 +704,7 @@ def draw_losses(runs: list[Path], path: Path) -> None:
     for out in runs:
         held_out = curves_of(out, "held_out")
         for name, points in curves_of(out, "loss").items():
-            parts = np.array_split(points, min(60, len(points)))  # a batch more or less easy is no news
+            parts = np.array_split(points, min(60, len(points)))  # means, as single batches vary
             tokens, means = np.transpose([part.mean(axis=0) for part in parts])
             (curve,) = axis.plot(tokens, means, label=shown(f"{out.name} {name}"))
             for point in held_out[name]:
@@ -715,7 +715,7 @@ def draw_losses(runs: list[Path], path: Path) -> None:
 
 
 def draw_matching(run: Run, lines: list[tuple[str, ...]], path: Path) -> None:
-    """Figure 14: tokens of the first line of suitable length in two languages; lines join those matched."""
+    """Figure 14: tokens of the first line of suitable length in two languages; lines join matched tokens."""
     most = min(24, run.model.length)
     for sentence in encode_lines(run, lines):
         if all(5 <= len(side) <= most for side in sentence):
@@ -745,18 +745,18 @@ def draw_matching(run: Run, lines: list[tuple[str, ...]], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure each run that the command line names, then print and draw what is known of them."""
+    """Measure each run that the command line names, then print and draw all results of these runs."""
     parser = Parser(__doc__)
     add = parser.add_argument
     what = [*PARTS, "snapshots"]
     add("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
-    add("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
-    add("--out", type=Path, help="folder of the pictures; default: that of the run, or of all runs")
-    add("--only", nargs="*", choices=what, default=PARTS, help="some measures, or none; default: the first 3")
-    add("--parallel", nargs="+", type=named_path, default=[], metavar="LANG=FILE", help="aligned lines")
-    add("--sequences", type=number(int, 2), default=500, metavar="N", help="texts; default: 500")
+    add("--device", choices=["cpu", "cuda"], help="device; default: cuda if there is one")
+    add("--out", type=Path, help="folder for pictures; default: the run's, of several the first's parent")
+    add("--only", nargs="*", choices=what, default=PARTS, help="measures, or none; default: the first 3")
+    add("--parallel", nargs="+", type=named_path, default=[], metavar="LANG=FILE", help="aligned files")
+    add("--sequences", type=number(int, 2), default=500, metavar="N", help="number of texts; default: 500")
     add("--matching", action="store_true", help="match the tokens of clones, too")
-    add("--losses", action="store_true", help="draw the losses, losses.png, and do nothing else")
+    add("--losses", action="store_true", help="draw the losses of training, losses.png, and do nothing else")
     args = parser.parse_args(arguments)
     several = len(args.runs) > 1
     first = args.runs[0]

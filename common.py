@@ -45,7 +45,7 @@ def number(kind=float, low=1e-300, high=1e15):
 
 
 class Output:
-    """A stream that never ends a script: its reader may leave, as in `| head -1`, or its disk be full."""
+    """A stream whose errors never end a script: its reader left, as in `| head -1`, or its disk is full."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -67,7 +67,7 @@ class Output:
             self.forget()
 
     def forget(self) -> None:
-        """Send all that follows, and what is left in buffers, to nowhere."""
+        """Discard what is left in buffers and all that follows."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def __getattr__(self, name: str):
@@ -75,7 +75,7 @@ class Output:
 
 
 def run_script(main) -> None:
-    """Call `main()` and end the process: with 0, or with 2 and one sentence where a user can do something."""
+    """Call `main()` and end the process: with 0, or with 2 and one sentence if a user can mend the error."""
     sys.stdout = Output(sys.stdout or io.StringIO())  # there is none if it is closed
     sys.stderr = Output(sys.stderr or io.StringIO())
     try:
@@ -92,7 +92,7 @@ def run_script(main) -> None:
 
 
 def write(path: Path, content) -> None:
-    """Replace `path`, never by half, with bytes, a text, an object as JSON, or a matplotlib figure."""
+    """Replace `path`, all of it or nothing, with bytes, a text, an object as JSON, or a matplotlib figure."""
     if hasattr(content, "savefig"):
         content = picture(content, path.suffix[1:])
     if not isinstance(content, bytes | str):
@@ -105,7 +105,7 @@ def write(path: Path, content) -> None:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # on the disk before it replaces anything: a power cut loses the new one
+            os.fsync(file.fileno())  # first to the disk, so that a power cut loses only the new file
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -116,7 +116,7 @@ def picture(figure, kind: str) -> bytes:
     """A matplotlib figure as a file of that kind: the same figure gives the same bytes."""
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # that the font lacks one is plain to see
+        warnings.filterwarnings("ignore", message="Glyph")  # a glyph that the font lacks is plain to see
         figure.savefig(file, format=kind, dpi=150)
     return file.getvalue()
 
@@ -138,12 +138,12 @@ def dress(axes, **labels) -> None:
 
 
 def shown(name: str) -> str:
-    """A run's name as a label: matplotlib hides one that begins with _, and reads formulas between two $."""
+    """A run's name as a label: matplotlib hides labels that begin with _, and reads two $ as a formula."""
     return (" " + name if name.startswith("_") else name).replace("$", r"\$")
 
 
 def read_metrics(out: Path) -> list[dict]:
-    """The lines of a run's metrics.jsonl; a last one of which a crash left half is left out."""
+    """The lines of a run's metrics.jsonl; a last line that a crash cut off is left out."""
     *lines, _ = (out / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines]
 
@@ -167,7 +167,7 @@ def code_hash(folder: Path = Path(__file__).parent) -> str:
 def without_words(source: bytes) -> bytes:
     """Python code without docstrings, help of flags, lines of comment and empty lines.
 
-    An edit of those must not keep a stopped run from going on. Any other does: a new row of model.SIZES, too.
+    An edit of those must not keep a stopped run from going on. Any other edit does: a new row of SIZES, too.
     """
     words = []
     for node in ast.walk(ast.parse(source)):
@@ -183,7 +183,7 @@ def without_words(source: bytes) -> bytes:
 
 @contextmanager
 def exclusive(folder: Path, wait: bool = False):
-    """Let one process at a time work in `folder`, which is made if need be; another waits or is sent away."""
+    """Let one process at a time work in `folder`, made if need be; another one waits or gets an error."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -201,7 +201,7 @@ def exclusive(folder: Path, wait: bool = False):
 
 
 def markdown(head, rows, left: int = 1) -> str:
-    """A Markdown table that is readable as it is; the first `left` columns are aligned to the left."""
+    """A Markdown table that is readable as plain text; the first `left` columns are aligned to the left."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     align = [str.ljust] * left + [str.rjust] * (len(widths) - left)
     ends = ["-"] * left + [":"] * (len(widths) - left)
@@ -230,14 +230,14 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """A line that says how far something is: rewritten on a terminal, in a log once in ten seconds."""
+    """A line that shows progress: rewritten on a terminal, printed every ten seconds in a log."""
 
     def __init__(self, label: str, total: float, unit: str, begin: float = 0, quiet: bool = False):
         self.label, self.total, self.unit, self.begin, self.quiet = label, total, unit, begin, quiet
         self.started = self.counted = self.shown = time.monotonic()
 
     def count_from(self, done: float) -> None:
-        """Take speed from now on: what came before, as compiling, was of another kind."""
+        """Measure speed from now on: work before, such as compiling, had another speed."""
         self.begin, self.counted = done, time.monotonic()
 
     def rate(self, done: float) -> float:
@@ -245,7 +245,7 @@ class Progress:
         return (done - self.begin) / max(time.monotonic() - self.counted, 1e-9)
 
     def update(self, done: float, note: str = "") -> None:
-        """Show that `done` of `total` units are behind us, unless something was shown just now."""
+        """Show that `done` of `total` units are done, unless a line was shown just now."""
         terminal, now = sys.stdout.isatty(), time.monotonic()
         finished = done >= self.total
         if self.quiet or (not finished and now - self.shown < (0.2 if terminal else 10)):

@@ -11,9 +11,9 @@ length (paper: 512 by 128), and only the last quarter of its predictions counts:
 three quarters of a window before every scored token. The softmax runs over the whole joint vocabulary, so a
 model that answers in the wrong language pays for it. All clones are scored on the same text. Beside the
 perplexity of a monolingual run stands that of n-grams, counted in its training text: a model that is no
-better than bigrams has not yet learned to look back.
+better than bigrams has not yet learned to use more than the last token.
 
-What --export writes, any program of safetensors reads; here a model is made of it by
+Any program that uses safetensors can read what --export writes; here a model is made of it by
 
     import json, pathlib, safetensors
     from data import Dataset, build_languages
@@ -57,8 +57,8 @@ from machine import Process, mixed_precision
 from model import GPT, build_model
 from text import clean, documents
 
-BATCH_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 65536}  # scored at a time: on CPUs, what the cache holds
-# Of matrix products. fp16 is as fast as bf16 and more exact; where it overflows, float32 follows.
+BATCH_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 65536}  # scored at a time; on CPUs the cache holds so many
+# Of matrix products. fp16 is as fast as bf16 and more exact; if it overflows, float32 is used.
 ARITHMETIC = {"cpu": ["fp32"], "cuda": ["fp16", "fp32"], "mps": ["fp32"]}
 
 NGRAMS = (1, 2, 3, 5)  # lengths of the n-grams whose perplexity stands beside a monolingual run's
@@ -116,7 +116,7 @@ def load_weights(path: Path) -> dict:
 
 def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
     """Open a run's folder with the data it was trained on and the weights in one of its files."""
-    is_finished(out)  # or the error says what is missing
+    is_finished(out)  # raises an error if something is missing
     config = read_json(out / "config.json")
     dataset = Dataset(Path(str(config["data"])))
     if dataset.fingerprint != config["fingerprint"]:
@@ -124,7 +124,7 @@ def load_run(out: Path, device: torch.device, file: str = "model.pt") -> Run:
     try:
         weights = load_weights(out / file)
         weights = weights.get("model", weights)  # a checkpoint has more
-    except Exception as error:  # of many kinds: what is broken in the file decides which
+    except Exception as error:  # its kind depends on what is broken in the file
         raise UserError(f"{out / file} is damaged or missing ({error})") from None
     try:
         languages = build_languages(dataset, config)
@@ -164,7 +164,7 @@ def sliding_windows(predictions: int, length: int, stride: int) -> tuple[np.ndar
 
 
 def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
-    """Nats, (counted,), that each counted prediction of a text costs; the text is (n,) joint ids."""
+    """The loss in nats of each counted prediction of a text, (counted,); the text is (n,) joint ids."""
     device = model.output_embedding.device
     length = min(model.length, len(tokens) - 1)
     stride = max(1, model.length // 4)
@@ -180,14 +180,14 @@ def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
         targets = ids[:, 1:][:, -stride:]
         for precision in ARITHMETIC[device.type]:
             with mixed_precision(precision, device):
-                # The output layer is the largest matrix of a small model: it has the last positions only.
+                # The output layer is a small model's largest matrix, so it gets the last positions only.
                 hidden = model.hidden(ids[:, :-1], last=stride)
                 _, nats = linear_cross_entropy(hidden, model.output_embedding, targets)
             if nats.isfinite().all():
                 break
         return nats.cpu().numpy()
 
-    # Each thread of a CPU scores windows of its own: those that share a matrix product wait for each other.
+    # Threads that share a matrix product wait for each other, so each CPU thread scores its own windows.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -201,7 +201,7 @@ def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
 
 
 def standard_error(nats: np.ndarray, document_of: np.ndarray) -> float | None:
-    """Standard error of exp(mean of `nats`), seen as that of all texts of the kind; None from one document.
+    """Standard error of exp(mean of `nats`) as an estimate for all such texts; None for a single document.
 
     Tokens of a document are not independent, documents are. With s nats and n tokens in each of D documents,
     N tokens and the mean m in all, the variance of m is D / (D - 1) * sum((s - m * n)^2) / N^2; the delta
@@ -229,7 +229,7 @@ def perplexity(run: Run, language: Language, ids: np.ndarray, text_bytes: int) -
     bytes_of = token_bytes(run.dataset.tokenizer(language.source), ids, text_bytes)
     scored_bytes = max(1, bytes_of[first:].sum())
     found = {
-        "ppl": math.exp(min(nats.mean(), 700.0)),  # beyond, JSON has no number
+        "ppl": math.exp(min(nats.mean(), 700.0)),  # beyond, it overflows, and JSON has no infinity
         "ppl_standard_error": standard_error(nats, document_of),
         "bits_per_byte": float(nats.sum() / math.log(2) / scored_bytes),
         "scored_tokens": len(nats),
@@ -265,7 +265,7 @@ def score_held_out_text(run: Run) -> None:
     found = score_languages(run)
     ngrams = score_ngrams(run) if len(run.languages) == 1 else None
     with exclusive(run.out, wait=True):
-        result = read_json(run.out / "result.json")  # now, as others may have written to it meanwhile
+        result = read_json(run.out / "result.json")  # now, as another process may have written to it
         if ngrams is not None:
             result["ngrams"] = ngrams
         for entry, values in zip(result["languages"], found, strict=True):
@@ -289,7 +289,7 @@ def score_text(run: Run, path: Path, name: str) -> None:
 
 
 def ngram_perplexities(windows: np.ndarray, test: np.ndarray, vocabulary: int, longest: int) -> list[float]:
-    """What counting reaches: perplexity of n-gram models with Witten-Bell smoothing, for n of 1 to `longest`.
+    """Perplexity of n-gram models with Witten-Bell smoothing, for n from 1 to `longest`.
 
     They count (windows, length) training tokens and are scored on (m,) test tokens. With c(hw) the count of
     token w after context h, and T(h) how many different tokens follow it,
@@ -302,10 +302,10 @@ def ngram_perplexities(windows: np.ndarray, test: np.ndarray, vocabulary: int, l
     scored = ~trained & (place >= longest - 1)  # the same tokens for each n
 
     context = np.zeros_like(tokens)  # a number for the n - 1 tokens before each token
-    probability = np.full(len(tokens), 1 / vocabulary)  # of each token, as the last n has it
+    probability = np.full(len(tokens), 1 / vocabulary)  # of each token, by the model of the last n
     perplexities = []
     for n in range(1, longest + 1):
-        counted = trained & (place >= n - 1)  # what reaches back before its window is no n-gram
+        counted = trained & (place >= n - 1)  # an n-gram lies within one window
         pair = context * vocabulary + tokens
         _, example, ngram = np.unique(pair, return_index=True, return_inverse=True)
         ngram_counts = np.bincount(ngram[counted], minlength=len(example))
@@ -323,7 +323,7 @@ def ngram_perplexities(windows: np.ndarray, test: np.ndarray, vocabulary: int, l
 
 
 def score_ngrams(run: Run) -> dict[str, float]:
-    """Perplexity, by n, of n-gram models on the text that a monolingual run read and is tested on."""
+    """Perplexity, by n, of n-gram models trained and tested on the texts of a monolingual run."""
     mixture = build_mixture(run.dataset, run.config)
     if mixture.total * mixture.length > MOST_COUNTED:
         print(f"{run.out.name}: n-grams of more than {MOST_COUNTED:,} tokens are not counted")
@@ -339,9 +339,9 @@ def score_ngrams(run: Run) -> dict[str, float]:
 # --- text that the model writes -------------------------------------------------------------------
 
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
-# EN1's are plain, EN2's bold, EN3's typewritten: alphabets of Unicode in which no letter is missing.
+# EN1's letters are plain, EN2's bold, EN3's typewritten: Unicode alphabets in which no letter is missing.
 BEGINNINGS = (0x1D5D4, 0x1D670, 0x1D56C, 0x1D468, 0x1D4D0, 0x1D63C, 0x1D5A0, 0x1D400, 0x1D608)
-ALPHABETS = [{}]  # the eleventh language begins again with the first
+ALPHABETS = [{}]  # the eleventh language has the first alphabet again
 for begin in BEGINNINGS:
     ALPHABETS.append({ord(letter): begin + i for i, letter in enumerate(LETTERS)})
 
@@ -359,9 +359,9 @@ def spell(run: Run) -> list[str]:
 
 @torch.inference_mode()
 def write_text(model: GPT, ids: list[int], tokens: int, temperature: float, seed: int) -> tuple:
-    """Draw joint ids that follow `ids`: (tokens,) ids, and (tokens, vocabulary) probabilities they had.
+    """Draw joint ids that follow `ids`: (tokens,) ids, and (tokens, vocabulary) probabilities.
 
-    The probabilities are the model's own, of temperature 1. It sees at most a training sequence's length.
+    The probabilities are those at temperature 1. The model reads at most one sequence length of tokens.
     """
     generator = torch.Generator().manual_seed(seed)
     ids, probabilities = list(ids), []
@@ -377,7 +377,7 @@ def write_text(model: GPT, ids: list[int], tokens: int, temperature: float, seed
 
 
 def print_sample(run: Run, args: Namespace) -> None:
-    """Print prompts, each in its language, what the model writes after them, and who gets its probability."""
+    """Print prompts, each in its language, what the model writes, and the probability of each language."""
     prompt = []
     for text, name in zip(args.sample, args.languages, strict=True):
         language = language_called(run, name)
@@ -425,15 +425,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("run", type=Path, metavar="out/NAME", help="folder of a run")
-    add("--device", choices=["cpu", "cuda", "mps"], help="default: cuda if there is one")
+    add("--device", choices=["cpu", "cuda", "mps"], help="device; default: cuda if there is one")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--text", type=Path, help="a .txt or .jsonl file, or a folder of them, to score")
-    what.add_argument("--sample", nargs="+", metavar="TEXT", help="beginning of a text to be continued")
+    what.add_argument("--sample", nargs="+", metavar="TEXT", help="prompt to continue, in one or more parts")
     what.add_argument("--export", action="store_true", help="write the weights as safetensors")
-    add("--as", nargs="+", dest="languages", metavar="L", default=[], help="language of --text or --sample")
-    add("--tokens", type=number(int, 1, 1e5), default=200, help="length of the sample; default: 200")
-    add("--temperature", type=number(float, 0.01, 99), default=0.8, help="of its draws; default: 0.8")
-    add("--seed", type=number(int, 0), default=0, help="of its draws; default: 0")
+    add("--as", nargs="+", dest="languages", metavar="L", default=[], help="language of each text")
+    add("--tokens", type=number(int, 1, 1e5), default=200, help="tokens to write; default: 200")
+    add("--temperature", type=number(float, 0.01, 99), default=0.8, help="temperature of draws; default: 0.8")
+    add("--seed", type=number(int, 0), default=0, help="seed of draws; default: 0")
     args = parser.parse_args(arguments)
     texts = args.sample or [args.text] * (args.text is not None)
     if len(texts) != len(args.languages):

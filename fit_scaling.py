@@ -1,15 +1,15 @@
-"""What runs say together: the worth of a token of each language, for each seed and over seeds.
+"""Compare runs: the worth of a token of each language, for each seed and over seeds.
 
     python fit_scaling.py out/table1                     # table.md and figure.png, beside the runs
     python fit_scaling.py out/table1 out/table1-seed1    # two seeds in one table
 
-The yardstick is monolingual runs of several lengths. Between them log PPL is a straight line over log tokens.
-Read forwards, it gives MLPE: the perplexity of a monolingual run on as many tokens. Read backwards, it gives
-MLTE: the tokens that a monolingual run needs for a perplexity. Token efficiency, TEff, is MLTE / tokens of
-the language seen. Above 1, other languages helped; the most it can be is 1 / share.
+The yardstick is monolingual runs of several lengths, joined by straight lines of log PPL over log tokens.
+Read forwards, they give MLPE: the perplexity of a monolingual run on as many tokens. Read backwards, they
+give MLTE: the tokens that a monolingual run needs for a perplexity. Token efficiency, TEff, is MLTE / tokens
+of the language seen. Above 1, other languages helped; the most it can be is 1 / share.
 
-Each seed is compared with its own yardstick. Over seeds stand the geometric mean of TEff and Student's t
-interval of 95%. Beside it stands the paper's law (appendix B), 1 / PPL = c - a * (tokens / 1.2e9)^-b.
+Each seed is compared with its own yardstick. The table has the geometric mean of TEff over seeds, Student's
+t interval of 95%, and TEff by the paper's law (appendix B), 1 / PPL = c - a * (tokens / 1.2e9)^-b.
 """
 
 import math
@@ -27,7 +27,7 @@ from common import Parser, count, dress, markdown, run_script, shown, write
 from records import Interval, Records, experiments, over, read_records, settings_but, those
 
 REFERENCE_TOKENS = 1.2e9  # x = 1 in the law
-NEAR = 1.05  # runs whose tokens differ by less are of one length
+NEAR = 1.05  # runs whose tokens differ by a smaller factor count as one length
 # A run and its yardstick agree in every setting of config.json but these.
 NOT_OF_THE_YARDSTICK = {
     "data", "sources", "vocab", "anchors", "shared", "stages",
@@ -38,14 +38,14 @@ NOT_OF_THE_YARDSTICK = {
 
 
 class Law(NamedTuple):
-    """The paper's: 1 / PPL = c - a * (tokens / 1.2e9)^-b."""
+    """The paper's law: 1 / PPL = c - a * (tokens / 1.2e9)^-b."""
 
     a: float
     b: float
     c: float
 
     def perplexity(self, tokens):
-        """MLPE: perplexity of a monolingual model trained on `tokens`; infinite where the law has none."""
+        """MLPE: perplexity of a monolingual model trained on `tokens`; infinite where the law gives none."""
         inverse = self.c - self.a * (tokens / REFERENCE_TOKENS) ** -self.b
         with np.errstate(divide="ignore"):
             return 1 / np.maximum(inverse, 0)
@@ -57,7 +57,7 @@ class Law(NamedTuple):
 
 
 def fit_law(tokens, perplexities) -> Law | None:
-    """The law by least squares of 1 / PPL; None of less than four runs, or where none is found."""
+    """The law, fitted by least squares of 1 / PPL; None for fewer than four runs or if no fit is found."""
     if len(tokens) < 4 or np.ptp(perplexities) == 0:
         return None
     x = np.array(tokens) / REFERENCE_TOKENS
@@ -69,7 +69,7 @@ def fit_law(tokens, perplexities) -> Law | None:
     start = math.log(np.ptp(y)), 0.2, y.max()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there may be none
+            warnings.simplefilter("ignore")  # there may be no fit
             (log_a, b, c), _ = optimize.curve_fit(law, x, y, start, maxfev=20_000)
     except RuntimeError:
         return None
@@ -85,7 +85,7 @@ class Yardstick(NamedTuple):
 
     @classmethod
     def of(cls, runs: Records) -> "Yardstick":
-        """Through the best run of each length."""
+        """The yardstick through the best run of each length."""
         best = {}
         for run in sorted(runs, key=lambda run: run["ppl"]):
             tokens = run["tokens"]
@@ -96,7 +96,7 @@ class Yardstick(NamedTuple):
 
     @property
     def falling(self) -> np.ndarray:
-        """The best perplexity so far: more text never makes a model worse."""
+        """The lowest perplexity up to each length: on the yardstick, more tokens are never worse."""
         return np.minimum.accumulate(self.perplexities)
 
     def perplexity(self, tokens: float) -> float:
@@ -108,12 +108,12 @@ class Yardstick(NamedTuple):
         return math.exp(np.interp(math.log(tokens), log_tokens, log_perplexities))
 
     def needed(self, perplexity: float) -> tuple[float, str]:
-        """MLTE, and where the runs end "<" or ">": it then lies below or above what is given."""
+        """MLTE and ""; beyond the runs, the nearest length and "<" or ">": MLTE is below or above it."""
         if perplexity > self.falling[0]:
             return self.tokens[0], "<"
         if perplexity < self.falling[-1]:
             return self.tokens[-1], ">"
-        # np.interp asks for places that rise, and equal perplexities do not.
+        # np.interp needs rising places, so equal perplexities are moved apart by 1e-9.
         rising = -np.log(self.falling) + 1e-9 * np.arange(len(self.tokens))
         log_tokens = np.interp(-math.log(perplexity), rising, np.log(self.tokens))
         return math.exp(log_tokens), ""
@@ -123,7 +123,7 @@ class Yardstick(NamedTuple):
 
 
 def measure(records: Records, any_code: bool = False) -> Records:
-    """The records with MLPE, MLTE and what follows; with `any_code` yardsticks of other code count, too."""
+    """The records with MLPE, MLTE and what follows; `any_code`: yardsticks of other code count, too."""
     without = NOT_OF_THE_YARDSTICK | ({"code"} if any_code else set())
     alone = defaultdict(list)
     for record in records:
@@ -136,7 +136,7 @@ def measure(records: Records, any_code: bool = False) -> Records:
         yardstick = yardsticks.get(record["yardstick"])
         if yardstick and len(yardstick.tokens) > 1 and record["tokens"]:
             record.update(worth(record, yardstick))
-        elif not record["alone"] and record["source"] != "noise":  # the placebo, which nobody reads alone
+        elif not record["alone"] and record["source"] != "noise":  # no run reads noise alone
             missing[what_is_missing(record, records)].append(record["run"])
     for reason, runs in missing.items():
         names = ", ".join(dict.fromkeys(runs))
@@ -145,14 +145,14 @@ def measure(records: Records, any_code: bool = False) -> Records:
 
 
 def worth(record: dict, yardstick: Yardstick) -> dict:
-    """What monolingual models say of a record. MLTE and what follows is nan beyond the yardstick."""
+    """A record's measures by its yardstick. MLTE and what follows from it are nan beyond the yardstick."""
     own, others = record["tokens"], record["total"] - record["tokens"]
     found = {"against": yardstick, "mlpe": yardstick.perplexity(own)}
     if record["alone"] and record["ppl"] in yardstick.perplexities:
-        return found  # a part of the yardstick
+        return found  # the record is a part of the yardstick
     needed, beyond = yardstick.needed(record["ppl"])
     found["beyond"] = beyond
-    found["bound"] = needed / own  # TEff, or with the sign of `beyond` what is known of it
+    found["bound"] = needed / own  # TEff; if `beyond` has a sign, a bound of TEff
     mlte = math.nan if beyond else needed
     found["mlte"] = mlte
     found["teff"] = mlte / own
@@ -171,7 +171,7 @@ def one_of_each_yardstick(records: Records) -> Records:
 
 
 def what_is_missing(record: dict, records: Records) -> str:
-    """Why a record has no yardstick: in which settings a run that might have been it differs."""
+    """Why a record has no yardstick: the settings in which a monolingual run differs from it."""
     source, seed, own = record["source"], record["seed"], record["config"]
     reason = f"two lengths of {source} alone with seed {seed}, train.py --ratio 1, are the yardstick"
     for run in those(records, alone=True, source=source, seed=seed)[:1]:
@@ -204,7 +204,7 @@ def efficiency_of(run: dict) -> str:
 
 
 def efficiency_as_text(group: Records) -> str:
-    """TEff over seeds; where some are beyond the yardstick, all to one side, a bound."""
+    """TEff over seeds; a bound if some seeds are beyond the yardstick, all on one side."""
     known = [run for run in group if "bound" in run]
     sides = {run["beyond"] for run in known} - {""}
     if len(sides) != 1:
@@ -213,7 +213,7 @@ def efficiency_as_text(group: Records) -> str:
 
 
 def cells_of(group: Records) -> dict[str, str]:
-    """A row of the table: its cells by their columns."""
+    """A row of the table: its cells by column."""
     first = group[0]
     ppl, head_start = mean_of(group, "ppl"), over(group, "head_start").mean
     if len(group) == 1 and first.get("ppl_standard_error"):
@@ -236,7 +236,7 @@ def cells_of(group: Records) -> dict[str, str]:
 
 
 def table(records: Records) -> str:
-    """The experiments as a Markdown table, what its columns mean, and what counting n-grams reaches."""
+    """The experiments as a Markdown table, what its columns mean, and the perplexity of n-grams."""
     rows = [cells_of(group) for group in experiments(records)]
     columns = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
     if all(row["seeds"].isdigit() for row in rows):  # one seed
@@ -255,11 +255,11 @@ def table(records: Records) -> str:
 
 
 def draw_yardsticks(axes, records: Records, colours: list[str]) -> None:
-    """Perplexity of monolingual runs by tokens: a colour for size and text, a line for each seed."""
+    """Perplexity of monolingual runs by tokens: a colour for each size and text, a line for each seed."""
     drawn = {}
     for run in one_of_each_yardstick(records):
         name = f"{run['size']}, {run['source']} of {Path(run['data']).name}, alone"
-        label = None if name in drawn else shown(name)  # it has one from another seed
+        label = None if name in drawn else shown(name)  # another seed's line has it
         colour = drawn.setdefault(name, colours[len(drawn) % len(colours)])
         tokens, perplexities, _ = run["against"]
         axes.plot(tokens, perplexities, "o-", color=colour, label=label, zorder=1)
@@ -275,9 +275,9 @@ def draw(records: Records, path: Path) -> None:
     if left.lines:
         left.legend(frameon=False)
     for run in records:
-        for n, perplexity in run.get("ngrams", {}).items():  # what counting reaches, as a small n
+        for n, perplexity in run.get("ngrams", {}).items():  # of n-grams, as a small digit n
             left.plot(run["tokens"], perplexity, marker=f"${n}$", color="0.6", markersize=5)
-    # What was never learned would squeeze all others together.
+    # Runs that learned nothing are left out: they would squeeze the others together.
     alone = [run["ppl"] for run in those(records, alone=True)]
     highest = 10 * max(alone, default=1e5)
     colours, labels = {}, []
@@ -308,17 +308,17 @@ def draw(records: Records, path: Path) -> None:
 
 
 def read_command(parser: Parser, arguments) -> tuple[Records, Path, Namespace]:
-    """Of a command line that names folders of runs: their records, measured; where to write; its flags."""
-    parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="hold evaluated runs")
-    parser.add_argument("--out", type=Path, help="where what is made goes; default: the first folder")
-    parser.add_argument("--any-code", action="store_true", help="yardsticks of runs of other code, too")
+    """Read a command line that names folders of runs: their measured records, where to write, the flags."""
+    parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="folders of scored runs")
+    parser.add_argument("--out", type=Path, help="folder for tables and pictures; default: the first folder")
+    parser.add_argument("--any-code", action="store_true", help="yardsticks of other code, too")
     args = parser.parse_args(arguments)
     records = measure(read_records(args.folders), args.any_code)
     return records, args.out or args.folders[0], args
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print and draw what the runs below the given folders say."""
+    """Print and draw the results of the runs below the given folders."""
     records, out, _ = read_command(Parser(__doc__), arguments)
     text = table(records)
     write(out / "table.md", text)

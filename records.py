@@ -1,7 +1,7 @@
-"""What runs left behind, as one list: a flat record for each language of each evaluated run.
+"""The results of runs as one list: a flat record for each language of each evaluated run.
 
 Tables, figures and comparisons read this list, and group it by "experiment": runs that differ in their seed
-alone. The seed is the unit: over seeds stand a mean and Student's t interval.
+alone. Means and Student's t intervals are over seeds.
 """
 
 import json
@@ -17,12 +17,12 @@ from common import UserError, read_json
 
 Records = list[dict]
 NEEDED = {"data", "fingerprint", "sources", "vocab", "anchors", "stages", "size", "batch", "steps", "seed"}
-PARTS = {"alignment", "glue", "ngrams", "passes"}  # of result.json, where they were measured
-NEGATIVE = {"gain", "head_start", "accuracy"}  # may be 0 or less: not averaged by their logarithms
+PARTS = {"alignment", "glue", "ngrams", "passes"}  # of result.json, present if they were measured
+NEGATIVE = {"gain", "head_start", "accuracy"}  # may be 0 or less, so not averaged by their logarithms
 
 
 def read_records(folders: list[Path]) -> Records:
-    """A flat record of each language of each evaluated run below the folders; what is left out is named."""
+    """A flat record of each language of each evaluated run below the folders; prints what it leaves out."""
     records = {}
     for folder in folders:
         if not folder.is_dir():
@@ -49,7 +49,7 @@ def read_records(folders: list[Path]) -> Records:
 
 
 def records_of(out: Path) -> Records:
-    """One for each language of a run: settings, what was found of the run and of the language, and these."""
+    """A record for each language of a run: settings, results of run and language, and the fields of `own`."""
     result, config = read_json(out / "result.json"), read_json(out / "config.json")
     if missing := NEEDED - config.keys():
         raise UserError(f"config.json lacks {', '.join(sorted(missing))}")
@@ -92,13 +92,13 @@ def those(records: Records, **settings) -> Records:
 
 
 def first_pair(record: dict, part: str) -> dict:
-    """What align.py found of a run's first two languages; empty where it has not looked."""
+    """What align.py found of a run's first two languages; empty if it was not run."""
     pairs = record.get("alignment", {}).get(part, {})
     return next(iter(pairs.values()), {})
 
 
 class Interval(NamedTuple):
-    """A mean and its 95% interval, nan where there is one value."""
+    """A mean and its 95% interval, nan for one value."""
 
     mean: float
     low: float = math.nan
@@ -113,7 +113,7 @@ class Interval(NamedTuple):
 
 
 def over_seeds(values: list[float]) -> Interval:
-    """The mean over seeds, nan of none, and Student's t interval."""
+    """The mean over seeds, nan of no values, and Student's t interval."""
     mean = float(np.mean(values)) if len(values) else math.nan
     if len(values) < 2:
         return Interval(mean)
@@ -122,7 +122,7 @@ def over_seeds(values: list[float]) -> Interval:
 
 
 def ratio_over_seeds(values: list[float]) -> Interval:
-    """The same of positive values, by their logarithms: the geometric mean."""
+    """The geometric mean of positive values and its interval, by their logarithms."""
     return Interval(*np.exp(over_seeds(np.log(values))).tolist())
 
 

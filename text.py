@@ -1,4 +1,4 @@
-"""Files -> documents: what a folder of text holds, cleaned, and on which side of the split each text goes.
+"""Files -> documents: the texts of a folder, cleaned, and the side of the split that each goes to.
 
 python text.py FOLDER     # what data.py reads below FOLDER, and what it does not
 """
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from common import Parser, UserError, run_script
 
-KINDS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")  # of files that are read
+KINDS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")  # endings of the files that are read
 SHORTEST = 64  # bytes; a document below this is a stub that teaches nothing
 SPLITS = ("train", "test")
 
@@ -26,8 +26,8 @@ SPLITS = ("train", "test")
 class Document(NamedTuple):
     """A text, and two names for it."""
 
-    name: str  # the file's, below the folder that was given, or what a line calls itself
-    place: str  # the file's, with the line's number in a .jsonl
+    name: str  # the file's path below the folder, or the "name" that a line of .jsonl gives
+    place: str  # the file's path, with the line's number in a .jsonl
     text: str
 
 
@@ -35,9 +35,9 @@ class Document(NamedTuple):
 
 
 def find_files(path: Path) -> tuple[list[Path], Counter]:
-    """The files of text at or below `path`, in a fixed order, and how many others by their ending.
+    """The files of text at or below `path`, in a fixed order, and the number of others by ending.
 
-    What is hidden counts as that, for most of it is copies that editors keep; a hidden folder counts as one.
+    Hidden files are not read, since most are copies that editors keep; a hidden folder counts as one file.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
@@ -56,7 +56,7 @@ def find_files(path: Path) -> tuple[list[Path], Counter]:
 
 
 def walk(path: Path) -> Iterator[Path]:
-    """All files below a folder, also behind links, and the folders that are hidden, which are not entered."""
+    """All files below a folder, also behind links, and its hidden folders, which are not entered."""
 
     def stop(error: OSError):
         raise error  # a folder that cannot be read
@@ -64,7 +64,7 @@ def walk(path: Path) -> Iterator[Path]:
     visited = set()
     for folder, folders, names in os.walk(path, onerror=stop, followlinks=True):
         real = os.path.realpath(folder)
-        if real in visited:  # a link to a folder that was read already, or leads round in a circle
+        if real in visited:  # a link to a folder that was read already, or a circle of links
             folders.clear()
             continue
         visited.add(real)
@@ -129,20 +129,20 @@ def parse_line(line: bytes, place: str) -> Document:
 
 LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
-# SentencePiece keeps these blocks for itself: one is its space, the other its unknown piece.
+# SentencePiece reserves these characters: one is its space, the other its unknown piece.
 RESERVED = str.maketrans("\u2581\u2585", "_\u2586")
 
 
 def clean(text: str) -> str:
-    """Unicode NFC, \\n as line end; no control characters, trailing blanks, two empty lines in a row."""
+    """Unicode NFC, \\n as line end; no control characters, trailing blanks or double empty lines."""
     text = CONTROL.sub("", LINE_ENDS.sub("\n", text)).translate(RESERVED)
-    text = unicodedata.normalize("NFC", text).expandtabs(4)  # now that nothing parts letter and accent
+    text = unicodedata.normalize("NFC", text).expandtabs(4)  # nothing parts letter and accent now
     text = "\n".join(map(str.rstrip, text.split("\n")))
     return re.sub("\n\n\n+", "\n\n", text).strip("\n")
 
 
 def refuse_binary(path: Path, document: Document) -> None:
-    """Control characters in a number that no text has: UTF-16 without its mark, or no text at all."""
+    """UserError if a document has more control characters than any text: UTF-16 without its mark, or none."""
     controls = len(CONTROL.findall(document.text))
     if controls > max(10, 0.01 * len(document.text)):
         share = f"{controls / len(document.text):.0%} of its characters are control characters"
@@ -152,7 +152,7 @@ def refuse_binary(path: Path, document: Document) -> None:
 
 # --- the split ------------------------------------------------------------------------------------
 
-# What decides the side of a document; the first that holds out about as much as was asked for is taken.
+# Ways to split. The first that holds out about as much as was asked for is taken.
 SPLIT_BY = {
     "name": "documents are held out by their names",
     "place": "documents are held out one by one, for too few have names of their own",
@@ -167,12 +167,12 @@ def held_out(name: str, recipe: dict) -> bool:
 
 
 def key_of(name: str, recipe: dict) -> bytes:
-    """What is drawn for a document follows from its name and the recipe's seed."""
+    """What decides all that is drawn for a document: the recipe's seed and the document's name."""
     return f"{recipe['seed']}/{name}".encode("utf-8", "surrogatepass")
 
 
 def cut_end(text: str, fraction: float) -> tuple[str, str]:
-    """A text without about that fraction of its end, and that end: cut between paragraphs, lines or words."""
+    """A text in two parts, the second about `fraction` of it, cut between paragraphs, lines or words."""
     place = int(len(text) * (1 - fraction))
     for border in ("\n\n", "\n", " "):
         begin = text.find(border, place)
@@ -206,9 +206,9 @@ def split_documents(path: Path, recipe: dict, by: str = "name") -> Iterator[tupl
 
 
 def choose_split(path: Path, recipe: dict, size: int) -> tuple[str, Counter, Counter, list[str]]:
-    """The key of SPLIT_BY that holds out about as much as it should, and what is found with it.
+    """The key of SPLIT_BY that holds out about as much as it should, two counts, and a sample.
 
-    That is the number of documents and of characters of each fate, and lines of training text to train a
+    The counts are of documents and of characters by fate. The sample is lines of training text to train a
     tokeniser on: about `size` bytes, drawn from all documents.
     """
     files, _ = find_files(path)

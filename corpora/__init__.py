@@ -1,1 +1,1 @@
-"""Where text comes from: each script lays a corpus down as plain .txt or .jsonl, for data.py or for you."""
+"""Sources of text: each script writes a corpus as plain .txt or .jsonl, for data.py or for you."""

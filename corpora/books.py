@@ -2,9 +2,9 @@
 
 Needs the package `datasets`: pip install -r requirements-extra.txt
 
-The French text is not pinned to a commit, for none is known: it is the newest of its branch, and another day
+The French text is not pinned to a commit, for none is known: it is the newest of its branch, so another day
 may give another text. Two preparations read the same text if data/NAME/meta.json has the same "digest" of it,
-a SHA-256 of its name and content. Whoever knows a commit writes it into BOOKS.
+a SHA-256 of its name and content. If you know a commit, write it into BOOKS.
 """
 
 import json
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from common import Progress, UserError, count
 
-BOOKS = {  # data set, revision, column of the text, bytes that a token of 16,384 pieces stands for, about
+BOOKS = {  # data set, revision, column of the text, about how many bytes a token has (16,384 pieces)
     "en": ("emozilla/pg19", "c021754c8e01c5b1cc83a1f549c1f97fbbb756b8", "text", 4.3),
     "fr": ("PleIAs/French-PD-Books", "main", "complete_text", 4.5),
 }
 
 
 def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
-    """A .jsonl for each language, of about `max_tokens` or of all books there are; it appears once whole."""
+    """A .jsonl for each language, of about `max_tokens` or of all books; it appears only when complete."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {name: folder / f"books-{name}-{max_tokens:.0f}.jsonl" for name in BOOKS}
     for name, (dataset, revision, column, bytes_per_token) in BOOKS.items():

@@ -1,6 +1,6 @@
 """eltec: English and French novels of 1840 to 1920 from the European Literary Text Collection (CC BY 4.0).
 
-They come as TEI and are laid down as plain text: a file a novel, a line a paragraph, verse or heading.
+The TEI is turned into plain text: a file for each novel, a line for each paragraph, verse or heading.
 """
 
 import os
@@ -17,11 +17,11 @@ NOVELS = {
     "en": ("https://github.com/COST-ELTeC/ELTeC-eng", "4a7d956d0c1acd74ea10b520c1935716fe7760fa"),
     "fr": ("https://github.com/COST-ELTeC/ELTeC-fra", "0a0801907abc527b89819f748c35221e86b0ae46"),
 }
-LINES = {"p", "l", "head"}  # the TEI elements that are a line each
+LINES = {"p", "l", "head"}  # the TEI elements that become a line each
 
 
 def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
-    """A folder of .txt files for each language, which appears once it is whole."""
+    """A folder of .txt files for each language; it appears only when complete."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {name: folder / f"eltec-{name}-{commit[:12]}" for name, (_, commit) in NOVELS.items()}
     for name, (url, commit) in NOVELS.items():

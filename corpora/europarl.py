@@ -1,4 +1,4 @@
-"""europarl: debates of the European Parliament, English and French lines in step (Europarl v7), for Table 4.
+"""europarl: debates of the European Parliament, aligned English and French lines (Europarl v7), for Table 4.
 
 python -m corpora.europarl
 python align.py ... --parallel en=data/downloads/europarl-v7/europarl-v7.fr-en.en fr=...
@@ -21,7 +21,7 @@ FILES = {"en": "europarl-v7.fr-en.en", "fr": "europarl-v7.fr-en.fr"}
 
 
 def fetch(folder: Path) -> dict[str, Path]:
-    """A file of lines for each language."""
+    """A file of aligned lines for each language."""
     target = folder / "europarl-v7"
     if not target.exists():
         archive = io.BytesIO(download())
@@ -29,7 +29,7 @@ def fetch(folder: Path) -> dict[str, Path]:
         with tempfile.TemporaryDirectory(dir=folder) as working, tarfile.open(fileobj=archive) as members:
             plain = Path(working) / "plain"
             plain.mkdir()
-            for file in FILES.values():  # their content alone, whatever else the archive may say of them
+            for file in FILES.values():  # only content: the archive's paths and modes are ignored
                 with members.extractfile(file) as lines, open(plain / file, "wb") as copy:
                     shutil.copyfileobj(lines, copy)
             plain.rename(target)
@@ -37,7 +37,7 @@ def fetch(folder: Path) -> dict[str, Path]:
 
 
 def download() -> bytes:
-    """The archive of 200 MB."""
+    """Download the archive of 200 MB and check its hash."""
     print(f"downloading {URL}", flush=True)
     try:
         with urllib.request.urlopen(URL, timeout=60) as response:
@@ -50,7 +50,7 @@ def download() -> bytes:
 
 
 def main() -> None:
-    """Lay the debates down below data/downloads, unless they are there."""
+    """Write the debates to data/downloads, unless they are there."""
     Parser(__doc__).parse_args()
     fetch(Path("data/downloads"))
 

@@ -3,7 +3,7 @@
     python -m corpora.libraries     # data/downloads/tasks/libraries/{train,val}.jsonl, from pydocs.jsonl
 
 It is laid out as a task of GLUE: paper/glue.py teaches it in EN1 and scores it in every clone. No source file
-has passages on both sides, and all libraries have as many, so that guessing scores a quarter.
+has passages on both sides. All libraries have the same number of passages, so guessing scores a quarter.
 """
 
 import json
@@ -23,7 +23,7 @@ SPLIT = {"seed": 0, "test_fraction": 0.15}
 
 
 def main() -> None:
-    """Write both sides."""
+    """Write the passages of both sides."""
     Parser(__doc__).parse_args()
     if not PYDOCS.exists():
         raise UserError(f"{PYDOCS} is not there; python data.py makes it")

@@ -24,7 +24,7 @@ BRACKETS = ("()", "[]", "{}", "<>")
 
 
 def keyed(text: str, draw: random.Random) -> str:
-    """The text in a secret code of its own: what letters mean has to be found out in each document."""
+    """The text in a secret code that differs in each document: its letters have to be deciphered anew."""
     code = "".join(draw.sample(VISIBLE, len(VISIBLE)))
     return text.translate(str.maketrans(VISIBLE, code))
 
@@ -60,7 +60,7 @@ def brackets(text: str, draw: random.Random) -> str:
 
 
 def chain(texts: list[str], order: int):
-    """A partner: a Markov chain, which draws each character by the `order` characters before it."""
+    """A partner: a Markov chain, which draws each character given the `order` characters before it."""
     followers = defaultdict(list)
     start = "\n" * order
     whole = start + start.join(texts) + start
@@ -80,11 +80,11 @@ def chain(texts: list[str], order: int):
 def main() -> None:
     """Write every partner, unless all are there."""
     Parser(__doc__).parse_args()
-    if (FOLDER / "brackets.jsonl").exists():  # the last one
+    if (FOLDER / "brackets.jsonl").exists():  # the one that is written last
         return print(f"{FOLDER} is ready")
     if not PYDOCS.exists():
         raise UserError(f"{PYDOCS} is not there; python data.py makes it")
-    kept = list(documents(PYDOCS))[::2]  # 10M characters: nine tenths of a run of 10M and more
+    kept = list(documents(PYDOCS))[::2]  # 10M characters, enough for nine tenths of a run of 10M
     training = [document.text for document in kept if not held_out(document.name, RECIPE)]
     partners = {
         "keyed": keyed,

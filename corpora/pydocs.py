@@ -19,12 +19,12 @@ from pathlib import Path
 from common import Progress, UserError, write
 
 PACKAGES = ("torch", "numpy", "scipy", "networkx", "matplotlib", "sympy")
-EXPECTED = "00fdb767afe53d48"  # of the text that the versions in requirements.txt give
-BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")  # of a statement, where definitions can hide
+EXPECTED = "00fdb767afe53d48"  # hash of the text from the versions in requirements.txt
+BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")  # statement parts that can hold definitions
 
 
 def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
-    """Write all docstrings by file, whatever is there already: other versions have others."""
+    """Write all docstrings by file, even if a corpus is there: other versions have other docstrings."""
     names, paths = zip(*source_files(), strict=True)
     progress = Progress("reading docstrings", len(paths), "files")
     lines, seen = [], set()
@@ -32,7 +32,7 @@ def fetch(folder: Path, max_tokens: float) -> dict[str, Path]:
     with ProcessPoolExecutor(initializer=gc.disable) as pool:
         found = pool.map(read_docstrings, paths, chunksize=32)
         for done, (name, docstrings) in enumerate(zip(names, found, strict=True), 1):
-            # One that several share is kept where it comes first.
+            # A docstring that several files have is kept in the first of them only.
             fresh = [text for text in dict.fromkeys(docstrings) if text not in seen]
             seen.update(fresh)
             if fresh:

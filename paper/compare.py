@@ -1,4 +1,4 @@
-"""One's own runs beside the paper's, row by row, and which of its takeaways they bear out.
+"""One's own runs beside the paper's, row by row, and which of its takeaways hold for them.
 
 python -m paper.compare out/table1 out/figure2 --out out/compared    # compare.md of all these runs
 """
@@ -17,26 +17,26 @@ from model import SIZES
 from paper import values
 from records import Interval, Records, experiments, first_pair, over, over_seeds, those
 
-CLONES, REAL = ("cloned",), ("disjoint", "anchored")  # the vocabularies of each
+CLONES, REAL = ("cloned",), ("disjoint", "anchored")  # values of train.py --vocab
 ORDER = list(SIZES)  # from the smallest
 Rows = dict[tuple[str, int], Records]  # by setting and the language's position: a record of each seed
 
 
 def standard_size(records: Records) -> str:
-    """The model size that most rows of several languages have: that of the tables."""
+    """The model size of the tables: the one that most rows with several languages have."""
     groups = experiments(those(records, alone=False) or records)
     return mode(group[0]["size"] for group in groups)
 
 
 def rows_of(records: Records, vocabs: tuple[str, ...]) -> Rows:
-    """The rows of CLONES or REAL, and monolingual ones on their text; "1x" is the shortest mix.
+    """The rows of CLONES or REAL, and monolingual rows on the same text; "1x" is the shortest mixed run.
 
-    English alone is another text beside clones than beside French. Of several, that of most rows counts.
+    The English beside clones is another text than that beside French. The text of most mixed rows counts.
     """
     groups = experiments(records)
     firsts = [group[0] for group in groups]
     mixed = [run for run in firsts if run["vocab"] in vocabs]
-    # The positive control and the placebo are shorter than any mix of the paper's.
+    # The positive control and the placebo do not define 1x: they are shorter than any mix of the paper.
     mixed = [run for run in mixed if run["anchors"] < 1 and "noise" not in run["sources"]]
     if not mixed:
         return {}
@@ -44,10 +44,10 @@ def rows_of(records: Records, vocabs: tuple[str, ...]) -> Rows:
     mixed = those(mixed, fingerprint=text)
     shortest = min(run["total"] for run in mixed)
     sources = dict.fromkeys(mixed[0]["sources"])
-    names = dict(zip(sources, ("EN", "FR"), strict=False))  # they stand where the paper's languages do
+    names = dict(zip(sources, ("EN", "FR"), strict=False))  # in the place of the paper's languages
     size = standard_size(records)
     rows = {}
-    # Of two that are alike the one of more seeds counts; alone, in other batches, the better one.
+    # Of rows with one setting that of more seeds counts, then the lower PPL: monolingual batches vary.
     for group in sorted(groups, key=lambda group: (-len(group), group[0]["ppl"])):
         run = group[0]
         known = run["fingerprint"] == text and names.keys() >= set(run["sources"])
@@ -60,7 +60,7 @@ def rows_of(records: Records, vocabs: tuple[str, ...]) -> Rows:
 
 
 def setting_of(run: dict, names: dict[str, str], times: float) -> str:
-    """What a run is, in the words of values.py: 'cloned x10 50% at 2x'."""
+    """The setting of a run, written as in values.py: 'cloned x10 50% at 2x'."""
     if run["alone"]:
         what = f"{names[run['source']]} alone"
     else:
@@ -68,11 +68,11 @@ def setting_of(run: dict, names: dict[str, str], times: float) -> str:
         stages = "→".join(f"{round(100 * shares[0], 3):g}" for shares in run["stages"])
         what = f"{run['vocab']}{number} {stages}%"
     anchors = f", {run['anchors']:g} anchored" if run["anchors"] else ""
-    return f"{what} at {float(f'{times:.2g}'):g}x{anchors}"  # in whole steps it is never quite 0.1
+    return f"{what} at {float(f'{times:.2g}'):g}x{anchors}"  # rounded: in whole steps it is never quite 0.1
 
 
 def rows_of_the_paper() -> Rows:
-    """What its tables print, as runs of one seed."""
+    """What the paper's tables print, as runs of one seed."""
     rows = {}
     for _, setting, ppls, efficiencies in itertools.chain(*values.TABLES.values()):
         both = zip(ppls.split(), efficiencies.split(), strict=True)
@@ -87,7 +87,7 @@ PAPER = rows_of_the_paper()
 
 
 def similarities(run: dict, part: str) -> list[float]:
-    """Cosines of a run's first two languages, of each layer or one; none where align.py has not looked."""
+    """Cosines of a run's first two languages, one or one a layer; empty if align.py was not run."""
     found = first_pair(run, part)
     if not found:
         return run.get(part, [])  # the paper's
@@ -105,11 +105,11 @@ else it is open, and more seeds, or longer monolingual runs where TEff is unknow
 about both languages, and of a takeaway, the worst counts.
 """
 VERDICTS = ("does not hold", "open", "holds", "not run")  # the worst first
-Numbers = dict[tuple[str, str], dict[int, float]]  # by "TEff of L2" and setting: of each seed
+Numbers = dict[tuple[str, str], dict[int, float]]  # by "TEff of L2" and setting: a number for each seed
 
 
 def numbers_of(rows: Rows) -> Numbers:
-    """Cosines, and logarithms, nan beyond the yardstick; nine clones are nine looks at one model."""
+    """Cosines, and logarithms of PPL and TEff, nan beyond the yardstick; of L2 to L10 the mean."""
     looks = defaultdict(list)
     for (setting, position), group in rows.items():
         language = "L2 to L10" if position and " x" in setting else f"L{position + 1}"
@@ -127,7 +127,7 @@ def numbers_of(rows: Rows) -> Numbers:
 
 
 def differences(number: str, sides: str, numbers: Numbers) -> list[float]:
-    """Of each seed that has all settings: by how much the larger side is larger."""
+    """For each seed that has all settings: by how much the first side exceeds the second."""
     terms = []
     for sign, side in zip((1, -1), sides.split(" > "), strict=True):
         for setting in re.split(r" [*+] ", side):
@@ -139,7 +139,7 @@ def differences(number: str, sides: str, numbers: Numbers) -> list[float]:
 
 
 def judge(claim: str, ours: Numbers, paper: Numbers) -> tuple[str, str]:
-    """One of VERDICTS, and what it rests on."""
+    """One of VERDICTS, and the numbers that decide it."""
     subject, sides = claim.split(": ")
     measure, languages = subject.split(" of ")
     verdicts, told = [], []
@@ -195,7 +195,7 @@ def compare_table(name: str, own: Rows) -> str:
 
 
 def controls(own: Rows) -> str:
-    """Beside the raw cosine of hidden states, what it may contain: means over layers and seeds."""
+    """The raw cosine of hidden states beside what it may contain: means over layers, of each seed."""
     head = ("languages", "seeds", "raw", "shuffled", "centred", "retrieval@1")
     parts = {
         "raw": ("positions", "matching"),

@@ -1,4 +1,4 @@
-"""The paper's Figures 1 to 8 from one's own runs: filled marks, and the paper's own values, hollow ones.
+"""The paper's Figures 1 to 8: filled marks are one's own runs, hollow marks are the paper's values.
 
     python -m paper.figures 1 out/table1 out/figure1 --out out/figure1     # figure1.png
 
@@ -22,9 +22,9 @@ from paper.compare import CLONES, ORDER, PAPER, REAL, Rows, rows_of, standard_si
 from records import Records, first_pair, over
 
 L1 = {"color": "C1", "marker": "o"}
-L2 = {"color": "C3", "marker": "^"}  # told apart in grey, too
+L2 = {"color": "C3", "marker": "^"}  # another shape, to differ in grey, too
 DISJOINT = {"color": "C0", "marker": "s", "linestyle": "--"}
-LINES = {  # of the figures by tokens and size: share of L1, position and look
+LINES = {  # in figures by tokens and size: share of L1, position and look
     "L1 at 50/50": (50, 0, DISJOINT),
     "L2 at 50/50": (50, 1, {"color": "C9", "marker": "D", "linestyle": "--"}),
     "L1 at 90/10": (90, 0, L1),
@@ -38,9 +38,9 @@ Places = dict[float, Records]  # where a mark stands on the x axis: a record of 
 
 
 def by_number(rows: Rows, position: int, pattern: str) -> Places:
-    """A language's rows in the settings of a pattern, "cloned 50% at *x", by the number in place of the star.
+    """A language's rows whose setting fits a pattern, "cloned 50% at *x", by the number in place of the star.
 
-    Of shares of L1, "cloned *% at 1x", by that of L2.
+    If that is the share of L1, as in "cloned *% at 1x", the rows are by the share of L2 instead.
     """
     expression = re.escape(pattern).replace(r"\*", r"([\d.]+)")
     found = {}
@@ -53,7 +53,7 @@ def by_number(rows: Rows, position: int, pattern: str) -> Places:
 
 
 def points(axes, places: Places, measure: str, **style) -> None:
-    """A line of marks with their intervals, and a dot for each seed; a very long bar leaves the others room."""
+    """A line of marks with their intervals, and a dot for each seed; a very long bar is cut."""
     marks = []
     for place, group in sorted(places.items()):
         found = over(group, measure)
@@ -70,7 +70,7 @@ def points(axes, places: Places, measure: str, **style) -> None:
 
 
 def both(axes, rows: Rows, position: int, pattern: str, measure: str, **look) -> Places:
-    """One's own marks, and the paper's, in the settings of a pattern."""
+    """Draw one's own marks and the paper's, for the settings that fit a pattern."""
     own = by_number(rows, position, pattern)
     theirs = by_number(PAPER, position, pattern)
     points(axes, own, measure, **look)
@@ -88,7 +88,7 @@ def finish(axes, measure: str, x_label: str) -> None:
 
 
 def add_accuracy(records: Records) -> bool:
-    """Add the mean accuracy over the models fine-tuned on a task, then over tasks; whether there is any."""
+    """Add the accuracy, averaged over fine-tuning runs of a task, then over tasks; whether there is any."""
     scored = [record for record in records if record.get("glue")]
     for record in scored:
         tasks = [np.mean(task[record["language"]]) for task in record["glue"].values()]
@@ -158,7 +158,7 @@ def scaling(figure, records: Records, vocab: str) -> set[float]:
 
 
 def figure_5(figure, records: Records) -> Records:
-    """The yardsticks of every size and language, their runs as dots, and the paper's laws of small."""
+    """The yardsticks of every size and language, their runs as dots, and the paper's laws for GPT small."""
     axes = figure.subplots(subplot_kw={"xscale": "log"})
     draw_yardsticks(axes, records, [f"C{i}" for i in range(10)])
     tokens = np.geomspace(0.05, 3, 100) * values.TOKENS
@@ -170,7 +170,7 @@ def figure_5(figure, records: Records) -> Records:
 
 
 def looked_at(records: Records, part: str, matrix: str) -> dict[float, dict]:
-    """By p(L2) in %, what align.py found in a matrix of two clones, in the first seed that it looked at."""
+    """By p(L2) in %, what align.py found in a matrix of two clones, in the first seed that was measured."""
     found = {}
     rows = rows_of(records, CLONES)
     for share, group in by_number(rows, 0, "cloned *% at 1x").items():
@@ -189,7 +189,7 @@ def cosines(axes, places, estimates: list[dict], **style) -> None:
 
 
 def finish_matrix(axes, matrix: str, **labels) -> None:
-    """Labels and a legend; a tied model has no output matrix, and an empty panel is not shown."""
+    """Labels and a legend; a tied model has no output matrix, so that panel is not shown."""
     dress(axes, title=f"{matrix} embedding", ylabel="cosine", **labels)
     axes.set_visible(axes.has_data())
     if axes.has_data():
@@ -215,7 +215,7 @@ def figure_6(figure, records: Records) -> dict[float, dict]:
 
 
 def figure_7(figure, records: Records) -> dict[float, dict]:
-    """Cosine of clones' embeddings by the frequency of the token, a line for each ratio."""
+    """Cosine of clones' embeddings by the frequency of the piece, a line for each ratio."""
     for axes, matrix in zip(figure.subplots(1, 2, sharey=True), align.MATRICES, strict=True):
         for share, found in looked_at(records, "embeddings", matrix).items():
             frequencies = [entry["frequency"] for entry in found["frequency"]]
@@ -244,7 +244,7 @@ FIGURES = dict(enumerate(drawn, start=1))
 
 def draw(number: int, records: Records) -> Figure:
     """One of the figures."""
-    with matplotlib.rc_context({"font.size": 14, "legend.fontsize": 12}):  # to be read on half a slide
+    with matplotlib.rc_context({"font.size": 14, "legend.fontsize": 12}):  # legible on half a slide
         figure = Figure(layout="constrained")
         found = FIGURES[number](figure, records)
         if len(found) < 2:
@@ -263,7 +263,7 @@ def draw(number: int, records: Records) -> Figure:
 def main(arguments: list[str] | None = None) -> None:
     """Draw one figure from the runs below the given folders."""
     parser = Parser(__doc__)
-    parser.add_argument("figure", type=int, choices=FIGURES, help="its number")
+    parser.add_argument("figure", type=int, choices=FIGURES, help="number of the figure")
     records, out, args = read_command(parser, arguments)
     path = out / f"figure{args.figure}.png"
     write(path, draw(args.figure, records))

@@ -3,10 +3,10 @@
     python -m paper.glue out/table1/50-50 out/table1/90-10 --glue DIR [--tasks SST-2 CoLA] [--seeds 3]
 
 DIR holds SST-2/train.tsv and the like, as gluebenchmark.com and super.gluebenchmark.com pack them. A linear
-head reads the hidden state of an example's last token. All weights learn the task in L1; those that did best
-on L1's dev set are scored in every clone, which is the same English with other ids. What a clone scores above
-the majority, it has from L1. The accuracies go to out/NAME/result.json; a task that is there is not learned
-again unless its examples have changed.
+head reads the hidden state of an example's last token. All weights are trained on the task in L1; those that
+did best on L1's dev set are scored in every clone, the same English with other ids. Accuracy in a clone above
+the majority's comes from L1. The accuracies go to out/NAME/result.json; a task that is already there is not
+learned again unless its examples have changed.
 """
 
 import copy
@@ -27,11 +27,11 @@ from machine import Process, default_precision, mixed_precision
 from model import GPT
 from text import clean, digest_of
 
-# The paper's recipe. Tokens that an example is cut to, examples of a step, epochs, Adam's learning rate;
+# The paper's recipe. Tokens that an example is cut to, examples in a step, epochs, Adam's learning rate;
 EXAMPLE_TOKENS, BATCH, EPOCHS, LEARNING_RATE = 128, 64, 10, 5e-5
-# steps between two looks at the dev set, and steps without a better score that end it.
+# steps between two evaluations on the dev set, and steps without a better score after which training ends.
 EVALUATE_EVERY, PATIENCE = 200, 2000
-POOL = 1024  # examples among which those of like length are put together
+POOL = 1024  # examples among which those of like length share a batch
 
 
 class Task(NamedTuple):
@@ -50,7 +50,7 @@ TRUTH = ("False", "True")
 JSON = ("train.jsonl", "val.jsonl")
 MNLI_LABELS = ("entailment", "neutral", "contradiction")
 MNLI_FILES = ("train.tsv", "dev_matched.tsv", "dev_mismatched.tsv")
-TASKS = {  # the paper's eleven results, for MNLI has two, and one more
+TASKS = {  # ten with the paper's eleven results, as MNLI has two, and one more
     "CoLA": Task(("sentence",), "label", columns=["source", "label", "star", "sentence"]),
     "SST-2": Task(("sentence",), "label"),
     "MRPC": Task(("#1 String", "#2 String"), "Quality"),
@@ -60,9 +60,9 @@ TASKS = {  # the paper's eleven results, for MNLI has two, and one more
     "RTE": Task(PAIR, "label", ENTAILED),
     "BoolQ": Task(("question", "passage"), "label", TRUTH, JSON),
     "MultiRC": Task(("question", "answer", "passage"), "label", files=JSON),
-    # Whether the pronoun of a text means the noun: both stand after it.
+    # Does the pronoun in a text mean the noun? Both stand after the text.
     "WSC": Task(("text", "span2_text", "span1_text"), "label", TRUTH, JSON),
-    # Not of GLUE, but small models can learn it: corpora/libraries.py.
+    # Not of GLUE, but a task that small models can learn: corpora/libraries.py.
     "libraries": Task(("text",), "library", ("torch", "numpy", "scipy", "sympy"), JSON),
 }
 
@@ -80,7 +80,7 @@ class Examples(NamedTuple):
 
 def read_table(path: Path, columns: list[str] | None) -> list[dict]:
     """The rows of a tab-separated file, in which nothing is quoted."""
-    text = path.read_bytes().decode("utf-8-sig")  # a text may hold other ends of lines
+    text = path.read_bytes().decode("utf-8-sig")  # a text may hold other line ends
     lines = [line.rstrip("\r") for line in text.split("\n")]
     lines = [line.split("\t") for line in lines if line.strip()]
     if lines and columns is None:
@@ -100,7 +100,7 @@ def read_records(path: Path) -> list[dict]:
         record = json.loads(line)
         passage = record.get("passage")
         if not isinstance(passage, dict):
-            rows.append(record | record.get("target", {}))  # which WSC has
+            rows.append(record | record.get("target", {}))  # WSC has a target
             continue
         for question in passage["questions"]:  # of MultiRC
             for answer in question["answers"]:
@@ -110,7 +110,7 @@ def read_records(path: Path) -> list[dict]:
 
 
 def join(texts: list[np.ndarray], length: int) -> np.ndarray:
-    """The texts of an example in a row, in at most `length` tokens: the longest loses its last ones first."""
+    """The texts of an example in a row, in at most `length` tokens: the longest is cut first."""
     sizes = [len(text) for text in texts]
     while sum(sizes) > length:
         sizes[sizes.index(max(sizes))] -= 1
@@ -164,7 +164,7 @@ class Classifier(nn.Module):
         device = self.head.weight.device
         rows = [torch.from_numpy(table[examples.ids[place]]) for place in places]
         tokens = pad_sequence(rows, batch_first=True).to(device)
-        # fp16 would need its loss scaled: a GPU that has no bf16 takes float32.
+        # fp16 would need a scaled loss, so a GPU without bf16 uses float32.
         precision = "bf16" if default_precision(device) == "bf16" else "fp32"
         with mixed_precision(precision, device):
             hidden = self.gpt.hidden(tokens)
@@ -186,7 +186,7 @@ def accuracy(classifier: Classifier, examples: Examples, table: np.ndarray) -> f
 
 
 def epoch(lengths: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-    """Batches of places, all examples once in random order; of a thousand, those of like length together.
+    """Batches of places, all examples in random order; in each POOL, those of like length together.
 
     Otherwise more than half of CoLA's batches would be padding.
     """
@@ -199,7 +199,7 @@ def epoch(lengths: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
 
 
 def fine_tune(classifier: Classifier, train: Examples, dev: Examples, table: np.ndarray, seed: int) -> None:
-    """Learn a task through `table`; the classifier then has the weights that did best on `dev`."""
+    """Train on a task through `table`; the classifier then has the weights that did best on `dev`."""
     random = np.random.default_rng(seed)
     batches = []
     for _ in range(EPOCHS):
@@ -226,9 +226,9 @@ def fine_tune(classifier: Classifier, train: Examples, dev: Examples, table: np.
 
 
 def transfer(run: Run, task: Task, files: list[Path], seeds: int) -> list[dict]:
-    """Fine-tune on a task in L1 once a seed; returns accuracies: an entry of result.json for each dev set."""
+    """Fine-tune on a task in L1 with each seed; returns an entry of result.json for each dev set."""
     l1 = run.languages[0]
-    # GLUE is English: languages that are no clones of L1 have tokenisers for another text.
+    # GLUE is English, so only clones of L1 count: tokenisers of others are for another text.
     clones = [language for language in run.languages if language.source == l1.source]
     tokenizer = run.dataset.tokenizer(l1.source)
     length = min(EXAMPLE_TOKENS, run.model.length)
@@ -278,9 +278,9 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
     add("--glue", type=Path, metavar="DIR", required=True, help="folder of tasks")
-    add("--tasks", nargs="+", choices=TASKS, metavar="TASK", help="default: all that DIR holds")
+    add("--tasks", nargs="+", choices=TASKS, metavar="TASK", help="tasks; default: all that DIR holds")
     add("--seeds", type=number(int, 1, 100), default=1, help="number of fine-tuning runs; default: 1")
-    add("--device", choices=["cpu", "cuda", "mps"], help="default: cuda if there is one")
+    add("--device", choices=["cpu", "cuda", "mps"], help="device; default: cuda if there is one")
     args = parser.parse_args(arguments)
     tasks = args.tasks or [name for name in TASKS if (args.glue / name).is_dir()]
     if not tasks:

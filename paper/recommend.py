@@ -25,7 +25,7 @@ same seeds, in brackets Student's t interval of 95%. Larger models may differ.
 
 
 def difference(one: Records, other: Records) -> Interval:
-    """How much higher the lowest perplexity of one is than of the other, over the seeds that both have."""
+    """By how much the lowest perplexity of `one` exceeds that of `other`, over the seeds that both have."""
     found = []
     for seed in {record["seed"] for record in one}:
         high = [record["ppl"] for record in those(one, seed=seed)]
@@ -36,24 +36,24 @@ def difference(one: Records, other: Records) -> Interval:
 
 
 def about(tokens: float, records: Records) -> Records:
-    """Those on so many tokens of the language, give or take a twentieth."""
+    """The records with so many tokens of the language, give or take a twentieth."""
     low, high = 0.95 * tokens, 1.05 * tokens
     return [record for record in records if low < record["tokens"] < high]
 
 
 def kind_of(mix: dict) -> dict:
-    """What its controls have in common with a mix."""
+    """The settings that a mix shares with its controls."""
     return {"size": mix["size"], "fingerprint": mix["fingerprint"]}
 
 
 def text_of(alone: dict) -> float:
-    """How many tokens there are to train on; 0 if the run does not say."""
+    """The tokens of the whole training text; 0 if the run has no number of passes over it."""
     passes = alone.get("passes", {})
     return alone["tokens"] / passes.get(alone["source"], math.inf)
 
 
 def with_controls(group: Records, records: Records) -> dict:
-    """A mix: the record of its first seed, SHOWN as records, and GAINS."""
+    """A mix: the record of its first seed, with the records of SHOWN and the intervals of GAINS."""
     mix = dict(group[0])
     tokens, total = mix["tokens"], mix["total"]
     batch = mix["batch"]
@@ -69,7 +69,7 @@ def with_controls(group: Records, records: Records) -> dict:
     mix["as long"] = about(total, alone)
     mix["noise"] = those(about(tokens, noisy), batch=batch, steps=steps)
     mix["in the mix"] = group
-    # A longer run may have no more text, and read it again. One that does not say so is taken for that.
+    # A longer run may read the same text again. A run without a number of passes counts as such a run.
     no_longer = [run for run in alone if run["tokens"] < 1.05 * total]
     opponents = [run for run in no_longer if min(run["tokens"], text_of(run)) < 1.05 * tokens]
     mix["noise - mix"] = difference(mix["noise"], group)
@@ -80,7 +80,7 @@ def with_controls(group: Records, records: Records) -> dict:
 
 
 def parts_of(records: Records) -> list[list[dict]]:
-    """The mixes of one size with as many tokens of the rarest language together, the cheapest first."""
+    """Groups of mixes of one size on as many tokens of the rarest language, the cheapest mix first."""
     mixed = [run for run in those(records, alone=False) if "noise" not in run["sources"]]
     mixed = [run for run in mixed if run["tokens"]]
     if not mixed:
@@ -99,7 +99,7 @@ def parts_of(records: Records) -> list[list[dict]]:
 
 
 def advice(mixes: list[dict]) -> str:
-    """Which mix to take and what cannot be told from it, or why none; `mixes` begins with the cheapest."""
+    """Which mix to take, with the comparisons, or why to take none; `mixes` begins with the cheapest."""
     best = min(mixes, key=lambda mix: over(mix["in the mix"], "ppl").mean)
     gains = ", ".join(f"{gain} {best[gain]}" for gain in GAINS)
     told = [f"lowest: {best['name']}, {gains}"]
@@ -140,7 +140,7 @@ def page(mixes: list[dict]) -> str:
 
 
 def draw(parts: list[list[dict]], path: Path) -> None:
-    """Perplexities of the rarest language by its share, a panel a part."""
+    """Perplexities of the rarest language by its share, a panel for each part."""
     figure = Figure(figsize=(5.5 * len(parts), 4.2), layout="constrained")
     (panels,) = figure.subplots(1, len(parts), squeeze=False)
     for mixes, axes in zip(parts, panels, strict=True):

@@ -1,14 +1,14 @@
-"""Carry out what a script of runs/ prints: its training runs side by side, then what is made of them.
+"""Carry out the commands that a script of runs/ prints: training runs side by side, then tables and pictures.
 
     DRY=1 bash runs/table1.sh | JOBS=2 python -m paper.run
 
-Standard input holds a command a line. Runs of train.py go JOBS at a time, a core or a GPU each; any other
-command waits until all before it are done. What a run prints goes to out/NAME.log, and the last line of it is
-told every 20 seconds, with the time that is left. After MINUTES, if that is set, runs save what they have and
-end, and the other commands follow. If a run fails, the others save, and all ends.
+Standard input holds a command in each line. JOBS runs of train.py go at a time, a core or a GPU each; any
+other command waits until all before it are done. The output of a run goes to out/NAME.log; every 20 seconds
+its last line is printed, with the time that is left. After MINUTES, if that is set, runs save what they have
+and end, and the other commands follow. If a run fails, the others save, and no command follows.
 
-Beside the pictures of the last command, commands.txt keeps how they were made. RESULTS=FOLDER also collects
-the numbers of each run, which is all that tables and pictures are made from.
+Beside tables and pictures, commands.txt keeps the commands that made them. RESULTS=FOLDER also collects the
+numbers of each run; tables and pictures need nothing else.
 """
 
 import math
@@ -48,12 +48,12 @@ class Run(NamedTuple):
         return (self.out / "result.json").exists()
 
     def flops(self, tokens: float) -> float:
-        """What so many of its tokens cost, but for the vocabulary."""
+        """Operations to train on so many tokens, without those of the output layer."""
         size = SIZES[self.args.size]
         return tokens * flops_per_token(size, 0, self.args.length or size.length)
 
     def flops_done(self) -> float:
-        """What it has computed so far."""
+        """Operations computed so far."""
         if self.finished():
             return self.flops(self.args.tokens)
         lines = read_metrics(self.out) if (self.out / "metrics.jsonl").exists() else []
@@ -72,7 +72,7 @@ def parse(line: str) -> Run | list[str]:
 
 
 class Clock:
-    """How long the runs of a script will take, from what was computed since the first one was compiled."""
+    """The time that the runs of a script still need, at the speed since the first one was compiled."""
 
     def __init__(self, runs: list[Run]):
         self.runs, self.began = runs, None
@@ -83,7 +83,7 @@ class Clock:
         return sum(run.flops_done() for run in self.runs)
 
     def left(self) -> str:
-        """In words; nothing before there is something to go by."""
+        """In words; empty until the runs have made progress."""
         now, done = time.monotonic(), self.done()
         if done > self.before and self.began is None:
             self.began, self.before = now, done
@@ -94,7 +94,7 @@ class Clock:
 
 
 def program(words: list[str]) -> list[str]:
-    """A command of which `python` is this Python, whatever that name means to a shell."""
+    """A command in which `python` is this Python, whichever one a shell would start."""
     return [sys.executable, *words[1:]] if words[0] == "python" else words
 
 
@@ -104,21 +104,21 @@ def start(run: Run, slot: int, jobs: int) -> subprocess.Popen:
     environment = dict(os.environ)
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else [str(gpu) for gpu in range(torch.cuda.device_count())]
-    if jobs > 1 and gpus and run.words[0] == "python":  # torchrun gives each of its processes one
+    if jobs > 1 and gpus and run.words[0] == "python":  # torchrun gives each process a GPU
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     run.out.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{run.out}.log", "wb") as log:
         process = subprocess.Popen(
             program(run.words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
         )
-    if jobs > 1 and hasattr(os, "sched_setaffinity"):  # it computes with as many threads as it has cores
+    if jobs > 1 and hasattr(os, "sched_setaffinity"):  # a run has as many threads as cores
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(process.pid, cores[slot % len(cores) :: jobs])
     return process
 
 
 def latest(out: Path) -> str:
-    """How far a run is: the last line of its log, once that has losses."""
+    """The last line of a run's log, which shows its progress; empty before the first loss."""
     log = Path(f"{out}.log")
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     if not lines or not re.search("loss|scoring", lines[-1]):
@@ -127,7 +127,7 @@ def latest(out: Path) -> str:
 
 
 def check_end(run: Run, code: int) -> None:
-    """Tell what a run has reached; UserError with the end of its log if it failed."""
+    """Print the perplexities of a run; UserError with the end of its log if it failed."""
     if code:
         end = Path(f"{run.out}.log").read_text(errors="replace").splitlines()[-5:]
         raise UserError("\n".join([f"{run.out} failed; {run.out}.log ends with:", *end]))
@@ -137,9 +137,9 @@ def check_end(run: Run, code: int) -> None:
 
 
 def side_by_side(runs: list[Run], jobs: int, clock: Clock, deadline: float) -> None:
-    """Train, `jobs` at a time, until all are done or it is `deadline`."""
+    """Train `jobs` runs at a time, until all are done or `deadline` is over."""
     waiting, running = deque(runs), {}  # running: slot to run and process
-    told_at, told = time.monotonic(), set()  # the folders of runs of which something was told
+    told_at, told = time.monotonic(), set()  # folders of runs whose line was printed
     try:
         while waiting or running:
             if time.monotonic() > deadline:
@@ -168,7 +168,7 @@ def side_by_side(runs: list[Run], jobs: int, clock: Clock, deadline: float) -> N
 
 
 def keep(commands: list[Run | list[str]], page: Path) -> None:
-    """Write how a page was made to its commands.txt, and its runs' numbers to RESULTS, where that is set."""
+    """Write the commands that made a page to its commands.txt, and its runs' numbers to RESULTS, if set."""
     lines = []
     for command in commands:
         if not isinstance(command, Run):
@@ -186,7 +186,7 @@ def keep(commands: list[Run | list[str]], page: Path) -> None:
 
 
 def carry_out(lines: list[str], jobs: int, minutes: float) -> None:
-    """Do what the lines say; a comment is printed."""
+    """Carry out a command in each line; a comment is printed."""
     commands = [line if line.startswith("#") else parse(line) for line in lines if line.strip()]
     runs = [command for command in commands if isinstance(command, Run)]
     left = [run for run in runs if not run.finished()]
@@ -198,7 +198,7 @@ def carry_out(lines: list[str], jobs: int, minutes: float) -> None:
         if isinstance(command, Run):
             done.append(command)
             if command.finished() and command.words[0] == "python":
-                train.main(command.words[command.words.index("train.py") + 1 :])  # says so, or what differs
+                train.main(command.words[command.words.index("train.py") + 1 :])  # prints so, or what differs
             elif command.finished():
                 subprocess.run(command.words, check=True)
             else:

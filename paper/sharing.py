@@ -1,9 +1,9 @@
-"""Is knowledge shared, or is a plateau only left sooner? What each seed says (results/LOG.md, 27 to 33).
+"""Is knowledge shared, or is a plateau only left sooner? Results of each seed (results/LOG.md, 27 to 33).
 
     python -m paper.sharing out/sharing-0.6x-seed* --out results/sharing      # sharing.md and sharing.png
 
-The worth of a token is fit_scaling.py's. Beside it stands how alike the languages are inside, as align.py
-found it: their hidden states, and how much of the key from one to the other the embeddings hold.
+fit_scaling.py gives the worth of a token. Beside it stand two results of align.py: how alike the hidden
+states of the languages are, and for which share of the commonest pieces the key is right.
 """
 
 import math
@@ -32,7 +32,7 @@ PANELS = {  # those that were measured are drawn
 
 
 def look_inside(record: dict) -> None:
-    """Add how alike the hidden states of the first two languages are, and the key; nan if it is not known."""
+    """Add how alike the hidden states of the first two languages are, and the key; nan if not measured."""
     layers = first_pair(record, "hidden").get("positions, centred", [])
     means = [layer["mean"] for layer in layers] or [math.nan]
     embeddings = first_pair(record, "embeddings").get("input", {})
@@ -42,7 +42,7 @@ def look_inside(record: dict) -> None:
 
 
 def table(groups: list[Records]) -> str:
-    """A row an experiment and language."""
+    """A row for each experiment and language."""
     rows = []
     for group in groups:
         cells = cells_of(group)
@@ -59,7 +59,7 @@ def known(text: str) -> str:
 
 
 def of_the_rarest(groups: list[Records]) -> list[Records]:
-    """The rarest language of each experiment, of equal ones the last; those that gain most come first."""
+    """The rarest language of each experiment, the last of equal ones; the highest TEff comes first."""
     rarest = {}
     for group in groups:
         run = group[0]
@@ -74,7 +74,7 @@ def of_the_rarest(groups: list[Records]) -> list[Records]:
 
 
 def draw(groups: list[Records], path: Path) -> None:
-    """A row an experiment: a dot a seed, a line the interval."""
+    """A row for each experiment, a dot for each seed, a line for the interval."""
     rows = of_the_rarest(groups)
     measured = []
     for measure in PANELS:
@@ -98,7 +98,7 @@ def draw(groups: list[Records], path: Path) -> None:
 
 
 def draw_row(axes, measure: str, place: int, group: Records) -> None:
-    """A measure of an experiment, at a height."""
+    """Draw a measure of an experiment at the height `place`."""
     unit = 1e6 if measure == "head_start" else 1
     colour = "C0" if group[0]["share"] > 0.4 else "C1"
     for run in group:
@@ -112,7 +112,7 @@ def draw_row(axes, measure: str, place: int, group: Records) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print and write what the runs below the folders say."""
+    """Print, write and draw the results of the runs below the folders."""
     records, out, _ = read_command(Parser(__doc__), arguments)
     for record in records:
         look_inside(record)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Beyond the paper: one embedding matrix or two, rotary or learned positions, the space shared or not: what makes clones
-# find each other? Each seed by itself (results/LOG.md, 31 to 33); two hours for three seeds on two cores.
+# Beyond the paper: do clones share what they learn with one embedding matrix or two, rotary or learned
+# positions, the space shared or not? Seed by seed (results/LOG.md, 31 to 33); 3 seeds: 2 hours on two cores.
 #
 #   bash runs/factorial.sh                # seeds 4, 5 and 6, beside the runs of runs/sharing.sh
 SCALE=cpu

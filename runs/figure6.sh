@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Figures 6 and 7: are the embeddings of clones aligned, by the share of the second and by the frequency of a word?
-# (Takeaway 2) The runs are those of Table 1 and Figure 1. word2vec, which sees no more than co-occurrence, is the control.
+# Figures 6 and 7: are embeddings of clones aligned, by the share of the second and the frequency of a piece?
+# (Takeaway 2) The runs are those of Table 1 and Figure 1. The control, word2vec, uses co-occurrence only.
 source "$(dirname "$0")/lib.sh"
 corpus clones
 for SEED in $SEEDS; do

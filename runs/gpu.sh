@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The first half hour on a GPU, in five calls of less than ten minutes each. Each can be repeated alone; a wrong number ends it.
+# The first half hour on a GPU: five calls of less than ten minutes, each repeatable; a failed check ends it.
 #
 #   CALL=1 bash runs/gpu.sh   # versions; attention and the loss against float64, and the same bits again
 #   CALL=2 bash runs/gpu.sh   # steps, a model split by FSDP, runs that are stopped and go on, two processes
@@ -7,10 +7,10 @@
 #   CALL=4 bash runs/gpu.sh   # attention and the loss beside PyTorch's; attention of 12 x 64 with backward below 120 TFLOP/s: edit its tiles in ROWS
 #   CALL=5 bash runs/gpu.sh   # SDPA twice, which has to give the same bits; two runs side by side on one GPU
 #
-# Results go to results/gpu/NAME-OF-CHIP/, or RESULTS=FOLDER instead of results/gpu. It needs python3, or PYTHON, with torch 2.11 or
-# later, numpy, sentencepiece, hypothesis and pytest. DATA=FOLDER is a prepared text that was carried along; without it, the English
-# of Python's libraries is prepared.
-# If kernels are wrong: a newer ptxas (TRITON_PTXAS_PATH); train.py --no-compile, then --attention sdpa say what is to blame.
+# Results go to results/gpu/NAME-OF-CHIP/, or RESULTS=FOLDER instead of results/gpu. It needs python3, or
+# PYTHON, with torch 2.11 or later, numpy, sentencepiece, hypothesis and pytest. DATA=FOLDER: a prepared text;
+# without it, the English of Python's libraries is prepared. If kernels are wrong, try a newer ptxas
+# (TRITON_PTXAS_PATH), then train.py --no-compile, then --attention sdpa, to see what is to blame.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ ! -d .venv ] || PATH="$PWD/.venv/bin:$PATH" # the environment that make creates
@@ -21,7 +21,7 @@ CHIP=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name() if torch.c
 PAGE=${RESULTS:-results/gpu}/${CHIP// /-}
 mkdir -p "$PAGE" "$RUNS"
 
-check() { # WORDS...: tests, with what they found in a file
+check() { # WORDS...: run tests, and add their output to the call's file
     "$PYTHON" -m pytest -q -p no:cacheprovider "$@" 2>&1 | tee -a "$PAGE/call$CALL.txt"
 }
 
@@ -63,7 +63,7 @@ call() {
         train half-1 >"$RUNS/half-1.log" 2>&1 &
         train half-2 --seed 1
         wait $! || { cat "$RUNS/half-1.log" && exit 1; }
-        for run in sdpa-1 half-2; do # speed alone, and beside another
+        for run in sdpa-1 half-2; do # speed of a run alone, and beside another
             tail -n 1 "$RUNS/$run/metrics.jsonl" | tee -a "$PAGE/call5.txt"
         done
         ;;

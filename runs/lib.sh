@@ -1,4 +1,4 @@
-# Sourced by every script here: how large the experiments are, and what `run` means.
+# Every script here sources this file: it says how large the experiments are, and what `run` means.
 #
 #   SCALE=cpu bash runs/table1.sh             # two cores: GPT pico, 5 million characters (the default)
 #   SCALE=gpu bash runs/table1.sh             # one GPU: GPT mini, several epochs over the novels
@@ -6,17 +6,17 @@
 #   DRY=1 bash runs/table1.sh                 # only print the commands
 #   SEED=1 bash runs/table1.sh                # another seed, in out/table1-seed1
 #   SEEDS="0 1 2" bash runs/table1.sh         # three seeds in one table, of the rows that takeaways rest on
-#   JOBS=8 bash runs/table1.sh                # so many runs side by side, a core or a GPU each (cpu: 2, else 1)
-#   MINUTES=60 bash runs/table1.sh            # after that, runs save and end, and the table has what is done
+#   JOBS=8 bash runs/table1.sh                # eight runs side by side, a core or a GPU each (cpu: 2, else 1)
+#   MINUTES=60 bash runs/table1.sh            # after an hour, runs save and end; the table has what is done
 #   NOVELS=DIR bash runs/table3.sh            # DIR/en and DIR/fr hold texts; without it, novels are downloaded
-#   RESULTS=results/cpu bash runs/table1.sh   # tables and figures go there, what made them (commands.txt), and the
-#                                             # numbers of each run: fit_scaling.py results/cpu/runs/table1 needs no more
+#   RESULTS=results/cpu bash runs/table1.sh   # tables, figures, their commands (commands.txt), and numbers of
+#                                             # runs: all that fit_scaling.py results/cpu/runs/table1 needs
 #
 #   PRECISION=fp32 bash runs/table1.sh        # on every machine; by default each chooses what is fastest there
 #
 # SIZE, TOKENS (of 1x) and FLAGS (more flags of train.py) replace what the scale says; then choose another OUT, too.
 # A finished run is skipped, a stopped one goes on: every script can be stopped and started again at any time.
-# All that a script does is to print commands. Started without DRY=1, it starts itself once more with DRY=1, collects
+# A script only prints commands. Started without DRY=1, it starts itself once more with DRY=1, collects
 # what that prints, and becomes paper/run.py (exec, below), which carries the commands out.
 set -euo pipefail
 SCALE=${SCALE:-cpu} SEED=${SEED:-0} GPUS=${GPUS:-1} DRY=${DRY:-} NOVELS=${NOVELS:-}
@@ -29,18 +29,18 @@ PYTHON=$(command -v python || command -v python3)
 [ -n "$DRY" ] || COMMANDS=$(DRY=1 bash "$0" "$@") || exit
 cd "$ROOT"
 
-# What a scale is. LENGTHS: of the monolingual runs, in units of 1x; SIZES: models of the figures by size.
+# Values of each scale. LENGTHS: of monolingual runs, in units of 1x; SIZES: models of the figures by size.
 NOVEL_DATA=$([ -n "$NOVELS" ] && echo novels || echo eltec)
 NOVELS_TEST="" # of the novels, one in fifty by default
 case $SCALE in
 cpu) # 4x is 20 of the 20.4 million characters of pydocs: no row of Table 1 reads a text twice
     STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_FLAGS=${FLAGS:-} ALONE="--batch 2"
-    OTHER_FLAGS="--batch 8 --learning-rate 1e-3 --warmup 100" # as pico's, but for the rate; alone, its best batch
-    LENGTHS="2 1 0.5 0.4 0.3 0.25 0.2 0.1 0.05" REAL_LENGTHS=$LENGTHS OTHER_LENGTHS=${LENGTHS#2 } # its mixes are of 1x
-    NOVELS_TEST="--test-fraction 0.1 --test-characters 20000" # of more novels, so much that it takes seconds
+    OTHER_FLAGS="--batch 8 --learning-rate 1e-3 --warmup 100" # pico's, but another rate; the best batch alone
+    LENGTHS="2 1 0.5 0.4 0.3 0.25 0.2 0.1 0.05" REAL_LENGTHS=$LENGTHS OTHER_LENGTHS=${LENGTHS#2 } # mixes: 1x
+    NOVELS_TEST="--test-fraction 0.1 --test-characters 20000" # parts of more novels, scored in seconds
     CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-char PIECES="--pieces char" OUT=${OUT:-out} JOBS_BY_DEFAULT=2
     ;;
-gpu) # 1x is one and a half passes over the English novels, 3x four and a half, more than which teaches little
+gpu) # 1x is one and a half passes over the English novels, 3x four and a half; more passes teach little
     STANDARD_SIZE=${SIZE:-mini} SIZES="mini small" STANDARD_TOKENS=20e6
     OTHER_FLAGS="--batch 32 --warmup 100" STANDARD_FLAGS=${FLAGS:-$OTHER_FLAGS}
     LENGTHS="0.1 0.25 0.5 1 1.5 2 3" REAL_LENGTHS="0.1 0.25 0.5 1 2" OTHER_LENGTHS="0.1 0.25 0.5 1 2"
@@ -63,14 +63,14 @@ seed() { # N: the seed of the runs that follow, in folders of its own
 SEEDS=${SEEDS:-$SEED}
 FIRST=${SEEDS%% *}
 seed "$FIRST"
-once() { [ "$SEED" != "$FIRST" ] || "$@"; } # of the first seed only: no takeaway rests on it
+once() { [ "$SEED" != "$FIRST" ] || "$@"; } # runs with the first seed only: no takeaway rests on them
 PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX   # where tables and figures go
 export JOBS=${JOBS:-$JOBS_BY_DEFAULT} # runs side by side: small models gain by it, a core or a GPU each
 LAUNCH=python                         # one process needs no launcher
 [ "$GPUS" = 1 ] || LAUNCH="torchrun --standalone --nproc-per-node $GPUS"
 [ -n "$DRY" ] || RESULTS=${RESULTS:-} exec "$PYTHON" -m paper.run <<<"$COMMANDS"
 
-corpus() { # clones|real: the text of what follows, prepared if it is not there
+corpus() { # clones|real: the text of the runs that follow, prepared if it is not there
     local name=$CLONE_DATA
     [ "$1" = clones ] || name=$REAL_DATA
     DATA=data/$name
@@ -82,7 +82,7 @@ corpus() { # clones|real: the text of what follows, prepared if it is not there
     esac
 }
 
-aligned() { # lines in step for align.py: PARALLEL.en and PARALLEL.fr, of Europarl unless it says otherwise
+aligned() { # aligned lines for align.py: PARALLEL.en and PARALLEL.fr, Europarl's unless PARALLEL is set
     [ -n "${PARALLEL:-}" ] || also python -m corpora.europarl
     PARALLEL=${PARALLEL:-data/downloads/europarl-v7/europarl-v7.fr-en}
 }
@@ -117,7 +117,7 @@ run() { # NAME TIMESx FLAGS...: train one model on TIMES the standard tokens
     also $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" $flags "$@" --seed "$SEED" --out "$out"
 }
 
-say() { # what standard input holds, at this place
+say() { # print standard input at this place, as comments
     sed 's/^/# /'
 }
 

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Texts in two or more languages in; out comes which mix serves the rarest one best, and what the others do for it.
+# From texts in two or more languages: which mix serves the rarest one best, and what the others do for it.
 #
 #   bash runs/mylanguages.sh en=FOLDER sw=FOLDER                  # the rarest last; .txt and .jsonl files, also .gz
 #   bash runs/mylanguages.sh en=FOLDER de=FOLDER sw=FOLDER        # the others share the rest of each mix equally
 #   DRY=1 bash runs/mylanguages.sh en=FOLDER sw=FOLDER            # only print the commands
-#   RARE=5e5 WARMUP=24 bash runs/mylanguages.sh en=FOLDER sw=FOLDER    # fewer tokens of it in every mix, and warm-up
-#   MIXES="50 90" SEEDS="0 1" bash runs/mylanguages.sh en=FOLDER sw=FOLDER   # percent of the others; what is random
+#   RARE=5e5 WARMUP=24 bash runs/mylanguages.sh en=FOLDER sw=FOLDER    # fewer tokens of it, less warm-up
+#   MIXES="50 90" SEEDS="0 1" bash runs/mylanguages.sh en=FOLDER sw=FOLDER   # percent of the others; seeds
 #   SCALE=gpu JOBS=8 bash runs/mylanguages.sh en=FOLDER sw=FOLDER # GPT mini, eight runs side by side, a GPU each
 #   THOROUGH=1 bash runs/mylanguages.sh en=FOLDER sw=FOLDER       # two sizes, two RARE: does the best ratio move?
 #   VOCAB=disjoint bash runs/mylanguages.sh en=FOLDER en2=FOLDER  # no shared pieces; here: one text as two clones
 #
-# Every mix reads the same RARE tokens of the rarest language (1x) and ever more of the others. Each has its controls:
-# the same beside noise (the first language's tokens, shuffled), and the rarest alone, as long. Where its text has no
-# more than RARE tokens, that is more passes over it. And alone on 1x, as often as a mix reads it: in the same batch,
-# and in one so small that there are as many steps. HOLD_OUT=0.1 tests on more documents than one in fifty.
+# Every mix reads RARE tokens of the rarest language (1x) and ever more of the others. Each has controls: the
+# same shares beside noise (the first language's tokens, shuffled); the rarest alone on as many tokens in all,
+# in more passes if its text has only RARE tokens; the rarest alone on 1x, in equal batches and in smaller
+# ones that give as many steps. HOLD_OUT=0.1 tests on a tenth of the documents (default: one in fifty).
 CALLED_FROM=$PWD
 source "$(dirname "$0")/lib.sh"
 refuse() { echo "error: $*" >&2 && exit 2; }
@@ -57,7 +57,7 @@ mixes() { # NAME TIMES SHARES REST RARE: each mix, its length in units of 1x, an
             print percent[i] "-" 100 - percent[i], sprintf("%.3g", 1 / p), shares p, 1 - p, p
         }
         size[n] = size[n] < rare ? size[n] : rare
-        for (j = 1; j <= n; j++) sum += size[j] ^ 0.3 # what people use, between equal shares and those of the texts
+        for (j = 1; j <= n; j++) sum += size[j] ^ 0.3 # usual: between equal shares and those of the texts
         for (j = 1; j < n; j++) temperature = temperature size[j] ^ 0.3 / sum ","
         p = size[n] ^ 0.3 / sum
         print "temperature", sprintf("%.3g", 1 / p), temperature p, 1 - p, p
@@ -81,7 +81,7 @@ for SEED in $SEEDS; do
                 run "placebo-$name" "${times}x" --languages noise "$RAREST" --vocab "$VOCAB" --mix "$rest,$share"
                 run "alone-${times}x" "${times}x" --languages "$RAREST" --ratio 1
                 [ -z "$THOROUGH" ] || run "common-$name" "$(awk "BEGIN { print $times - 1 }")x" \
-                    --languages "${languages[0]}" --ratio 1 # what that one loses
+                    --languages "${languages[0]}" --ratio 1 # what the first language loses
             done < <(mixes)
             for batch in $(mixes | awk -v b="$BATCH" '{ own = int(b * $5 + 0.5); print own < 1 ? 1 : own }' | sort -un); do
                 FLAGS="$FLAGS --batch $batch" run "alone-1x-batch-$batch" 1x --languages "$RAREST" --ratio 1

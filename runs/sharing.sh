@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Beyond the paper: do clones share what they learn, at which shares? Each seed by itself (results/LOG.md, 27 to 33).
+# Beyond the paper: at which shares do clones share what they learn? Seed by seed (results/LOG.md, 27 to 33).
 #
 #   bash runs/sharing.sh                                   # runs of 5M characters on seeds 4 to 8: two hours on two cores
 #   TIMES=0.6 SEEDS="9 10" bash runs/sharing.sh            # of 3M, as long as the demo's

@@ -23,7 +23,7 @@ for SEED in $SEEDS; do
     run 50-50-3x         3x --ratio 0.5              # row 12
     run 90to10-3x        3x --ratio 0.9,0.1          # row 13
 
-    [ "$SCALE" = cpu ] || continue # controls, the demo's, but for a longer positive one
+    [ "$SCALE" = cpu ] || continue # the demo's controls, but a longer positive one
     once run placebo     0.25x --ratio 0.4 --languages en noise --batch 2 # a partner that cannot help: TEff at most 1
     once run positive    0.2x --ratio 0.9 --anchors 1 ${ALONE:-}     # EN2 is EN1: TEff is 1 / share = 10
     once run steps-0.5x  0.5x --ratio 1 --batch 4    # alone, in as many steps as row 4

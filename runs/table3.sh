@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Table 3: English and French. What is left of Table 1 for real languages? (Takeaways 6 to 8)
+# Table 3: English and French. Which results of Table 1 hold for real languages? (Takeaways 6 to 8)
 source "$(dirname "$0")/lib.sh"
 corpus real
 for SEED in $SEEDS; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Table 4: are the hidden states of English and French aligned? (Takeaway 6) The runs are Table 3's.
 #
-#   PARALLEL=multi30k bash runs/table4.sh     # multi30k.en and .fr: lines in step; without it, Europarl is downloaded
+#   PARALLEL=multi30k bash runs/table4.sh     # aligned lines, multi30k.en and .fr; default: Europarl
 source "$(dirname "$0")/lib.sh"
 corpus real
 aligned
