@@ -188,21 +188,26 @@ def cosines(axes, places, estimates: list[dict], **style) -> None:
     axes.errorbar(places, means, bars, marker="o", markersize=5, elinewidth=1, **style)
 
 
+def matrix_panels(figure, records: Records) -> dict:
+    """A panel for each matrix of embeddings that align.py has looked at; a tied model has one."""
+    matrices = [matrix for matrix in align.MATRICES if looked_at(records, "embeddings", matrix)] or ["input"]
+    panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
+    return dict(zip(matrices, panels, strict=True))
+
+
 def finish_matrix(axes, matrix: str, **labels) -> None:
-    """Labels and a legend; a tied model has no output matrix, so that panel is not shown."""
+    """Labels and a legend."""
     dress(axes, title=f"{matrix} embedding", ylabel="cosine", **labels)
-    axes.set_visible(axes.has_data())
-    if axes.has_data():
-        axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small")
 
 
 def figure_6(figure, records: Records) -> dict[float, dict]:
     """Cosine of clones' embeddings, and of all pairs, by p(L2); word2vec as the control."""
-    panels = figure.subplots(1, 2, sharey=True)
+    panels = matrix_panels(figure, records)
     theirs = by_number(PAPER, 0, "cloned *% at 1x")
     printed = [group[0]["embeddings"] for group in theirs.values()]
-    panels[0].plot([*theirs], printed, marker="s", label="paper, counterparts", **HOLLOW)
-    for axes, matrix in zip(panels, align.MATRICES, strict=True):
+    panels["input"].plot([*theirs], printed, marker="s", label="paper, counterparts", **HOLLOW)
+    for matrix, axes in panels.items():
         for part, model, color in (("word2vec", "word2vec", "C1"), ("embeddings", "GPT", "C0")):
             found = looked_at(records, part, matrix)
             if found:
@@ -216,7 +221,7 @@ def figure_6(figure, records: Records) -> dict[float, dict]:
 
 def figure_7(figure, records: Records) -> dict[float, dict]:
     """Cosine of clones' embeddings by the frequency of the piece, a line for each ratio."""
-    for axes, matrix in zip(figure.subplots(1, 2, sharey=True), align.MATRICES, strict=True):
+    for matrix, axes in matrix_panels(figure, records).items():
         for share, found in looked_at(records, "embeddings", matrix).items():
             frequencies = [entry["frequency"] for entry in found["frequency"]]
             cosines(axes, frequencies, found["frequency"], label=f"p(L2) = {share:g}%")
