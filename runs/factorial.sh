@@ -3,13 +3,13 @@
 # positions, the space shared or not? Seed by seed (results/LOG.md, 31 to 33); 3 seeds: 2 hours on two cores.
 #
 #   bash runs/factorial.sh                # seeds 4, 5 and 6, beside the runs of runs/sharing.sh
-SCALE=cpu
+SCALE=cpu SEEDS=${SEEDS:-4 5 6}
 PRECISION=${PRECISION:-fp32}
 source "$(dirname "$0")/lib.sh"
 corpus clones
 RUNS=()
 
-for SEED in ${SEEDS:-4 5 6}; do
+for SEED in $SEEDS; do
     seed "$SEED"
     into sharing-1x
     for mix in 90-10 50-50; do

@@ -62,7 +62,7 @@ seed() { # N: the seed of the runs that follow, in folders of its own
 }
 SEEDS=${SEEDS:-$SEED}
 FIRST=${SEEDS%% *}
-seed "$FIRST"
+seed "$SEED"
 once() { [ "$SEED" != "$FIRST" ] || "$@"; } # runs with the first seed only: no takeaway rests on them
 PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX   # where tables and figures go
 export JOBS=${JOBS:-$JOBS_BY_DEFAULT} # runs side by side: small models gain by it, a core or a GPU each

@@ -15,6 +15,7 @@
 # in more passes if its text has only RARE tokens; the rarest alone on 1x, in equal batches and in smaller
 # ones that give as many steps. HOLD_OUT=0.1 tests on a tenth of the documents (default: one in fifty).
 CALLED_FROM=$PWD
+SEEDS=${SEEDS:-0 1 2}
 source "$(dirname "$0")/lib.sh"
 refuse() { echo "error: $*" >&2 && exit 2; }
 case $SCALE in
@@ -22,7 +23,7 @@ cpu) LENGTH=128 BATCH=${BATCH:-8} WARMUP=${WARMUP:-50} ;;
 gpu) LENGTH=512 BATCH=${BATCH:-32} WARMUP=${WARMUP:-100} ;;
 paper) LENGTH=512 BATCH=${BATCH:-128} WARMUP=${WARMUP:-500} ;;
 esac
-MIXES=${MIXES:-50 80 90 95} SEEDS=${SEEDS:-0 1 2} VOCAB=${VOCAB:-anchored} THOROUGH=${THOROUGH:-} HOLD_OUT=${HOLD_OUT:-}
+MIXES=${MIXES:-50 80 90 95} VOCAB=${VOCAB:-anchored} THOROUGH=${THOROUGH:-} HOLD_OUT=${HOLD_OUT:-}
 AMOUNTS=$([ -n "$THOROUGH" ] && echo "0.25 1" || echo 1) # of RARE
 least=$(awk "BEGIN { print 20 * $WARMUP * $BATCH * $LENGTH / ${AMOUNTS% *} }")
 RARE=${RARE:-$least}

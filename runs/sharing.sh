@@ -3,7 +3,7 @@
 #
 #   bash runs/sharing.sh                                   # runs of 5M characters on seeds 4 to 8: two hours on two cores
 #   TIMES=0.6 SEEDS="9 10" bash runs/sharing.sh            # of 3M, as long as the demo's
-SCALE=cpu
+SCALE=cpu SEEDS=${SEEDS:-4 5 6 7 8}
 PRECISION=${PRECISION:-fp32}
 source "$(dirname "$0")/lib.sh"
 corpus clones
@@ -11,7 +11,7 @@ TIMES=${TIMES:-1}
 LENGTHS="0.8 0.5 0.35 0.2 0.1 0.05"
 RUNS=()
 
-for SEED in ${SEEDS:-4 5 6 7 8}; do
+for SEED in $SEEDS; do
     seed "$SEED"
     into "sharing-${TIMES}x"
     yardstick
