@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Cloned English on two CPU cores: does a rare clone learn from a dominant one, and how do we know? `make demo` runs
-# this; results lie in out/demo.
+# Cloned English on two CPU cores: does a rare clone learn from a dominant one, and how do we know? `make demo`
+# runs this; results lie in out/demo.
 #
 #   SEED=1 bash runs/demo.sh     # another seed, results in out/demo-seed1
 SCALE=cpu
@@ -13,7 +13,7 @@ run 90-10    0.6x   --ratio 0.9
 run 50-50    0.6x   --ratio 0.5
 LENGTHS="0.4 0.2 0.1 0.05"
 yardstick # English alone, in the batch that does best
-run no-space 0.6x   --ratio 0.9 --shared                      # 90-10 again, but the clones share nothing, not even the space
+run no-space 0.6x   --ratio 0.9 --shared                      # 90-10 again, but the clones share nothing
 run placebo  0.125x --ratio 0.4 --languages en noise $ALONE   # a partner that has nothing to teach: TEff at most 1
 run positive 0.1x   --ratio 0.9 --anchors 1 $ALONE            # EN2 is EN1: TEff is 1 / share = 10
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Figures 2 and 9: clones at 50/50 and 90/10, by training tokens (1x to 4x) and by model size. (Takeaway 4)
-# Three quarters of the runs at the standard size are Table 1's. With SCALE=cpu also ten clones at twice the tokens, since at
-# 1x each has little to read. (Takeaway 3)
+# Three quarters of the runs at the standard size are Table 1's. With SCALE=cpu also ten clones at twice the
+# tokens, since at 1x each has little to read. (Takeaway 3)
 source "$(dirname "$0")/lib.sh"
 corpus clones
 for SEED in $SEEDS; do

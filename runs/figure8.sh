@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Figure 8: balanced clones that share a part of their vocabulary. Do a few anchor points help? Without any: Table 1, row 4.
+# Figure 8: balanced clones that share a part of their vocabulary. Do a few anchor points help? Without any:
+# Table 1, row 4.
 source "$(dirname "$0")/lib.sh"
 corpus clones
 for SEED in $SEEDS; do

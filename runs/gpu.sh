@@ -3,14 +3,16 @@
 #
 #   CALL=1 bash runs/gpu.sh   # versions; attention and the loss against float64, and the same bits again
 #   CALL=2 bash runs/gpu.sh   # steps, a model split by FSDP, runs that are stopped and go on, two processes
-#   CALL=3 bash runs/gpu.sh   # training steps of GPT small; on an H100 expect 36-40, 39-43 and 40-45% MFU, below 30% see the profile
-#   CALL=4 bash runs/gpu.sh   # attention and the loss beside PyTorch's; attention of 12 x 64 with backward below 120 TFLOP/s: edit its tiles in ROWS
+#   CALL=3 bash runs/gpu.sh   # training steps of GPT small
+#   CALL=4 bash runs/gpu.sh   # attention and the loss beside PyTorch's
 #   CALL=5 bash runs/gpu.sh   # SDPA twice, which has to give the same bits; two runs side by side on one GPU
 #
 # Results go to results/gpu/NAME-OF-CHIP/, or RESULTS=FOLDER instead of results/gpu. It needs python3, or
 # PYTHON, with torch 2.11 or later, numpy, sentencepiece, hypothesis and pytest. DATA=FOLDER: a prepared text;
 # without it, the English of Python's libraries is prepared. If kernels are wrong, try a newer ptxas
 # (TRITON_PTXAS_PATH), then train.py --no-compile, then --attention sdpa, to see what is to blame.
+# On an H100 expect an MFU of 36-40, 39-43 and 40-45% from call 3; below 30%, look at the profile. If call 4
+# finds attention of 12 x 64 with backward below 120 TFLOP/s, edit its tiles in ROWS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ ! -d .venv ] || PATH="$PWD/.venv/bin:$PATH" # the environment that make creates
@@ -28,7 +30,8 @@ check() { # WORDS...: run tests, and add their output to the call's file
 train() { # NAME FLAGS...: a short run of GPT mini
     local out=$RUNS/$1
     shift
-    "$PYTHON" train.py --data "$DATA" --size mini --length 128 --batch 32 --tokens 4e5 --warmup 20 --no-score "$@" --out "$out"
+    "$PYTHON" train.py --data "$DATA" --size mini --length 128 --batch 32 --tokens 4e5 --warmup 20 --no-score \
+        "$@" --out "$out"
 }
 
 bench() { # SECTIONS...

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Beyond the paper: what does a rare language take from its partner? A tenth of each run is English, nine tenths are a partner
-# that keeps something of English and has lost the rest (corpora/partners.py); only the space is shared.
+# Beyond the paper: what does a rare language take from its partner? A tenth of each run is English, nine tenths
+# are a partner that keeps something of English and has lost the rest (corpora/partners.py); only the space is
+# shared.
 #
 #   NOVELS=DIR bash runs/partners.sh        # also beside the novels of DIR/en and DIR/fr
 SCALE=cpu SEEDS=${SEEDS:-0 1 2}
@@ -13,7 +14,8 @@ PARTNERS="keyed reversed shuffled chain4 chain2 chain1 brackets"
 for name in $PARTNERS; do TEXTS+=(--text "$name=data/downloads/partners/$name.jsonl"); done
 [ -z "$NOVELS" ] || TEXTS+=(--text "novels=$NOVELS/en" --text "french=$NOVELS/fr")
 [ -z "$NOVELS" ] || PARTNERS+=" novels french"
-also python data.py --name partners --text en=data/downloads/pydocs.jsonl "${TEXTS[@]}" --pieces char --test-fraction 0.01 --placebo
+also python data.py --name partners --text en=data/downloads/pydocs.jsonl "${TEXTS[@]}" \
+    --pieces char --test-fraction 0.01 --placebo
 
 REAL_LENGTHS="1 0.5 0.35 0.2 0.1 0.05"
 for SEED in $SEEDS; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Beyond the paper: at which shares do clones share what they learn? Seed by seed (results/LOG.md, 27 to 33).
 #
-#   bash runs/sharing.sh                                   # runs of 5M characters on seeds 4 to 8: two hours on two cores
+#   bash runs/sharing.sh                                   # 5M characters, seeds 4 to 8: two hours on two cores
 #   TIMES=0.6 SEEDS="9 10" bash runs/sharing.sh            # of 3M, as long as the demo's
 SCALE=cpu SEEDS=${SEEDS:-4 5 6 7 8}
 PRECISION=${PRECISION:-fp32}

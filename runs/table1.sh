@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Table 1: cloned English. Is a token of a clone worth a token of its own language, and does imbalance help? (Takeaways 1 to 5)
+# Table 1: cloned English. Is a token of a clone worth a token of its own language, and does imbalance help?
+# (Takeaways 1 to 5)
 #
-#   SEEDS="0 1 2" bash runs/table1.sh               # rows that takeaways rest on with three seeds, the others with the first
+#   SEEDS="0 1 2" bash runs/table1.sh               # three seeds, where takeaways rest on a row; else the first
 #   SEEDS="0 1 2" MORE="3 4" bash runs/table1.sh    # rows 4 and 5 with five
 source "$(dirname "$0")/lib.sh"
 corpus clones
