@@ -196,10 +196,11 @@ def compare_table(name: str, own: Rows) -> str:
 
 def controls(own: Rows) -> str:
     """The raw cosine of hidden states beside what it may contain: means over layers, of each seed."""
-    head = ("languages", "seeds", "raw", "shuffled", "centred", "retrieval@1")
+    head = ("languages", "seeds", "raw", "shuffled", "matched, another text", "centred", "retrieval@1")
     parts = {
         "raw": ("positions", "matching"),
         "shuffled": ("shuffled",),
+        "matched, another text": ("matching, another text",),
         "centred": ("positions, centred", "matching, centred"),
         "retrieval@1": ("retrieval@1",),
     }
