@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=formatter, allow_abbrev=False)
 
     def error(self, message: str):
-        raise UserError(f"{message.removeprefix('argument ')} ({self.prog} --help explains)")
+        raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
 
 def number(kind=float, low=1e-300, high=1e15):
@@ -35,12 +35,12 @@ def number(kind=float, low=1e-300, high=1e15):
 
     def convert(text: str):
         value = float(text)
-        if not low <= value <= high or (kind is int and value != int(value)):  # nan is refused, too
+        if not low <= value <= high or (kind is int and value != int(value)):  # refuses nan, too
             whole = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"{text}: expected {whole} from {low:g} to {high:g}")
         return kind(value)
 
-    convert.__name__ = "number"  # what argparse calls it where float() fails
+    convert.__name__ = "number"  # if float() fails, argparse says: invalid number value
     return convert
 
 
@@ -49,7 +49,7 @@ class Output:
 
     def __init__(self, stream):
         self.stream = stream
-        if hasattr(stream, "reconfigure"):  # what a terminal cannot show is shown as an escape
+        if hasattr(stream, "reconfigure"):  # a character that a terminal lacks becomes an escape
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> None:
@@ -76,7 +76,7 @@ class Output:
 
 def run_script(main) -> None:
     """Call `main()` and end the process: with 0, or with 2 and one sentence if a user can mend the error."""
-    sys.stdout = Output(sys.stdout or io.StringIO())  # there is none if it is closed
+    sys.stdout = Output(sys.stdout or io.StringIO())  # None if the stream was closed
     sys.stderr = Output(sys.stderr or io.StringIO())
     try:
         main()
@@ -87,7 +87,7 @@ def run_script(main) -> None:
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\ninterrupted; give the same command to go on", file=sys.stderr)
+        print("\ninterrupted; to continue, run the same command again", file=sys.stderr)
         sys.exit(130)
 
 
@@ -98,14 +98,14 @@ def write(path: Path, content) -> None:
     if not isinstance(content, bytes | str):
         content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     if isinstance(content, str):
-        content = content.encode(errors="backslashreplace")  # half an emoji in JSON becomes its escape
+        content = content.encode(errors="backslashreplace")  # half an emoji, as in JSON, becomes an escape
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # first to the disk, so that a power cut loses only the new file
+            os.fsync(file.fileno())  # before the rename, so that a power cut loses only the new file
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -116,7 +116,7 @@ def picture(figure, kind: str) -> bytes:
     """A matplotlib figure as a file of that kind: the same figure gives the same bytes."""
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a glyph that the font lacks is plain to see
+        warnings.filterwarnings("ignore", message="Glyph")  # missing from the font: the picture shows it
         figure.savefig(file, format=kind, dpi=150)
     return file.getvalue()
 
@@ -153,7 +153,7 @@ def read_json(path: Path) -> dict:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
-        raise UserError(f"{path} is damaged: it is not a JSON object") from None
+        raise UserError(f"{path} is damaged: it is not a JSON object; restore it or make it again") from None
 
 
 def code_hash(folder: Path = Path(__file__).parent) -> str:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from common import Parser, UserError, run_script
 
 KINDS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")  # endings of the files that are read
-SHORTEST = 64  # bytes; a document below this is a stub that teaches nothing
+SHORTEST = 64  # bytes; shorter documents are stubs and are dropped
 SPLITS = ("train", "test")
 
 
@@ -27,7 +27,7 @@ class Document(NamedTuple):
     """A text, and two names for it."""
 
     name: str  # the file's path below the folder, or the "name" that a line of .jsonl gives
-    place: str  # the file's path, with the line's number in a .jsonl
+    place: str  # the file's path, in a .jsonl with the line's number
     text: str
 
 
@@ -51,7 +51,7 @@ def find_files(path: Path) -> tuple[list[Path], Counter]:
             others[file.suffix or "without an ending"] += 1
     if not files:
         there = f"found {listed(others)}" if others else "found no file"
-        raise UserError(f"{path}: expected text, in files that end in {', '.join(KINDS)}; {there}")
+        raise UserError(f"{path}: expected text files that end in {', '.join(KINDS)}; {there}")
     return sorted(files), others
 
 
@@ -64,7 +64,7 @@ def walk(path: Path) -> Iterator[Path]:
     visited = set()
     for folder, folders, names in os.walk(path, onerror=stop, followlinks=True):
         real = os.path.realpath(folder)
-        if real in visited:  # a link to a folder that was read already, or a circle of links
+        if real in visited:  # a link to a folder that was already read, or a circle of links
             folders.clear()
             continue
         visited.add(real)
@@ -113,9 +113,9 @@ def documents(path: Path) -> Iterator[Document]:
                     if line.strip():
                         yield parse_line(line, f"{name}:{number}")
         except UnicodeDecodeError as error:
-            raise UserError(f"{where} is not UTF-8 text ({error.reason}); iconv converts it") from None
+            raise UserError(f"{where} is not UTF-8 text ({error.reason}); convert it with iconv") from None
         except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise UserError(f"{where} cannot be read: {error}") from None
+            raise UserError(f"{where} cannot be read: {error}; repair or remove it") from None
 
 
 def parse_line(line: bytes, place: str) -> Document:
@@ -136,7 +136,8 @@ RESERVED = str.maketrans("\u2581\u2585", "_\u2586")
 def clean(text: str) -> str:
     """Unicode NFC, \\n as line end; no control characters, trailing blanks or double empty lines."""
     text = CONTROL.sub("", LINE_ENDS.sub("\n", text)).translate(RESERVED)
-    text = unicodedata.normalize("NFC", text).expandtabs(4)  # nothing parts letter and accent now
+    # NFC comes after control characters are removed, because one could stand between a letter and its accent.
+    text = unicodedata.normalize("NFC", text).expandtabs(4)
     text = "\n".join(map(str.rstrip, text.split("\n")))
     return re.sub("\n\n\n+", "\n\n", text).strip("\n")
 
@@ -152,11 +153,11 @@ def refuse_binary(path: Path, document: Document) -> None:
 
 # --- the split ------------------------------------------------------------------------------------
 
-# Ways to split. The first that holds out about as much as was asked for is taken.
+# Ways to split, in order: the first that holds out about the requested share is used.
 SPLIT_BY = {
     "name": "documents are held out by their names",
-    "place": "documents are held out one by one, for too few have names of their own",
-    "end": "the end of each document is held out, for there are too few to hold out whole ones",
+    "place": "documents are held out one by one, because too few have names of their own",
+    "end": "the end of each document is held out, because there are too few to hold out whole ones",
 }
 
 
@@ -226,7 +227,7 @@ def choose_split(path: Path, recipe: dict, size: int) -> tuple[str, Counter, Cou
         if recipe["test_fraction"] / 2 < held < 2 * recipe["test_fraction"]:
             return by, many, characters, sample
     there = listed(many) or "none"
-    raise UserError(f"{path}: no text is left to train and to test on; documents: {there}")
+    raise UserError(f"{path}: too little text to train and to test on; add documents (found {there})")
 
 
 def files_as_text(read: int, others: Counter) -> str:

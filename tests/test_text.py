@@ -139,7 +139,7 @@ def test_links_are_followed_once_and_other_endings_are_counted(tmp_path):
     files, others = find_files(tmp_path / "near")
     assert [file.name for file in files] == ["b.txt", "a.txt", "z.txt"]
     assert others == {".txt": 1, ".train": 1, ".bz2": 1, "without an ending": 1, "hidden": 1}
-    with pytest.raises(UserError, match=r"expected text, .* found 1 \.train"):
+    with pytest.raises(UserError, match=r"expected text files .* found 1 \.train"):
         find_files(tmp_path / "near" / "c.train")
 
 
@@ -222,7 +222,7 @@ def test_a_tokeniser_is_trained_on_a_sample_of_training_lines(tmp_path, document
 
 def test_no_text_to_split_is_an_error(tmp_path):
     (tmp_path / "a.txt").write_text("A stub.")
-    with pytest.raises(UserError, match=r"no text is left .* 1 shorter than 64 bytes"):
+    with pytest.raises(UserError, match=r"too little text .* 1 shorter than 64 bytes"):
         choose_split(tmp_path, RECIPE, 10**6)
 
 
