@@ -437,7 +437,7 @@ def random_state(draw: int, seed: int, epoch: int = 0, place: int = 0) -> np.ran
 
     NumPy froze the methods of RandomState and the bits of PCG64 (NEP 19), but Generator may change.
     """
-    # NumPy pads a short key with zeros, so [3] and [3, 0] would be one key; ours all have four parts.
+    # NumPy pads short keys with zeros, so [3] and [3, 0] would be one key. Every key here has four parts.
     return np.random.RandomState(np.random.PCG64([draw, epoch, place, seed]))
 
 
@@ -663,19 +663,19 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line; UserError if flags contradict each other."""
     parser = Parser(__doc__)
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--corpus", choices=CORPORA, help="text to find or fetch; default: pydocs")
+    text.add_argument("--corpus", choices=CORPORA, help="public text to download or collect; default: pydocs")
     text.add_argument("--text", action="append", type=named_path, metavar="LANG=PATH", help="your own text")
     add = parser.add_argument
-    add("--name", help="folder below data/; default: the corpus")
-    add("--max-tokens", type=number(), help="tokens of books per language, about; default: 1.3e9")
-    add("--pieces", choices=PIECES, help="kind of piece; default: bpe, pydocs: char")
-    add("--vocab-size", type=number(int, 512, 65536), help="most pieces of a vocabulary; default: 16384")
-    add("--placebo", action="store_true", help="a language `noise` for placebos; default: pydocs only")
+    add("--name", help="folder below data/; default: the name of the corpus")
+    add("--max-tokens", type=number(), help="approximate tokens of books per language; default: 1.3e9")
+    add("--pieces", choices=PIECES, help="kind of piece; default: char for pydocs, else bpe")
+    add("--vocab-size", type=number(int, 512, 65536), help="most pieces of a tokeniser; default: 16384")
+    add("--placebo", action="store_true", help="language `noise` for placebo runs; default: only for pydocs")
     add("--test-fraction", type=number(float, 1e-4, 0.9), help="share held out; default: 0.02, pydocs: 0.01")
-    add("--test-characters", type=number(int, 64), help="most characters of held-out documents; default: all")
-    add("--seed", type=number(int, 0), help="choice of held-out documents; default: 0")
-    add("--describe", type=Path, metavar="DIR", help="prepared folder whose languages to print")
-    add("--verify", type=Path, metavar="DIR", help="prepared folder whose hashes to check")
+    add("--test-characters", type=number(int, 64), help="most characters per held-out document; default: all")
+    add("--seed", type=number(int, 0), help="seed of all random choices; default: 0")
+    add("--describe", type=Path, metavar="DIR", help="prepared folder to describe")
+    add("--verify", type=Path, metavar="DIR", help="prepared folder to check for changed files")
     parser.set_defaults(corpus="pydocs", text=[], vocab_size=16384, seed=0)
     args = parser.parse_args(arguments)
     if args.text and not args.name:

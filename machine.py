@@ -119,7 +119,7 @@ class Process(NamedTuple):
 def keep_freed_memory() -> None:
     """Make the C library reuse freed memory: zeroed new pages from Linux would take a fifth of each step."""
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc, and M_ARENA_MAX, because evaluation uses threads.
+        # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and, because evaluation uses threads, M_ARENA_MAX.
         for setting, value in ((-3, 2**30), (-1, 2**31 - 1), (-8, 1)):
             ctypes.CDLL(None).mallopt(setting, value)
 
@@ -137,7 +137,7 @@ def default_precision(device: torch.device) -> str:
     amx, avx512 = (
         getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16")
     )
-    # Intel's cores without AMX, which virtual machines may hide, use fp32: bf16 takes 1.7 times as long.
+    # Intel CPUs without AMX (a virtual machine may hide it) use fp32: bf16 would take 1.7 times as long.
     amd = Path("/proc/cpuinfo").exists() and "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
     return "bf16" if amx or (avx512 and amd) else "fp32"
 

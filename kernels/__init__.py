@@ -9,7 +9,7 @@ try:
     import triton
     import triton.language as tl
 
-    # Types of device that run kernels. With TRITON_INTERPRET=1 a CPU interprets kernels, slowly.
+    # Types of device that run kernels. With TRITON_INTERPRET=1 a CPU interprets them, slowly.
     DEVICES = ("cuda", "cpu") if triton.knobs.runtime.interpret else ("cuda",)
 except ImportError:
 

@@ -50,8 +50,8 @@ def sdpa_attention(qkv: Tensor) -> Tensor:
 # One program handles one head of one sequence and one block: of queries for O and dQ, of keys for dK and dV.
 # A program loops over the blocks of keys, or of queries, that the mask leaves. Blocks wholly in the past and
 # blocks on the diagonal have separate loops, so that only the latter apply the mask. Keys beyond the end of a
-# sequence lie beyond the diagonal and are masked; queries beyond the end are zeros and add no gradient.
-# One program takes each sum, in one order, so gradients are the same bits each time. One kernel for all
+# sequence lie beyond the diagonal and are masked. Queries beyond the end are zeros and add no gradient.
+# One program computes each sum, in one order, so gradients are the same bits each time. One kernel for all
 # gradients would save two of seven matrix products, but several programs would then add to the same dQ.
 #
 # The tensors, all contiguous: `qkv` and `grad_qkv` (batch, time, 3, heads, head_dim); `out` and `grad_out`,
@@ -188,7 +188,7 @@ def grad_key_value_kernel(
     EVEN: tl.constexpr,
 ):  # fmt: skip
     """Write the parts of `grad_qkv` for KEYS keys and their values. QUERIES must divide KEYS."""
-    # Scores are transposed here, (KEYS, QUERIES), so that they are left factors, which registers can hold.
+    # Scores are transposed here, (KEYS, QUERIES), so that they are left factors, which can stay in registers.
     blocks = tl.cdiv(time, KEYS)
     pair = tl.program_id(0) // blocks
     first = tl.program_id(0) % blocks * KEYS
@@ -242,7 +242,7 @@ class Row(NamedTuple):
     tiles: tuple[Tile, Tile, Tile]
 
 
-# By chip and head dimension. Larger tiles read memory less often, but a multiprocessor must have room for
+# By chip and head dimension. Larger tiles read memory less often. But a multiprocessor must have room for
 # eight warps, mostly in two programs or more, so that one program computes while another waits for its loads.
 # tests/test_machine_code.py compiles every row, counts programs and checks that no register is spilled.
 NOWHERE = "not measured"
@@ -259,7 +259,7 @@ KERNELS = forward_kernel, grad_query_kernel, grad_key_value_kernel
 
 def key_of(chip: int, head_dim: int) -> tuple[str, int]:
     """The key in ROWS for `head_dim` on a chip of compute capability `chip`, 90 for 9.0."""
-    # Consumer chips after Hopper, 12.x, use Ampere's rows: they have its shared memory and instructions.
+    # Consumer chips of capability 12.x have Ampere's shared memory and instructions, so they use its rows.
     name = "hopper" if 90 <= chip < 120 else "ampere"
     padded = next(size for size in (32, 64, 128) if head_dim <= size)  # the large size's 96 become 128
     return name, padded
@@ -352,8 +352,9 @@ def triton_attention(qkv: Tensor) -> Tensor:
 # --- choosing an implementation -----------------------------------------------------------------------------
 
 IMPLEMENTATIONS = {"plain": plain_attention, "sdpa": sdpa_attention, "triton": triton_attention}
-# On CPUs SDPA is fastest, except in training with 16-bit types on sequences of up to this many tokens. A step
-# of pico with bf16 on two cores takes 30 ms with plain attention, 46 with SDPA; in float32, 37 and 33.
+# On CPUs SDPA is fastest, except for training in 16-bit types on sequences of at most PLAIN_UP_TO tokens. On
+# two cores a step of pico takes 30 ms with plain attention and 46 ms with SDPA in bf16, but 37 and 33 ms in
+# float32.
 PLAIN_UP_TO = 256
 chosen: str | None = None
 

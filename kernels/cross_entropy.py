@@ -34,8 +34,8 @@ class Limits(NamedTuple):
 # CPUs are limited by their cache, GPUs (NVIDIA's and Apple's) by the memory that they can spare.
 CPU, GPU = Limits(2**23, 1, 2**20), Limits(2**30, 256, 2**28)
 CHUNK_TOKENS = 1024  # of fewer, reading W and adding to dW would take too much of the time
-# While G is in fp16 it is multiplied by this number, because fp16 has no number between 0 and 6e-8, and ids
-# of another language, of probability 1e-8, would learn nothing. A loss scale would be applied too late, in
+# While G is in fp16, it is multiplied by this number. Otherwise ids of another language, of probability 1e-8,
+# would get no gradient, because fp16 has no number between 0 and 6e-8. A loss scale would come too late, in
 # the backward pass.
 FP16_SCALE = 2.0**10
 
@@ -173,7 +173,7 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: 
         part, softmax = logits[block], softmax[: len(logits[block])]
         wide = part.to(losses.dtype)
         torch.softmax(wide, 1, out=softmax)
-        # The largest probability is 1 / sum(exp(logits - largest)), which never underflows, so take its log.
+        # The largest probability, 1 / sum(exp(logits - largest)), never underflows, so its log is finite.
         torch.sub(wide.amax(1), softmax.amax(1).log(), out=losses[block])
         if wanted:
             part.copy_(softmax if scale == 1 else softmax.mul_(scale))
