@@ -5,8 +5,9 @@
 DIR holds SST-2/train.tsv and the like, as gluebenchmark.com and super.gluebenchmark.com pack them. A linear
 head reads the hidden state of an example's last token. All weights are trained on the task in L1; those that
 did best on L1's dev set are scored in every clone, the same English with other ids. Accuracy in a clone above
-the majority's comes from L1. The accuracies go to out/NAME/result.json; a task that is already there is not
-learned again unless its examples have changed.
+the majority's comes from L1. For "centred" the clone's mean state is moved to L1's before the head reads it.
+The accuracies go to out/NAME/result.json; a task that is already there is not learned again unless its
+examples have changed.
 """
 
 import copy
@@ -159,8 +160,8 @@ class Classifier(nn.Module):
         nn.init.normal_(self.head.weight, 0.0, 0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, examples: Examples, places: np.ndarray, table: np.ndarray) -> Tensor:
-        """The m examples at `places`, read in the language of `table` -> (m, labels) float32."""
+    def read(self, examples: Examples, places: np.ndarray, table: np.ndarray) -> Tensor:
+        """Last hidden states of the m examples at `places`, read through `table` -> (m, width) float32."""
         device = self.head.weight.device
         rows = [torch.from_numpy(table[examples.ids[place]]) for place in places]
         tokens = pad_sequence(rows, batch_first=True).to(device)
@@ -168,21 +169,30 @@ class Classifier(nn.Module):
         precision = "bf16" if default_precision(device) == "bf16" else "fp32"
         with mixed_precision(precision, device):
             hidden = self.gpt.hidden(tokens)
-            last = hidden[torch.arange(len(places)), examples.lengths[places] - 1]
-            return self.head(self.dropout(last)).float()
+        ends = examples.lengths[places] - 1
+        return hidden[torch.arange(len(places)), ends].float()
+
+    def forward(self, examples: Examples, places: np.ndarray, table: np.ndarray) -> Tensor:
+        """The answers to the m examples at `places`: (m, labels) float32."""
+        return self.head(self.dropout(self.read(examples, places, table)))
 
 
 @torch.no_grad()
-def accuracy(classifier: Classifier, examples: Examples, table: np.ndarray) -> float:
-    """Share of right answers to examples that are read through `table`."""
+def last_states(classifier: Classifier, examples: Examples, table: np.ndarray) -> Tensor:
+    """Last hidden states of all n examples, in their order: (n, width)."""
     classifier.eval()
     order = np.argsort(examples.lengths, kind="stable")  # so that little of a batch is padding
-    right = []
+    parts = []
     for places in np.split(order, range(256, len(order), 256)):
-        answers = classifier(examples, places, table).argmax(1).cpu().numpy()
-        right += list(answers == examples.labels[places])
+        parts.append(classifier.read(examples, places, table))
     classifier.train()
-    return float(np.mean(right))
+    return torch.cat(parts)[np.argsort(order)]
+
+
+def accuracy(classifier: Classifier, examples: Examples, states: Tensor) -> float:
+    """Share of right answers to the examples, which have these last states."""
+    answers = classifier.head(states).argmax(1).cpu().numpy()
+    return float(np.mean(answers == examples.labels))
 
 
 def epoch(lengths: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
@@ -217,7 +227,7 @@ def fine_tune(classifier: Classifier, train: Examples, dev: Examples, table: np.
         progress.update(step, f"best {best:.3f} after {best_step} | " if best_step else "")
         if step % EVALUATE_EVERY and step < len(batches):
             continue
-        found = accuracy(classifier, dev, table)
+        found = accuracy(classifier, dev, last_states(classifier, dev, table))
         if found > best:
             best, best_step, weights = found, step, copy.deepcopy(classifier.state_dict())
         elif step - best_step >= PATIENCE:
@@ -238,18 +248,24 @@ def transfer(run: Run, task: Task, files: list[Path], seeds: int) -> list[dict]:
     entries = []
     for dev in devs:
         majority = float(np.mean(dev.labels == commonest))
-        accuracies = {language.name: [] for language in clones}
-        entries.append({"seeds": list(range(seeds)), "majority": majority, **accuracies})
+        entries.append({"seeds": list(range(seeds)), "majority": majority})
     for seed in range(seeds):
         torch.manual_seed(seed)
         classifier = Classifier(copy.deepcopy(run.model), len(task.labels))
         classifier.to(run.model.output_embedding.device)
         fine_tune(classifier, train, devs[0], l1.table, seed)
         for entry, dev in zip(entries, devs, strict=True):
-            for language in clones:
-                found = accuracy(classifier, dev, language.table)
-                entry[language.name].append(found)
-                print(f"accuracy in {language.name} {found:.3f}, of the majority {entry['majority']:.3f}")
+            found = {l1.name: last_states(classifier, dev, l1.table)}
+            mean = found[l1.name].mean(0)
+            for language in clones[1:]:
+                states = last_states(classifier, dev, language.table)
+                found[language.name] = states
+                # The states of two languages can lie apart in a direction that says nothing about the text.
+                found[f"{language.name}, centred"] = states - states.mean(0) + mean
+            for name, states in found.items():
+                share = accuracy(classifier, dev, states)
+                entry.setdefault(name, []).append(share)
+                print(f"accuracy in {name} {share:.3f}, of the majority {entry['majority']:.3f}")
     return entries
 
 
