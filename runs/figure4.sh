@@ -8,6 +8,7 @@ for SEED in $SEEDS; do
     into table3
     yardstick en
     yardstick fr
+    yardstick_2x
     run anchored-50-50         1x --languages en fr --vocab anchored --ratio 0.5
     run anchored-90-10         1x --languages en fr --vocab anchored --ratio 0.9
     run anchored-50-50-2x      2x --languages en fr --vocab anchored --ratio 0.5

@@ -36,7 +36,8 @@ case $SCALE in
 cpu) # 4x is 20 of the 20.4 million characters of pydocs: no row of Table 1 reads a text twice
     STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_FLAGS=${FLAGS:-} ALONE="--batch 2"
     OTHER_FLAGS="--batch 8 --learning-rate 1e-3 --warmup 100" # pico's, but another rate; the best batch alone
-    LENGTHS="2 1 0.5 0.4 0.3 0.25 0.2 0.1 0.05" REAL_LENGTHS=$LENGTHS OTHER_LENGTHS=${LENGTHS#2 } # mixes: 1x
+    LENGTHS="2 1 0.5 0.4 0.3 0.25 0.2 0.1 0.05" REAL_LENGTHS="1 0.5 0.35 0.2 0.1 0.05"
+    OTHER_LENGTHS="1 0.5 0.25 0.1 0.05"
     NOVELS_TEST="--test-fraction 0.1 --test-characters 20000" # parts of more novels, scored in seconds
     CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-char PIECES="--pieces char" OUT=${OUT:-out} JOBS_BY_DEFAULT=2
     ;;
@@ -128,6 +129,14 @@ yardstick() { # [LANGUAGE]: monolingual runs of several lengths
     [ "$SIZE" != medium ] || lengths=${MEDIUM_LENGTHS:-$lengths}
     for times in $lengths; do
         run "mono-${1:+$1-}${times}x" "${times}x" ${1:+--languages "$1"} --ratio 1 ${ALONE:-}
+    done
+}
+
+yardstick_2x() { # English and French alone at 2x, unless their yardstick is that long
+    case " $REAL_LENGTHS " in *" 2 "*) return ;; esac
+    local language
+    for language in en fr; do
+        run "mono-$language-2x" 2x --languages $language --ratio 1 ${ALONE:-}
     done
 }
 

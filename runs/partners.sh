@@ -17,7 +17,6 @@ for name in $PARTNERS; do TEXTS+=(--text "$name=data/downloads/partners/$name.js
 also python data.py --name partners --text en=data/downloads/pydocs.jsonl "${TEXTS[@]}" \
     --pieces char --test-fraction 0.01 --placebo
 
-REAL_LENGTHS="1 0.5 0.35 0.2 0.1 0.05"
 for SEED in $SEEDS; do
     seed "$SEED"
     into partners

@@ -24,6 +24,7 @@ for SEED in $SEEDS; do
     once run anchored-90to10-2x  2x --languages en fr --vocab anchored --ratio 0.9,0.1              # row 18
     once run anchored-50-50-3x   3x --languages en fr --vocab anchored --ratio 0.5                  # row 19
     once run anchored-90to10-3x  3x --languages en fr --vocab anchored --ratio 0.9,0.1              # row 20
+    once yardstick_2x # which rows 17 to 20 need
 done
 
 also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"
