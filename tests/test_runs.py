@@ -170,7 +170,7 @@ def test_seeds_gpus_and_sizes_reach_the_commands():
     assert first.startswith(
         "python data.py --name novels-char --text en=there/en --text fr=there/fr --pieces char "
     )
-    assert first.endswith(" --test-fraction 0.1 --test-characters 20000")
+    assert first.endswith(" --test-fraction 0.15 --test-characters 10000")
     assert train.startswith("python train.py --data data/novels-char --size pico ")
     assert commands("table4", PARALLEL="lines", RESULTS="results")[-2].endswith(
         " --parallel en=lines.en fr=lines.fr --out results/table4"
