@@ -150,7 +150,7 @@ def test_a_model_with_all_kernels_compiles_and_learns_as_the_plain_one(monkeypat
     size = Size(layers=1, width=48, heads=2, head_dim=32, positions=positions, tied=tied)
     sequences, length, vocabulary, bound, backend = 2, 24, 100, 1e-4, "aot_eager"  # which needs no compiler
     if not INTERPRETED:
-        size = Size(layers=4, width=768, heads=12, head_dim=64, mlp=3072, positions=positions, tied=tied)
+        size = Size(layers=4, width=768, heads=12, head_dim=64, positions=positions, tied=tied)
         sequences, length, vocabulary, bound, backend = 8, 512, 4096, 3e-2, "inductor"
     gpt = GPT(size, vocabulary, length).to(DEVICE)
     frequency = 1 / torch.arange(1.0, vocabulary + 1)  # words are not equally frequent
