@@ -133,7 +133,7 @@ yardstick() { # [LANGUAGE]: monolingual runs of several lengths
 }
 
 yardstick_2x() { # English and French alone at 2x, unless their yardstick is that long
-    case " $REAL_LENGTHS " in *" 2 "*) return ;; esac
+    case " $REAL_LENGTHS " in *" 2 "*) return 0 ;; esac
     local language
     for language in en fr; do
         run "mono-$language-2x" 2x --languages $language --ratio 1 ${ALONE:-}
