@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common import run_script, write
-from data import ShardWriter, prepare
+from data import Dataset, ShardWriter, prepare
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -52,6 +52,18 @@ def babel(tmp_path_factory, documents) -> Path:
     return folder / "babel"
 
 
+@pytest.fixture(scope="session")
+def characters(tmp_path_factory, documents) -> Path:
+    """A few help topics in characters, with a placebo, as data/pydocs has it; several shards."""
+    folder = tmp_path_factory.mktemp("data")
+    recipe = {"pieces": "char", "vocab_size": 512, "placebo": True, "test_fraction": 0.1, "seed": 0}
+    short = [(name, text[:700]) for name, text in documents[:40]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.SHARD", 5_000)
+        prepare(folder / "few", recipe, {"en": write_documents(folder / "en.jsonl", short)})
+    return folder / "few"
+
+
 @pytest.fixture
 def command(capsys):
     """Call `command(main, *arguments)` as the shell would: (exit code, standard output, standard error)."""
@@ -69,39 +81,38 @@ def command(capsys):
 
 
 @pytest.fixture
+def refused(command, tmp_path):
+    """Call `refused(main, *arguments)`, which has to end with 2 and to write nothing: its one sentence."""
+
+    def call(main, *arguments, folder: Path = tmp_path) -> str:
+        before = tree(folder)
+        code, _, error = command(main, *arguments)
+        assert (code, error.count("\n"), tree(folder)) == (2, 1, before)
+        return error
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tokenizer(prepared):
+    """The tokeniser of `prepared`."""
+    return Dataset(prepared).tokenizer("en")
+
+
+@pytest.fixture
 def device() -> torch.device:
     """Where kernels and models are checked: on a GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+TINY = "--size nano --length 32 --batch 8 --tokens 2048 --warmup 2 --log-every 1"
+MACHINE = "--no-compile --precision fp32 --device cpu"
+
+
 @pytest.fixture
-def tiny(prepared):
+def tiny(prepared) -> list:
     """Flags of a run of eight steps that takes a second: fp32, eager."""
-    shape = [
-        "--size",
-        "nano",
-        "--length",
-        32,
-        "--batch",
-        8,
-        "--tokens",
-        8 * 8 * 32,
-        "--warmup",
-        2,
-        "--log-every",
-        1,
-    ]
-    return [
-        "--data",
-        prepared,
-        *shape,
-        "--no-compile",
-        "--no-score",
-        "--precision",
-        "fp32",
-        "--device",
-        "cpu",
-    ]
+    return ["--data", prepared, *TINY.split(), *MACHINE.split(), "--no-score"]
 
 
 def tree(folder: Path) -> dict[str, bytes]:

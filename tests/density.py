@@ -4,50 +4,35 @@ Tokens are Python's own, without comments and docstrings, on each line on which 
 """
 
 import io
-import tokenize
 from pathlib import Path
+from tokenize import COMMENT, DEDENT, ENDMARKER, INDENT, NEWLINE, NL, STRING, generate_tokens
 
 ROOT = Path(__file__).parents[1]
-QUIET = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENDMARKER,
-}
+PATTERNS = ("*.py", "kernels/*.py", "paper/*.py", "corpora/*.py", "runs/*.sh", "tests/*.py")
+QUIET = {COMMENT, NL, NEWLINE, INDENT, DEDENT, ENDMARKER}
 
 
 def density(source: str) -> float:
     """Tokens on a line of code."""
-    lines, before = [], tokenize.NEWLINE
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        docstring = token.type == tokenize.STRING and before in {tokenize.NEWLINE, tokenize.INDENT}
+    lines, before = [], NEWLINE
+    for token in generate_tokens(io.StringIO(source).readline):
+        docstring = token.type == STRING and before in {NEWLINE, INDENT}
         if token.type not in QUIET and not docstring:
             lines.append(token.start[0])
-        if token.type not in {tokenize.COMMENT, tokenize.NL}:
+        if token.type not in {COMMENT, NL}:
             before = token.type
     return len(lines) / max(1, len(set(lines)))
 
 
 def main() -> None:
     """Print a row for each file, and totals."""
-    folders = {
-        "": "*.py",
-        "kernels": "*.py",
-        "paper": "*.py",
-        "corpora": "*.py",
-        "runs": "*.sh",
-        "tests": "*.py",
-    }
     total = {"tests": 0, "others": 0}
-    for folder, pattern in folders.items():
-        for path in sorted((ROOT / folder).glob(pattern)):
-            source = path.read_text()
-            lines = len(source.splitlines())
-            total["tests" if folder == "tests" else "others"] += lines
-            tokens = f"{density(source):5.1f}" if path.suffix == ".py" and lines > 2 else "    -"
-            print(f"{lines:6} lines {tokens} tokens a line   {path.relative_to(ROOT)}")
+    for path in [path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]:
+        source = path.read_text()
+        lines = len(source.splitlines())
+        total["tests" if path.parent.name == "tests" else "others"] += lines
+        tokens = f"{density(source):5.1f}" if path.suffix == ".py" and lines > 2 else "    -"
+        print(f"{lines:6} lines {tokens} tokens a line   {path.relative_to(ROOT)}")
     print(f"{total['others']:6} lines without tests, {total['tests']} of tests")
 
 

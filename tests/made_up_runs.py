@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import write
+from common import read_json, write
 
 
 def write_run(
@@ -91,3 +91,8 @@ def parse_setting(setting: str) -> tuple[str, tuple[str, ...], tuple[float, ...]
         return "monolingual", (alone.lower(),), (100.0,), float(times)
     languages = ("en",) * int(number or 2) if vocab == "cloned" else ("en", "fr")
     return vocab, languages, tuple(float(share) for share in stages.split("→")), float(times)
+
+
+def change(run: Path, file: str = "config.json", **changes) -> None:
+    """Replace or extend what a file of a run says."""
+    write(run / file, read_json(run / file) | changes)

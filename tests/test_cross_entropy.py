@@ -60,11 +60,7 @@ def errors(function, case, dtype=FP32):
 
 def skip_what_lacks(dtype, device):
     """A T4 only pretends to have bf16."""
-    if (
-        device.type == "cuda"
-        and dtype == BF16
-        and not torch.cuda.is_bf16_supported(including_emulation=False)
-    ):
+    if device.type == "cuda" and dtype == BF16 and not torch.cuda.is_bf16_supported(False):
         pytest.skip("this GPU has no bf16")
 
 
@@ -103,7 +99,7 @@ def test_results_match_float64_as_closely_as_pytorch_s_own(device, dtype, shape,
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 @pytest.mark.parametrize("dtype", BOUND)
 @pytest.mark.parametrize(("tokens", "vocabulary"), [(2000, 29_317), (600, 163_840)])
-def test_at_the_sizes_of_a_gpu_results_match_float64_and_are_the_same_bits_again(
+def test_sizes_of_a_gpu_match_float64_with_the_same_bits_again(
     device, monkeypatch, dtype, tokens, vocabulary
 ):
     skip_what_lacks(dtype, device)
@@ -128,17 +124,6 @@ def test_a_loss_whose_probability_underflows_is_exact():
     assert results(linear_cross_entropy, case)[1].max() > 150
     ours, theirs = errors(linear_cross_entropy, case), errors(plain_linear_cross_entropy, case)
     assert all(one < 1.5 * other + 1e-5 for one, other in zip(ours, theirs, strict=True)), (ours, theirs)
-
-
-def test_one_id_leaves_nothing_to_learn():
-    assert [x.abs().max().item() for x in results(linear_cross_entropy, random_case((9,), 1))] == [0, 0, 0, 0]
-
-
-@pytest.mark.parametrize("function", [linear_cross_entropy, plain_linear_cross_entropy])
-def test_gradients_are_those_of_finite_differences(function, small_chunks):
-    hidden, weight, targets = random_case((19,), 11, width=5)
-    leaves = hidden.double().requires_grad_(), weight.double().requires_grad_()
-    torch.autograd.gradcheck(lambda *inputs: function(*inputs, targets)[0], leaves)
 
 
 def test_fp16_does_not_lose_the_gradient_of_unlikely_ids():
@@ -178,16 +163,6 @@ def test_a_target_that_is_no_id_is_refused(target):
         linear_cross_entropy(hidden, weight, targets)
 
 
-def test_a_second_time_gives_the_same_bits_and_so_does_a_second_backward():
-    case = random_case((300,), 500)
-    first, second = (results(linear_cross_entropy, case, BF16) for _ in range(2))
-    assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
-    leaf = case[0].requires_grad_()
-    mean, _ = linear_cross_entropy(leaf, *case[1:])
-    once, twice = (torch.autograd.grad(mean, leaf, retain_graph=True)[0] for _ in range(2))
-    assert torch.equal(once, twice)
-
-
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_operator_keeps_its_promises_to_pytorch(wanted):
     hidden, weight, targets = random_case((7,), 33)
@@ -209,19 +184,8 @@ def test_chunks_are_even_and_as_large_as_memory_allows(tokens, vocabulary, name)
     assert tokens > (chunks - 1) * most  # no more chunks than needed
 
 
-def test_products_of_16_bits_add_up_as_float32_does():
-    left, right, total = torch.randn(3, 5), torch.randn(5, 4), torch.ones(3, 4)
-    for _ in range(2):
-        cross_entropy.add_product(total, left.bfloat16(), right.bfloat16())
-    torch.testing.assert_close(total, 1 + 2 * left @ right, rtol=0.05, atol=0.05)
-
-
 def test_every_device_that_a_run_may_name_has_its_row_in_each_table():
-    for table in (evaluate.BATCH_TOKENS, evaluate.ARITHMETIC):
-        assert set(table) == {"cpu", "cuda", "mps"}
-    with FakeTensorMode():
-        like = torch.empty(1, device="mps")
-        assert cross_entropy.chunk_tokens(50_000, 163_840, like) % 256 == 0
+    assert set(evaluate.BATCH_TOKENS) == set(evaluate.ARITHMETIC) == {"cpu", "cuda", "mps"}
 
 
 def test_a_model_compiles_without_a_break():

@@ -17,36 +17,11 @@ import train
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "40"))
 OTHER_VALUES = [
-    None,
-    True,
-    -1,
-    0,
-    3,
-    0.5,
-    1e300,
-    "",
-    "x",
-    "../x",
-    [],
-    [1],
-    ["x"],
-    {},
-    {"x": 1},
-    [[1.0]],
-    [[]],
-]
+    None, True, -1, 0, 3, 0.5, 1e300, "", "x", "../x", [], [1], ["x"], {}, {"x": 1}, [[1.0]], [[]],
+]  # fmt: skip
 NOT_JSON = [
-    b"",
-    b"{",
-    b"[]",
-    b"null",
-    b'"x"',
-    b"\xff\xfe\x00",
-    b"{}",
-    b'{"a": NaN}',
-    b"PK\x03\x04",
-    b"1\n2\n",
-]
+    b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe\x00", b"{}", b'{"a": NaN}', b"PK\x03\x04", b"1\n2\n",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

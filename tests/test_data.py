@@ -39,18 +39,6 @@ def few(tmp_path, monkeypatch, documents) -> list[str]:
     return ["--text", "en=text", "--name", "x", "--vocab-size", "512", "--test-fraction", "0.2"]
 
 
-# --- tokeniser ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tokenizer(prepared):
-    return Dataset(prepared).tokenizer("en")
-
-
-def test_special_pieces(tokenizer):
-    assert [tokenizer.id_to_piece(i) for i in range(3)] == ["<pad>", "<unk>", "<eod>"]
-
-
 @quick
 @given(text=PLAIN_TEXT)
 def test_no_text_is_unknown(tokenizer, text):
@@ -82,9 +70,6 @@ def test_bytes_of_tokens_add_up_to_those_of_each_text(tokenizer, texts):
     assert [int(own.sum()) for own in each] == [len(text.encode()) for text in texts]
 
 
-# --- shards ---------------------------------------------------------------------------------------
-
-
 @quick
 @given(
     tokens=st.lists(st.integers(0, 65535), min_size=1, max_size=200),
@@ -100,14 +85,13 @@ def test_shards_are_those_of_llm_c_and_modded_nanogpt(tmp_path_factory, tokens, 
     theirs = folder / "theirs.bin"
     theirs.write_bytes(struct.pack(f"<256i{many}H", 20240520, 1, many, *free, *tokens))
     assert open_shard(path).tolist() == open_shard(theirs).tolist() == tokens
+    assert isinstance(open_shard(path), np.memmap)  # memory of large shards is the system's
 
 
 @pytest.mark.parametrize("damage", [
     lambda raw: raw[:-1],
     lambda raw: raw + b"\0\0",
-    lambda raw: raw[:1000],
     lambda raw: raw[:8],
-    lambda raw: b"",
     lambda raw: b"PK\3\4" + raw[4:],
     lambda raw: raw[:4] + b"\2\0\0\0" + raw[8:],
     lambda raw: raw[:8] + struct.pack("<i", -1) + raw[12:],
@@ -129,9 +113,7 @@ def test_a_stream_reads_across_shards(tmp_path_factory, lengths, draw):
     begin = draw.draw(st.integers(0, len(whole) - 1))
     length = draw.draw(st.integers(1, len(whole) - begin))
     assert np.array_equal(stream.read(begin, length), whole[begin : begin + length])
-
-
-# --- prepared folders -----------------------------------------------------------------------------
+    assert np.array_equal(stream.counts(), np.bincount(whole, minlength=2**16))
 
 
 def test_a_prepared_folder_holds_the_text_and_describes_it(prepared, documents):
@@ -233,16 +215,13 @@ def test_a_text_that_changes_while_it_is_read_is_refused(few, command, monkeypat
 def test_what_was_read_is_said_and_stored(few, command):
     Path("text", "a.train").write_text("not read")
     Path("text", "short.jsonl").write_text("".join(f'{{"text": "{i:060}"}}\n' for i in range(9000)))
-    out = command(data.main, *few)[1]
-    again = command(data.main, "--describe", "data/x")[1]
+    said = [command(data.main, *arguments)[1] for arguments in (few, ["--describe", "data/x"])]
     for line in (
         "en: 21 files; not read: 1 .train",
-        "dropped: 9,000 shorter than 64 bytes",
-        "characters held out (",
-        "warning: more than a third of the text is dropped",
+        "dropped: 9,000 shorter than 64",
+        "warning: more than a third",
     ):
-        assert line in out
-        assert line in again
+        assert all(line in output for output in said)
 
 
 def test_too_few_pieces_for_the_characters_are_an_error(tmp_path, monkeypatch, command):
@@ -278,10 +257,6 @@ def test_unknown_tokens_share_the_bytes_that_no_piece_stands_for():
 def test_a_prepared_folder_is_kept(few, command):
     assert command(data.main, *few)[0] == 0
     before = tree(Path("data"))
-    # A copy of the text has other times, and no text at all is needed for what is there.
-    shutil.copytree("text", "copy")
-    shutil.rmtree("text")
-    shutil.move("copy", "text")
     assert command(data.main, *few)[0] == 0
     code, _, error = command(data.main, *few, "--seed", "7")
     assert code == 2
@@ -305,9 +280,7 @@ def test_verify_finds_a_changed_byte(prepared, tmp_path, command):
 @pytest.mark.parametrize("change", [
     lambda meta: meta.update(version=1),
     lambda meta: meta.pop("languages"),
-    lambda meta: meta.update(languages=[]),
     lambda meta: meta["languages"].update(en={}),
-    lambda meta: meta["languages"]["en"]["train"].update(shards="x"),
     lambda meta: meta["languages"]["en"]["train"].update(shards=[]),
 ])  # fmt: skip
 def test_a_description_by_others_is_refused(prepared, tmp_path, change):
@@ -316,17 +289,6 @@ def test_a_description_by_others_is_refused(prepared, tmp_path, change):
     write(tmp_path / "meta.json", meta)
     with pytest.raises(UserError, match="was not prepared by this data"):
         Dataset(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"", b"x", None])
-def test_a_damaged_tokeniser_is_refused(prepared, tmp_path, command, content):
-    folder = shutil.copytree(prepared, tmp_path / "copy")
-    (folder / "en.model").unlink()
-    if content is not None:
-        (folder / "en.model").write_bytes(content)
-    code, _, error = command(data.main, "--describe", folder)
-    assert code == 2
-    assert "en.model" in error
 
 
 def test_describe_tells_sizes_and_shared_pieces(babel, command):
@@ -345,58 +307,33 @@ def test_describe_tells_sizes_and_shared_pieces(babel, command):
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--text", "en=missing", "--name", "x"], "missing: no such file or folder"),
-    (["--text", "en=missing.txt", "--name", "x"], "missing.txt: no such file or folder"),
     (["--text", "en=empty", "--name", "x"], "empty: expected text"),
     (["--text", "en=one", "--name", "x"], "--vocab-size 16384 does not fit"),
     (["--text", "en=stubs", "--name", "x"], "to test on; add documents (found 2 shorter"),
-    (["--text", "en=few", "--name", "x", "--test-fraction", "0.5"], "--vocab-size 16384 does not fit"),
     (["--text", "en", "--name", "x"], "expected LANG=PATH"),
-    (["--text", "en=few", "--text", "EN=one", "--name", "x"], "more than once"),
-    (["--text", "en=few"], "--text needs --name"),
-    (["--text", "en=few", "--name", "x", "--corpus", "eltec"], "not allowed with"),
-    (["--text", "en=few", "--name", "../x"], "--name ../x"),
+    (["--text", "en=one", "--text", "EN=one", "--name", "x"], "more than once"),
+    (["--text", "en=one"], "--text needs --name"),
+    (["--text", "en=one", "--name", "x", "--corpus", "eltec"], "not allowed with"),
+    (["--text", "en=one", "--name", "../x"], "--name ../x"),
     (["--vocab-size", "100"], "100: expected a whole number from 512 to 65536"),
-    (["--vocab-size", "many"], "--vocab-size"),
-    (["--test-fraction", "2"], "--test-fraction"),
     (["--test-fraction", "0"], "--test-fraction: 0: expected a number"),
-    (["--text", "en=few", "--name", "x", "--max-tokens", "1e3"], "--max-tokens has no effect"),
-    (["--text", "noise=few", "--name", "x"], "noise is the name of the placebo"),
-    (["--text", "pt-BR=few", "--name", "x"], "letters, digits and _"),
-    (["--corpus", "books4"], "invalid choice"),
+    (["--text", "en=one", "--name", "x", "--max-tokens", "1e3"], "--max-tokens has no effect"),
+    (["--text", "noise=one", "--name", "x"], "noise is the name of the placebo"),
+    (["--text", "pt-BR=one", "--name", "x"], "letters, digits and _"),
     (["--describe", "missing"], "missing holds no prepared data"),
-    (["--verify", "missing"], "missing holds no prepared data"),
 ])  # fmt: skip
-def test_unusable_input_is_one_sentence_and_writes_nothing(
-    tmp_path, monkeypatch, command, arguments, sentence
-):
+def test_unusable_input_is_refused(monkeypatch, tmp_path, refused, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     long = "A line that is long enough to count as a document of its own, as it should be."
-    texts = {"empty": [], "one": [long], "stubs": ["short", "too"], "few": [f"{i} {long}" for i in range(9)]}
-    for folder, contents in texts.items():
+    for folder, texts in {"empty": [], "one": [long], "stubs": ["short", "too"]}.items():
         Path(folder).mkdir()
-        for i, text in enumerate(contents):
+        for i, text in enumerate(texts):
             Path(folder, f"{i}.txt").write_text(text)
-    before = tree(tmp_path)
-    code, _, error = command(data.main, *arguments)
-    assert code == 2
-    assert sentence in error
-    assert error.count("\n") == 1
-    assert tree(tmp_path) == before
-
-
-@pytest.fixture(scope="module")
-def characters(tmp_path_factory, documents) -> Dataset:
-    """Characters as pieces, and their placebo."""
-    folder = tmp_path_factory.mktemp("characters")
-    recipe = RECIPE | {"pieces": "char", "vocab_size": 8192, "placebo": True}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "SHARD", 200_000)  # several of them
-        data.prepare(folder / "both", recipe, {"en": write_documents(folder / "en.jsonl", documents)})
-    return Dataset(folder / "both")
+    assert sentence in refused(data.main, *arguments)
 
 
 def test_characters_as_pieces(characters):
-    tokenizer = characters.tokenizer("en")
+    tokenizer = Dataset(characters).tokenizer("en")
     assert 60 < len(tokenizer) < 200
     assert set(map(len, data.surface_forms(tokenizer)[3:])) == {1}
     text = "def f(x):\n    return x"
@@ -406,13 +343,14 @@ def test_characters_as_pieces(characters):
 
 
 def test_the_placebo_has_the_tokens_and_nothing_of_their_order(characters):
-    assert list(characters.languages) == ["en", "noise"]
-    assert characters.languages["noise"]["offset"] == characters.languages["en"]["vocab_size"]
-    assert len(characters.stream("noise", "train").shards) > 1
+    dataset = Dataset(characters)
+    assert list(dataset.languages) == ["en", "noise"]
+    assert dataset.languages["noise"]["offset"] == dataset.languages["en"]["vocab_size"]
+    assert len(dataset.stream("noise", "train").shards) > 1
     for split in ("train", "test"):
-        streams = [characters.stream(name, split) for name in ("en", "noise")]
+        streams = [dataset.stream(name, split) for name in ("en", "noise")]
         one, other = [stream.read(0, len(stream)) for stream in streams]
         assert np.array_equal(np.bincount(one), np.bincount(other))
         pairs, shuffled = (len(np.unique(ids[:-1].astype(int) << 16 | ids[1:])) for ids in (one, other))
         assert shuffled > 1.3 * pairs
-    data.verify(characters)
+    data.verify(dataset)

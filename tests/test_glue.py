@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tree
 
 import train
 from common import UserError, read_json, write
-from data import Dataset, Language, cloned_languages
+from data import Language, cloned_languages
 from model import GPT, Size
 from paper import glue
 from paper.glue import TASKS, Classifier, Examples, accuracy, epoch, fine_tune, last_states, read_examples
@@ -47,11 +46,6 @@ def write_task(folder, name, many=2):
         write(folder / name / file, "\n".join(lines) + "\n")
 
 
-@pytest.fixture(scope="module")
-def tokenizer(prepared):
-    return Dataset(prepared).tokenizer("en")
-
-
 def rows_of(examples: Examples) -> list[list[int]]:
     """The ids of each example."""
     assert examples.lengths.tolist() == list(map(len, examples.ids))
@@ -66,9 +60,6 @@ def words(tokenizer, row: list[int]) -> list[str]:
     return [tokenizer.decode(part.tolist()) for part in parts[:-1]]
 
 
-# --- the files ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_every_layout_is_read(tmp_path, tokenizer, name):
     write_task(tmp_path, name)
@@ -77,11 +68,6 @@ def test_every_layout_is_read(tmp_path, tokenizer, name):
         examples = read_examples(tmp_path / name / file, TASKS[name], tokenizer, 1000)
         assert examples.labels.tolist() == [label] * 2
         assert [words(tokenizer, row) for row in rows_of(examples)] == [texts] * 2
-
-
-def test_the_paper_has_eleven_results():
-    assert sum(len(task.files) - 1 for name, task in TASKS.items() if name != "libraries") == 11
-    assert not {"STS-B", "WNLI"} & set(TASKS)
 
 
 def test_what_does_not_fit_is_cut_from_the_longest_text_and_counted(tmp_path, tokenizer, capsys):
@@ -123,14 +109,11 @@ def test_broken_rows_are_left_out_and_counted(tmp_path, tokenizer, capsys):
 
 @pytest.mark.parametrize(("name", "content", "sentence"), [
     ("RTE", "", "holds no examples"),
-    ("BoolQ", "\n", "holds no examples"),
     ("RTE", "index\tsentence1\tlabel\n0\ta\tentailment", "it has no column 'sentence2'"),
     ("RTE", "sentence1\tsentence2\tlabel\na\tb\tmaybe", "a label is 'maybe', expected entailment"),
     ("RTE", b"sentence1\tsentence2\tlabel\n\xff\tb\tentailment", "can't decode byte"),
     ("BoolQ", "{", "Expecting property name"),
-    ("BoolQ", "[1]", "'list' object"),
     ("BoolQ", '{"question": "q", "passage": 5, "label": true}', "expected string"),
-    ("WSC", '{"text": "t", "target": [], "label": true}', "unsupported operand"),
 ])  # fmt: skip
 def test_unusable_files_are_named(tmp_path, tokenizer, name, content, sentence):
     path = tmp_path / TASKS[name].files[0]
@@ -139,9 +122,6 @@ def test_unusable_files_are_named(tmp_path, tokenizer, name, content, sentence):
         read_examples(path, TASKS[name], tokenizer, 128)
     assert str(path) in str(error.value)
     assert sentence in str(error.value)
-
-
-# --- learning -------------------------------------------------------------------------------------
 
 
 def copied_clones(pieces: int = 40) -> tuple[GPT, list[Language]]:
@@ -229,15 +209,6 @@ def test_a_task_is_learned_in_l1_and_a_copied_clone_has_it_too(learn):
     assert not torch.equal(after[3:5], before[3:5])
 
 
-def test_fine_tuning_follows_from_its_seed(learn, monkeypatch):
-    monkeypatch.setattr(glue, "EPOCHS", 1)
-    *_, one = learn(3)
-    *_, again = learn(3)
-    *_, other = learn(4)
-    assert same(one, again)
-    assert not same(one, other)
-
-
 def test_patience_ends_it_and_the_best_step_is_kept(learn, monkeypatch):
     scores = iter([0.5, 0.7, 0.7, 0.6, 0.65, 0.9])
     monkeypatch.setattr(glue, "accuracy", lambda *_: next(scores))
@@ -247,9 +218,6 @@ def test_patience_ends_it_and_the_best_step_is_kept(learn, monkeypatch):
     monkeypatch.setattr(glue, "EVALUATE_EVERY", 20)
     *_, after_20_steps = learn()
     assert same(stopped, after_20_steps)
-
-
-# --- the command ----------------------------------------------------------------------------------
 
 
 def train_one_step(out: Path, data: Path, *flags: str) -> Path:
@@ -291,6 +259,9 @@ def test_glue_is_merged_task_by_task_and_the_run_is_kept(run, tasks, command):
     assert found["CoLA"]["majority"] == 0.5
     for entry in found.values():
         assert [len(entry[name]) for name in ("EN1", "EN2", "EN2, centred")] == [2, 2, 2]
+    with open(tasks / "SST-2" / "train.tsv", "a") as file:
+        file.write("a film, another one\t1\n\n")  # other examples are learned anew
+    assert "has its SST-2" not in command(glue.main, run, *flags, "--tasks", "SST-2")[1]
 
 
 def test_a_language_that_is_no_clone_of_l1_is_left_out(tmp_path, babel, tasks, command):
@@ -307,23 +278,9 @@ def test_both_dev_sets_of_mnli_are_results(run, tmp_path, command):
     assert len(found["MNLI-mm"]["EN2"]) == 1
 
 
-def test_other_examples_are_learned_anew(run, tasks, command):
-    flags = ["--glue", tasks, "--tasks", "SST-2", "--device", "cpu"]
-    command(glue.main, run, *flags)
-    assert "has its SST-2" in command(glue.main, run, *flags)[1]
-    with open(tasks / "SST-2" / "train.tsv", "a") as file:
-        file.write("a film, another one\t1\n\n")  # and an empty line
-    assert "has its SST-2" not in command(glue.main, run, *flags)[1]
-
-
 @pytest.mark.parametrize(("flags", "sentence"), [
     ("--glue nowhere", "--glue nowhere holds no task, expected folders named CoLA, SST-2"),
-    ("--glue nowhere --tasks STS-B", "--tasks: invalid choice: 'STS-B'"),
     ("--glue nowhere --tasks RTE", "RTE/train.tsv: No such file or directory"),
-    ("--glue nowhere --seeds 0", "--seeds: 0: expected a whole number from 1"),
 ])  # fmt: skip
-def test_unusable_flags_are_named(run, command, flags, sentence):
-    before = tree(run)
-    code, _, error = command(glue.main, run, *flags.split())
-    assert (code, error.count("\n"), tree(run)) == (2, 1, before)
-    assert sentence in error
+def test_unusable_flags_are_named(run, refused, flags, sentence):
+    assert sentence in refused(glue.main, run, *flags.split(), folder=run)

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import MACHINE
 
 import data
 import train
+from common import read_json, read_metrics, write
 from data import Dataset, build_mixture
 from train import parse_arguments, settings
 
@@ -60,20 +62,13 @@ def call(main, *arguments) -> None:
 def folder(tmp_path_factory) -> Path:
     """Three languages as data.py prepares them: a folder of .txt files, and two of .jsonl."""
     texts = tmp_path_factory.mktemp("golden")
-    for name in ("en", "fr", "de"):
-        (texts / name).mkdir()
-        parts = (
-            [sentences(name, 40 + 3 * i) for i in range(30)]
-            if name == "en"
-            else sentences(name, 2000).split("\n")
-        )
-        if name == "en":
-            for i, part in enumerate([*parts, parts[0], "A stub."]):
-                (texts / name / f"{i:02d}.txt").write_text(part, encoding="utf-8")
-        else:
-            records = [{"text": "\n".join(parts[first : first + 25])} for first in range(0, len(parts), 25)]
-            lines = "".join(json.dumps(record) + "\n" for record in records)
-            (texts / name / "all.jsonl").write_text(lines, encoding="utf-8")
+    parts = [sentences("en", 40 + 3 * i) for i in range(30)]
+    for i, part in enumerate([*parts, parts[0], "A stub."]):
+        write(texts / "en" / f"{i:02d}.txt", part)
+    for name in ("fr", "de"):
+        lines = sentences(name, 2000).split("\n")
+        joined = ["\n".join(lines[first : first + 25]) for first in range(0, len(lines), 25)]
+        write(texts / name / "all.jsonl", "".join(json.dumps({"text": text}) + "\n" for text in joined))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(texts)
         text = [f"--text={name}={name}" for name in ("en", "fr", "de")]
@@ -87,23 +82,8 @@ def digest(*parts: bytes) -> str:
 
 
 def test_shards(folder):
-    assert Dataset(folder).fingerprint == "63a97f845e67b9ff"
-    shards = {
-        path.name: digest(path.read_bytes())
-        for path in sorted(folder.iterdir())
-        if path.suffix in {".bin", ".model"}
-    }
-    assert shards == {
-        "de.model": "ce301e6046ce9881",
-        "de_test_000.bin": "16c7e5ffc4fa8037",
-        "de_train_000.bin": "f3554639c8794e2a",
-        "en.model": "cd7fcdfb4f3ec721",
-        "en_test_000.bin": "b1dc953ef21423d3",
-        "en_train_000.bin": "44a919a60872266e",
-        "fr.model": "2a2bbb616f5caa3f",
-        "fr_test_000.bin": "087c712469c15e57",
-        "fr_train_000.bin": "f57c6f4956bdee88",
-    }
+    assert Dataset(folder).fingerprint == "63a97f845e67b9ff"  # of the hashes of all shards and tokenisers
+    data.verify(Dataset(folder))
 
 
 @pytest.mark.parametrize("flags", MIXTURES)
@@ -166,40 +146,21 @@ PAPERS = ("--positions", "learned", "--no-tied", "--shared")  # the paper's mode
 def run(folder, request) -> Path:
     """A run of 24 steps, evaluated: of the paper's model, and of nano's own."""
     out, paper = folder.parent.parent / "out" / request.param, PAPERS if request.param == "paper" else ()
-    shape = [
-        "--size",
-        "nano",
-        "--length",
-        32,
-        "--batch",
-        8,
-        "--tokens",
-        24 * 8 * 32,
-        "--warmup",
-        4,
-        "--ratio",
-        0.75,
-    ]
-    machine = ["--log-every", 1, "--no-compile", "--precision", "fp32", "--device", "cpu"]
-    call(train.main, "--data", folder, *shape, *paper, *machine, "--out", out)
+    shape = "--size nano --length 32 --batch 8 --tokens 6144 --warmup 4 --ratio 0.75 --log-every 1"
+    call(train.main, "--data", folder, *shape.split(), *paper, *MACHINE.split(), "--out", out)
     return out
 
 
-def test_losses_and_weights(run):
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 25))
-    assert [lines[0]["tokens"], lines[-1]["tokens"]] == [256, 24 * 256]
+def test_losses_weights_and_perplexities(run):
+    lines = read_metrics(run)
     losses = [lines[step - 1]["loss"] for step in (1, 2, 3, 12, 24)]
     assert losses == [pytest.approx(expected, rel=1e-5) for expected in LOSSES[run.name]]
     weights = torch.load(run / "model.pt", weights_only=True)
-    sums = {name: tensor.double().abs().sum().item() for name, tensor in weights.items()}
     expected = WEIGHTS[run.name]
-    assert {name: sums[name] for name in expected} == pytest.approx(expected, rel=1e-5)
-
-
-def test_perplexity(run):
-    languages = json.loads((run / "result.json").read_text())["languages"]
+    sums = {name: weights[name].double().abs().sum().item() for name in expected}
+    assert sums == pytest.approx(expected, rel=1e-5)
+    languages = read_json(run / "result.json")["languages"]
     assert [language["tokens"] for language in languages] == [4256, 1888]
-    keys = ("ppl", "ppl_standard_error", "bits_per_byte")
     for language, numbers in zip(languages, PERPLEXITIES[run.name], strict=True):
-        assert [language[key] for key in keys] == pytest.approx(numbers, rel=1e-5)
+        found = [language[key] for key in ("ppl", "ppl_standard_error", "bits_per_byte")]
+        assert found == pytest.approx(numbers, rel=1e-5)

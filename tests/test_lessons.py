@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, write_documents
+from conftest import ROOT
 
 import align
 import evaluate
 import fit_scaling
 import train
 from common import read_json, run_script
-from data import prepare
 
 EDITS = {path.stem: path for path in (ROOT / "lessons" / "edits").glob("*.patch")}
 MACHINE = ["--device", "cpu", "--precision", "fp32", "--no-compile", "--log-every", "1", "--warmup", "1"]
@@ -30,16 +29,6 @@ from pathlib import Path
 train.main(sys.argv[1:])
 evaluate.load_run(Path(sys.argv[-1]), torch.device("cpu"))
 """
-
-
-@pytest.fixture(scope="module")
-def characters(tmp_path_factory, documents) -> Path:
-    """A few help topics in characters, with a placebo, as data/pydocs is prepared."""
-    folder = tmp_path_factory.mktemp("data")
-    recipe = {"pieces": "char", "vocab_size": 512, "placebo": True, "test_fraction": 0.1, "seed": 0}
-    short = [(name, text[:700]) for name, text in documents[:40]]
-    prepare(folder / "few", recipe, {"en": write_documents(folder / "en.jsonl", short)})
-    return folder / "few"
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +68,6 @@ def test_an_edit_applies_trains_and_is_another_model(name, characters, unchanged
     assert len(weights["token_embedding.weight"]) == (joint // 2 if untied else joint)
 
 
-def test_the_edit_of_no_lines_gives_the_stages_it_says(characters, tmp_path, capsys):
-    practical = (ROOT / "lessons" / "practical.md").read_text()
-    command = re.search(r"python train.py (--ratio 1,1\S+) ", practical)
-    flags = [*shlex.split(command[1]), "--tokens", "16384", "--data", str(characters), *MACHINE]
-    train.main([*flags, "--out", str(tmp_path / "run")])
-    config = read_json(tmp_path / "run" / "config.json")
-    assert sum(stage[1] for stage in config["stages"]) / len(config["stages"]) == pytest.approx(0.1)
-    found = losses(tmp_path / "run")
-    assert {name for line in found[:8] for name in line} == {"EN1"}
-    assert {name for line in found[8:] for name in line} == {"EN1", "EN2"}
-
-
 @pytest.mark.parametrize(("page", "edit"), [("README.md", "adamw"), ("docs/changing.md", "shared-rows")])
 def test_a_page_shows_an_edit_that_is_tested(page, edit):
     shown = re.search(r"```diff\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[1]
@@ -98,9 +75,6 @@ def test_a_page_shows_an_edit_that_is_tested(page, edit):
     patch = EDITS[edit].read_text().splitlines()
     assert len(lines) >= 2
     assert [line for line in lines if line not in patch] == []
-
-
-# --- the notebook ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """Languages and mixtures: which pieces are one id, and which text each sequence of a run is."""
 
-import sys
-from collections import Counter
 from itertools import combinations, product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +16,6 @@ from data import (
     Stream,
     anchored_languages,
     build_languages,
-    build_mixture,
     cloned_languages,
     disjoint_languages,
     random_state,
@@ -29,7 +25,6 @@ from data import (
 quick = settings(max_examples=30, deadline=None)
 KEYS = st.integers(0, 2**32)
 
-# --- languages ------------------------------------------------------------------------------------
 
 FORMS = st.lists(st.text("abc", min_size=1, max_size=3), unique=True, max_size=30)
 VOCABULARIES = st.lists(FORMS, min_size=1, max_size=4).map(
@@ -40,20 +35,6 @@ VOCABULARIES = st.lists(FORMS, min_size=1, max_size=4).map(
 def injective(table: np.ndarray) -> bool:
     """Whether no two pieces of a language became one."""
     return len(np.unique(table)) == len(table)
-
-
-@quick
-@given(st.integers(1, 12), st.integers(2, 20_000))
-def test_clones_differ_by_multiples_of_the_vocabulary(clones, vocab_size):
-    languages = cloned_languages("en", vocab_size, clones)
-    assert [language.name for language in languages] == [f"EN{i + 1}" for i in range(clones)]
-    for i, language in enumerate(languages):
-        assert injective(language.table)
-        assert (language.table[1:] - languages[0].table[1:] == i * vocab_size).all()
-        assert language.table[PAD] == PAD
-    pieces = np.concatenate([language.table[1:] for language in languages])
-    assert len(np.unique(pieces)) == len(pieces)  # no piece of one language is a piece of another
-    assert max(pieces) == clones * vocab_size - 1
 
 
 @quick
@@ -124,9 +105,6 @@ def test_a_shared_piece_has_one_id_in_all_languages_and_nothing_else_moves(babel
         assert injective(now.table)
 
 
-# --- randomness -----------------------------------------------------------------------------------
-
-
 def test_a_seed_gives_the_same_numbers_in_every_version_of_numpy():
     # As NumPy 1.26.4 and 2.4.6 give them.
     assert random_state(1, 7).permutation(10).tolist() == [5, 1, 6, 9, 3, 7, 0, 8, 2, 4]
@@ -140,9 +118,6 @@ def test_a_seed_gives_the_same_numbers_in_every_version_of_numpy():
 def test_no_two_keys_give_the_same_numbers():
     keys = [*product(range(4), (0, 1, 2**32, 2**40), range(3), range(3))]
     assert len({random_state(*key).bytes(8) for key in keys}) == len(keys)
-
-
-# --- clones: one text -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -176,14 +151,6 @@ def test_runs_of_different_ratio_read_the_same_text(stream):
     assert (much.language[little.language == 0] == 0).all()
 
 
-def test_seeds_give_different_runs(stream):
-    one, other = clones_of(stream, [0.5], seed=0), clones_of(stream, [0.5], seed=1)
-    assert (one.window[:600] == other.window[:600]).sum() < 10
-    assert 0.4 < (one.language == other.language).mean() < 0.6
-
-
-# --- several texts --------------------------------------------------------------------------------
-
 SIZES = {"en": 3001, "fr": 1603, "de": 801}
 SHARES = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(
     lambda weights: [weight / sum(weights) for weight in weights]
@@ -215,11 +182,6 @@ def test_three_languages_occur_as_often_as_asked_in_each_stage(streams, first, s
         assert (np.abs(frequencies - shares) <= bounds).all()
 
 
-def test_a_share_of_zero_is_never_drawn_even_if_the_shares_lack_a_little(streams):
-    mixture = real(streams, [[0.5, 0.499, 0.0]], total=100_000, length=1)
-    assert set(mixture.language.tolist()) == {0, 1}
-
-
 @settings(max_examples=10, deadline=None)
 @given(KEYS)
 def test_every_window_of_every_text_is_read_once_an_epoch(streams, seed):
@@ -241,28 +203,6 @@ def test_a_sequence_is_read_from_its_own_language_s_text(streams):
     assert np.array_equal(tokens, np.where(expected == 0, 0, expected + 65536 * chosen[:, None]))
 
 
-def test_windows_follow_from_how_often_a_text_was_read_before(streams):
-    mixture = real(streams, [(0.5, 0.4, 0.1), (0.1, 0.1, 0.8)], total=1200)
-    read, expected = Counter(), []
-    for language in mixture.language.tolist():
-        windows = list(mixture.windows.values())[language]
-        epoch, rank = divmod(read[language], windows)
-        expected.append(random_state(1, 0, epoch, language).permutation(windows)[rank])
-        read[language] += 1
-    assert mixture.window.tolist() == expected
-
-
-@settings(max_examples=10, deadline=None)
-@given(st.integers(0, 100), st.integers(0, 1000), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4]))
-def test_a_batch_is_the_same_however_it_is_shared_out(streams, step, seed, world, parts):
-    numbers = np.arange(step * 64, step * 64 + 64)
-    whole = real(streams, [(0.7, 0.3)], seed, total=64 * 101).batch(numbers)
-    again = real(streams, [(0.7, 0.3)], seed, total=64 * 101)
-    shares = [again.batch(share) for share in np.split(numbers, world * parts)[::-1]][::-1]
-    for part, together in enumerate(whole):
-        assert np.array_equal(np.concatenate([share[part] for share in shares]), together)
-
-
 def test_a_text_is_read_in_the_same_order_in_whatever_company(streams):
     alone = Mixture(streams, cloned_languages("fr", 65536, 1), np.ones((1, 1)), 0, 50, 16)
     mixed = real(streams, [(0.8, 0.2)])
@@ -280,34 +220,6 @@ def test_tokens_and_passes_are_counted(streams):
     assert mixture.tokens_seen() == (16 * counts).tolist()
     expected = {"en": counts[0] / (3000 // 16), "fr": counts[1] / (1602 // 16), "de": 0}
     assert mixture.passes() == pytest.approx(expected)
-
-
-def test_a_run_is_given_all_texts_of_its_folder(babel):
-    config = {"sources": ["xx", "en"], "vocab": "disjoint", "anchors": 0.0, "stages": [[0.5, 0.5]], "seed": 0}
-    mixture = build_mixture(Dataset(babel), config | {"steps": 4, "batch": 8, "length": 16})
-    assert list(mixture.streams) == ["en", "xx", "yy"]
-    assert [language.name for language in mixture.languages] == ["XX", "EN"]
-    assert len(mixture.language) == 32
-    assert mixture.window.itemsize == 4  # a long run has millions
-
-
-def private_bytes() -> int:
-    """Memory that belongs to this process alone, as the kernel counts it."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    (line,) = [line for line in status if line.startswith("RssAnon")]
-    return 1024 * int(line.split()[1])
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_reading_a_large_shard_takes_no_private_memory(tmp_path, stream):
-    size = 12 << 20  # tokens: 24 MB
-    path = write_shard(tmp_path, "large", np.ones(size, np.uint16))
-    clones_of(stream).batch(np.arange(64))  # what the first batch of all needs does not count
-    before = private_bytes()
-    mixture = clones_of(Stream([path]), [0.5], total=(size - 1) // 1024, length=1024)
-    for numbers in np.array_split(np.arange(mixture.total), mixture.total // 64):
-        mixture.batch(numbers)
-    assert private_bytes() - before < 8 << 20
 
 
 def test_a_token_that_is_no_piece_is_told(tmp_path):

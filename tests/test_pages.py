@@ -5,15 +5,8 @@ import re
 import pytest
 from conftest import ROOT
 
-PAGES = sorted(
-    path
-    for path in [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/*.md"),
-        *ROOT.glob("lessons/*.md"),
-        ROOT / "results/README.md",
-    ]
-)
+PATTERNS = ("*.md", "docs/*.md", "lessons/*.md", "results/README.md")
+PAGES = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 # <!-- numbers: FILE FILE --> stands before a table or a paragraph whose numbers are those of the files.
 MARKER = re.compile(r"<!-- numbers: (.+) -->\n+((?:.+\n)+)")
 NUMBER = re.compile(r"(\d+(?:\.(\d+))?)([kM%]?)")

@@ -48,14 +48,10 @@ def finish(process: subprocess.Popen) -> str:
     return output
 
 
-def lines(run: Path) -> list[dict]:
-    return read_metrics(run)
-
-
 def wait_for_steps(run: Path, many: int) -> None:
     """Until so many steps, or more, are in the log."""
     end = time.monotonic() + 120
-    while not (run / "metrics.jsonl").exists() or not lines(run) or lines(run)[-1]["step"] < many:
+    while not (run / "metrics.jsonl").exists() or [line["step"] for line in read_metrics(run)][-1:] < [many]:
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.01)
 
@@ -72,7 +68,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path, flags, alone):
         process.communicate()
     finish(start(*flags, "--out", run))
     assert same_weights(run / "model.pt", alone / "model.pt")
-    assert [line["step"] for line in lines(run)] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in read_metrics(run)] == list(range(1, STEPS + 1))
 
 
 def workers(launcher: subprocess.Popen) -> list[int]:
@@ -94,9 +90,9 @@ def test_a_run_moves_from_replicas_to_shards_and_computes_what_one_process_does(
     output = finish(start(*flags, "--fsdp", "--save-every", STEPS, "--out", run, launcher=TORCHRUN))
     assert f"after step {step} of" in output
     assert json.loads((run / "result.json").read_text())["processes"] == 2
-    after = {line["step"]: line["loss"] for line in lines(run) if line["step"] > step}
+    after = {line["step"]: line["loss"] for line in read_metrics(run) if line["step"] > step}
     assert len(after) == STEPS - step
-    for line in lines(alone)[step:]:
+    for line in read_metrics(alone)[step:]:
         assert after[line["step"]] == pytest.approx(line["loss"], abs=1e-5)
     ours, theirs = (torch.load(folder / "model.pt", weights_only=True) for folder in (run, alone))
     assert ours.keys() == theirs.keys()

@@ -16,7 +16,7 @@ from made_up_runs import parse_setting
 from common import UserError
 from model import SIZES
 from paper import run, values
-from paper.run import Clock, carry_out, latest, parse
+from paper.run import carry_out
 from train import languages_and_stages, parse_arguments
 
 FIGURES = (1, 2, 3, 4, 5, 6, 8, 14)
@@ -116,17 +116,18 @@ def test_no_run_is_all_warm_up(scale):
 
 
 def test_every_command_is_one_that_exists():
-    """Flags of train.py are parsed, those of data.py and modules are there."""
-    data_py = (ROOT / "data.py").read_text()
-    for page in [*PAGES, "takeaways", "mylanguages", "demo", "sharing", "factorial"]:
-        for line in commands(page):
-            words = shlex.split(line.removeprefix("python "))
-            if words[0] == "data.py":
-                assert all(f'"{word}"' in data_py for word in words if word.startswith("--")), line
-            elif words[0] == "-m":
-                assert (ROOT / f"{words[1].replace('.', '/')}.py").exists(), line
-            else:
-                assert words[0] in {"train.py", "align.py", "fit_scaling.py"}, line
+    """Of scripts and of what the demo says at its end: the script or module is there, and has the flags."""
+    pages = [*PAGES, "takeaways", "mylanguages", "demo", "sharing", "factorial"]
+    lines = [line for page in pages for line in commands(page)]
+    lines += re.findall(r"(?m)^#   (python .*)", bash(ROOT / "runs" / "demo.sh", DRY="1").stdout)
+    for line in lines:
+        _, script, *words = shlex.split(line)
+        if script == "-m":
+            assert (ROOT / f"{words[0].replace('.', '/')}.py").exists(), line
+            continue
+        source = (ROOT / script).read_text()
+        flags = [word.replace("--no-tied", "--tied") for word in words if word.startswith("--")]
+        assert all(f'"{flag}"' in source for flag in flags), line
 
 
 def test_the_positive_control_of_the_demo_is_a_monolingual_run_by_another_name():
@@ -238,8 +239,6 @@ def test_scripts_keep_to_what_macos_has():
         assert not re.search(newer, script.read_text()), script
 
 
-# --- carrying out what a script prints ----------------------------------------------------------------
-
 STUB = """#!/usr/bin/env bash
 case $1 in
 train.py)
@@ -297,30 +296,19 @@ def test_a_script_hands_what_it_prints_to_the_runner(tmp_path):
     assert handed == commands("table2", RESULTS="kept", SEED="1")
 
 
-def test_all_runs_are_done_before_the_table_and_what_made_it_lies_beside_it(
-    work, tmp_path, monkeypatch, capsys
-):
+def test_all_runs_are_done_before_the_table_and_what_made_it_lies_beside_it(work, monkeypatch, capsys):
     monkeypatch.setenv("RESULTS", "kept")
-    lines = [
-        "python data.py",
-        *trained("a", "b"),
-        "python align.py out/table/a --out kept/table2",
-        "# the end",
-    ]
-    asked = work(lines)
-    assert [line.split()[:2] for line in asked] == [
-        ["data.py"], ["train", "out/table/a"], ["train", "out/table/b"], ["align.py", "out/table/a"]
-    ]  # fmt: skip
+    table = "python align.py out/table/a --out kept/table2"
+    lines = ["python data.py", *trained("a", "b"), table, "# the end"]
+    asked = [line.split()[:2] for line in work(lines)]
+    assert asked[:3] == [["data.py"], ["train", "out/table/a"], ["train", "out/table/b"]]
+    assert asked[3:] == [["align.py", "out/table/a"]]
     out = capsys.readouterr().out
     assert out.startswith("2 of 2 runs are left: 2M tokens, 1 at a time\n")
     assert out.endswith("the end\n")
-    made = (tmp_path / "kept" / "table2" / "commands.txt").read_text().splitlines()
-    assert made[0] == "python data.py"
-    assert made[1:3] == [lines[1], "# out/table/a was made on a chip at 2026"]
-    assert {path.name for path in (tmp_path / "kept" / "runs" / "table" / "b").iterdir()} == {
-        "config.json",
-        "result.json",
-    }
+    made = Path("kept/table2/commands.txt").read_text().splitlines()
+    assert made[:3] == ["python data.py", lines[1], "# out/table/a was made on a chip at 2026"]
+    assert {path.name for path in Path("kept/runs/table/b").iterdir()} == {"config.json", "result.json"}
     assert [line.split()[0] for line in work(lines)] == ["data.py", "align.py"]
     assert "0 of 2 runs are left" in (out := capsys.readouterr().out)
     assert "out/table/a is finished" in out
@@ -329,9 +317,7 @@ def test_all_runs_are_done_before_the_table_and_what_made_it_lies_beside_it(
 @pytest.mark.parametrize(("gpus", "visible", "given"), [
     (0, None, {""}), (1, None, {"0"}), (8, None, {"0", "1"}), (8, "5,7", {"5", "7"}),
 ])  # fmt: skip
-def test_runs_go_side_by_side_each_with_a_device_and_a_log_of_its_own(
-    work, gpus, visible, given, tmp_path, monkeypatch, capsys
-):
+def test_runs_go_side_by_side(work, gpus, visible, given, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
@@ -357,30 +343,6 @@ def test_when_minutes_are_over_runs_end_and_the_table_follows(work, tmp_path, ca
     assert "2 runs are left; the same command goes on" in capsys.readouterr().out
 
 
-def test_time_left_follows_from_what_was_computed_since_the_start(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    now = iter([100.0, 200.0, 230.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(now))
-    clock = Clock([parse(line) for line in trained("a", "b", "c", "d")])
-    assert clock.left() == ""
-    metrics = tmp_path / "out" / "table" / "a" / "metrics.jsonl"
-    metrics.parent.mkdir(parents=True)
-    metrics.write_text('{"tokens": 100000}\n')  # at 200 seconds, for all that came before was compiling
-    assert clock.left() == ""
-    metrics.write_text('{"tokens": 1000000}\n')
-    assert clock.left() == "about 1m40s left"
-
-
-def test_of_a_run_is_told_what_has_losses_and_not_a_guess_of_its_first_step(tmp_path):
-    log = tmp_path / "90-10.log"
-    assert latest(tmp_path / "90-10") == ""
-    log.write_text("writing to out\ntraining   0% | 63 tokens/s | 13h17m left\n")
-    assert latest(tmp_path / "90-10") == ""
-    line = "training  14% | loss EN1 2.319 EN2 2.815 | 16.4k tokens/s | 2m37s left"
-    log.write_text(log.read_text() + line + "\n")
-    assert latest(tmp_path / "90-10") == f"90-10: {line}"
-
-
 @pytest.mark.parametrize(("lines", "jobs", "sentence"), [
     ("python train.py --out out/a", "2", "expected --tokens and --out in python train.py --out out/a"),
     ("", "two", "JOBS=two: expected a number from 1"),
@@ -392,15 +354,6 @@ def test_what_cannot_be_carried_out_is_refused(lines, jobs, sentence, monkeypatc
     code, _, error = command(run.main)
     assert (code, error.count("\n")) == (2, 1)
     assert sentence in error
-
-
-def test_the_demo_names_commands_that_exist():
-    printed = bash(ROOT / "runs" / "demo.sh", DRY="1").stdout
-    assert "out/demo/figure.png" in printed
-    for line in re.findall(r"(?m)^#   python (.*)", printed):
-        script, *flags = shlex.split(line)
-        source = (ROOT / script).read_text()
-        assert all(f'"{flag}"' in source for flag in flags if flag.startswith("--")), line
 
 
 def test_takeaways_are_judged_by_the_runs_that_are_there(tmp_path):

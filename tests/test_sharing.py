@@ -72,8 +72,3 @@ def test_each_seed_of_the_rarest_language_is_a_dot(folder, command, monkeypatch)
     }
     assert dots(hidden) == {row: [0.5, 0.5] for row in [rows[0], *rows[3:]]}
     figure.draw_without_rendering()
-
-
-def test_a_folder_without_runs_is_one_sentence(tmp_path, command):
-    code, _, error = command(sharing.main, tmp_path)
-    assert (code, error.count("\n")) == (2, 1)

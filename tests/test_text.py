@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import text
 from common import UserError
-from text import choose_split, clean, cut_end, digest_of, documents, find_files, split_documents
+from text import choose_split, clean, cut_end, documents, find_files, split_documents
 
 SPOILT = gzip.compress(bytes(range(256)) * 9)[:60] * 9
 RECIPE = {"source": "topics", **BPE, "test_fraction": 0.05, "seed": 0}
@@ -35,9 +35,6 @@ def read(path: Path) -> list[tuple[str, str]]:
 def novel(number: int, paragraphs: int = 100) -> str:
     """A long text like no other."""
     return "\n\n".join(f"{number}.{i} {PARAGRAPH}".strip() for i in range(paragraphs))
-
-
-# --- text -----------------------------------------------------------------------------------------
 
 
 @quick
@@ -85,7 +82,8 @@ def test_text_and_json_lines_are_read_compressed_or_not(tmp_path, end, compress)
     ("a.jsonl", b'\n{"text": "open', r"a\.jsonl:2 cannot be read: Unterminated string"),
     ("a.jsonl", b"[1]", r"a\.jsonl:1 cannot be read: expected"),
     ("a.jsonl", jsonl("text") + b'{"content": "x"}', r"a\.jsonl:2 cannot be read: expected"),
-    ("a.jsonl", b'{"text": null}', r"a\.jsonl:1 cannot be read: expected"),
+    ("a.jsonl", jsonl("text") + b'{"text": "caf\xe9"}', r"a\.jsonl:2 is not UTF-8"),
+    ("a.jsonl", b'{"text": ' + b"[" * 100_000, r"a\.jsonl:1 cannot be read"),
 ], ids=lambda value: str(value)[:20])  # fmt: skip
 def test_damaged_documents_are_named(tmp_path, name, content, sentence):
     (tmp_path / name).write_bytes(content)
@@ -162,17 +160,6 @@ def test_utf16_without_its_mark_is_refused(tmp_path, language):
         list(split_documents(tmp_path, RECIPE))
 
 
-def test_the_line_that_cannot_be_read_is_named(tmp_path):
-    lines = [jsonl(f"line {i}") for i in range(1000)]
-    lines[699] = b'{"text": "caf\xe9"}\n'
-    (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
-    with pytest.raises(UserError, match=r"a\.jsonl:700 is not UTF-8"):
-        list(documents(tmp_path))
-    (tmp_path / "a.jsonl").write_text('{"text": ' + "[" * 100_000)
-    with pytest.raises(UserError, match=r"a\.jsonl:1 cannot be read"):
-        list(documents(tmp_path))
-
-
 def test_names_that_no_encoding_has_are_names(tmp_path):
     odd = ["caf\udce9.txt", "post \ud83d"]
     assert {text.held_out(name, RECIPE | {"test_fraction": 0.9}) for name in odd} <= {True, False}
@@ -218,22 +205,6 @@ def test_a_tokeniser_is_trained_on_a_sample_of_training_lines(tmp_path, document
     assert whole == lines
     assert set(quarter) < set(lines)
     assert len(quarter) == pytest.approx(len(lines) / 4, rel=0.1)
-
-
-def test_no_text_to_split_is_an_error(tmp_path):
-    (tmp_path / "a.txt").write_text("A stub.")
-    with pytest.raises(UserError, match=r"too little text .* 1 shorter than 64 bytes"):
-        choose_split(tmp_path, RECIPE, 10**6)
-
-
-def test_a_digest_notices_contents_and_names(tmp_path):
-    (tmp_path / "a.txt").write_text("one")
-    digests = {digest_of(tmp_path, find_files(tmp_path)[0])}
-    (tmp_path / "a.txt").write_text("two")
-    digests.add(digest_of(tmp_path, find_files(tmp_path)[0]))
-    (tmp_path / "a.txt").rename(tmp_path / "b.txt")
-    digests.add(digest_of(tmp_path, find_files(tmp_path)[0]))
-    assert len(digests) == 3
 
 
 def test_the_command_counts_text_that_is_compressed_as_if_it_were_not(tmp_path, monkeypatch, capsys):

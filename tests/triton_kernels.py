@@ -48,9 +48,6 @@ def _rounded_bfloat16(monkeypatch):
     monkeypatch.setattr(InterpreterBuilder, "cast_impl", rounding_cast)
 
 
-# --- attention ----------------------------------------------------------------------------------------------
-
-
 def inputs(time, head_dim, dtype=FP32, batch=1, heads=2):
     """Queries, keys and values, and a gradient, on the device; a GPU's kernels take 16-bit types alone."""
     dtype = BF16 if dtype == FP32 and not INTERPRETED else dtype
@@ -179,9 +176,6 @@ def test_a_model_with_all_kernels_compiles_and_learns_as_the_plain_one(monkeypat
         assert (found - exact).norm() < bound * exact.norm()
 
 
-# --- cross-entropy ------------------------------------------------------------------------------------------
-
-
 def rows(number: int, vocabulary: int, dtype: torch.dtype, spread: float = 2.0):
     """Logits in rows that begin at multiples of 16, and targets."""
     shape = number, cross_entropy.round_up(vocabulary, 16)
@@ -210,13 +204,6 @@ def test_losses_and_gradients_match_float64(dtype, vocabulary):
     torch.testing.assert_close(logits.double(), 8 * gradient, rtol=max(1e-5, BOUND[dtype]), atol=1e-6)
 
 
-def test_logits_stay_if_no_gradient_is_wanted():
-    logits, targets = rows(4, 300, FP32)
-    before = logits.clone()
-    losses_of(logits, targets, wanted=False)
-    assert torch.equal(logits, before)
-
-
 @pytest.mark.parametrize("level", [-3e4, 3e4])
 def test_logits_far_from_zero_neither_overflow_nor_vanish(level):
     logits, targets = rows(2, 300, torch.float32, spread=100.0)
@@ -242,12 +229,3 @@ def test_rows_beyond_32_bits_are_found():
     logits.copy_(values)
     assert torch.equal(losses_of(logits, targets), losses_of(values, targets))
     assert torch.equal(logits, values)
-
-
-@pytest.mark.parametrize(("rows", "step"), [(4, 2), (1, 3)])
-def test_targets_may_be_any_view(rows, step):
-    targets = torch.randint(300, (4, 12), device=DEVICE)[:rows, ::step]
-    hidden, weight = torch.randn(*targets.shape, 32, device=DEVICE), torch.randn(300, 32, device=DEVICE)
-    plain = cross_entropy.plain_linear_cross_entropy(hidden, weight, targets)
-    found = cross_entropy.linear_cross_entropy(hidden, weight, targets)
-    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
