@@ -1,11 +1,11 @@
 """Carry out the commands that a script of runs/ prints: training runs side by side, then tables and pictures.
 
-    DRY=1 bash runs/table1.sh | JOBS=2 python -m paper.run
+    DRY=1 bash runs/table1.sh | python -m paper.run --jobs 2 --minutes 60
 
-Standard input holds a command in each line. JOBS runs of train.py go at a time, a core or a GPU each; any
+Standard input holds a command in each line. `--jobs` runs of train.py go at a time, a core or a GPU each; any
 other command waits until all before it are done. The output of a run goes to out/NAME.log; every 20 seconds
-its last line is printed, with the time that is left. After MINUTES, if that is set, runs save what they have
-and end, and the other commands follow. If a run fails, the others save, and no command follows.
+its last line is printed, with the time that is left. After `--minutes` runs save what they have and end, and
+the other commands follow. If a run fails, the others save, and no command follows.
 
 Beside tables and pictures, commands.txt keeps the commands that made them. RESULTS=FOLDER also collects the
 numbers of each run; tables and pictures need nothing else.
@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections import deque
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,6 @@ import torch
 
 import train
 from common import Parser, UserError, count, duration, number, read_json, read_metrics, run_script, write
-from model import SIZES, flops_per_token
 
 TELL_EVERY = 20  # seconds
 
@@ -47,17 +46,11 @@ class Run(NamedTuple):
     def finished(self) -> bool:
         return (self.out / "result.json").exists()
 
-    def flops(self, tokens: float) -> float:
-        """Operations to train on so many tokens, without those of the output layer."""
-        size = SIZES[self.args.size]
-        return tokens * flops_per_token(size, 0, self.args.length or size.length)
-
-    def flops_done(self) -> float:
-        """Operations computed so far."""
+    def tokens_done(self) -> float:
         if self.finished():
-            return self.flops(self.args.tokens)
+            return self.args.tokens
         lines = read_metrics(self.out) if (self.out / "metrics.jsonl").exists() else []
-        return self.flops(lines[-1]["tokens"]) if lines else 0
+        return lines[-1]["tokens"] if lines else 0
 
 
 def parse(line: str) -> Run | list[str]:
@@ -69,28 +62,6 @@ def parse(line: str) -> Run | list[str]:
     if not (args.out and args.tokens):
         raise UserError(f"expected --tokens and --out in {line}")
     return Run(words, args)
-
-
-class Clock:
-    """The time that the runs of a script still need, at the speed since the first one was compiled."""
-
-    def __init__(self, runs: list[Run]):
-        self.runs, self.began = runs, None
-        self.total = sum(run.flops(run.args.tokens) for run in runs)
-        self.before = self.done()
-
-    def done(self) -> float:
-        return sum(run.flops_done() for run in self.runs)
-
-    def left(self) -> str:
-        """In words; empty until the runs have made progress."""
-        now, done = time.monotonic(), self.done()
-        if done > self.before and self.began is None:
-            self.began, self.before = now, done
-        if done == self.before:
-            return ""
-        seconds = (now - self.began) / (done - self.before) * (self.total - done)
-        return f"about {duration(seconds)} left"
 
 
 def program(words: list[str]) -> list[str]:
@@ -136,10 +107,12 @@ def check_end(run: Run, code: int) -> None:
     print(f"{run.out.name} is done{': PPL ' if scored else ''}{', '.join(scored)}", flush=True)
 
 
-def side_by_side(runs: list[Run], jobs: int, clock: Clock, deadline: float) -> None:
+def side_by_side(runs: list[Run], jobs: int, deadline: float) -> None:
     """Train `jobs` runs at a time, until all are done or `deadline` is over."""
     waiting, running = deque(runs), {}  # running: slot to run and process
-    told_at, told = time.monotonic(), set()  # folders of runs whose line was printed
+    total = sum(run.args.tokens for run in runs)
+    before = sum(run.tokens_done() for run in runs)
+    began = told_at = time.monotonic()
     try:
         while waiting or running:
             if time.monotonic() > deadline:
@@ -152,13 +125,15 @@ def side_by_side(runs: list[Run], jobs: int, clock: Clock, deadline: float) -> N
                 if process.poll() is not None:
                     del running[slot]
                     check_end(run, process.returncode)
-            lines = {run.out: latest(run.out) for run, _ in running.values()}  # empty before it has losses
-            first = {out for out, line in lines.items() if line} - told
-            if first or time.monotonic() - told_at > TELL_EVERY:
-                told_at, told = time.monotonic(), told | first
-                for line in (*lines.values(), clock.left()):
-                    if line:
-                        print("  ", line, flush=True)
+            if time.monotonic() - told_at > TELL_EVERY:
+                told_at = time.monotonic()
+                lines = [latest(run.out) for run, _ in running.values()]  # empty before it has losses
+                done = sum(run.tokens_done() for run in runs)
+                if done > before:
+                    seconds = (told_at - began) / (done - before) * (total - done)
+                    lines.append(f"about {duration(seconds)} left")
+                for line in filter(None, lines):
+                    print("  ", line, flush=True)
             time.sleep(0.1)
     finally:
         for _, process in running.values():
@@ -193,7 +168,7 @@ def carry_out(lines: list[str], jobs: int, minutes: float) -> None:
     tokens = count(sum(run.args.tokens for run in left))
     if runs:
         print(f"{len(left)} of {len(runs)} runs are left: {tokens} tokens, {jobs} at a time", flush=True)
-    clock, deadline, queue, done = Clock(runs), time.monotonic() + 60 * minutes, [], []
+    deadline, queue, done = time.monotonic() + 60 * minutes, [], []
     for command in [*commands, None]:
         if isinstance(command, Run):
             done.append(command)
@@ -204,7 +179,7 @@ def carry_out(lines: list[str], jobs: int, minutes: float) -> None:
             else:
                 queue.append(command)
             continue
-        side_by_side(queue, jobs, clock, deadline)
+        side_by_side(queue, jobs, deadline)
         queue = []
         if isinstance(command, str):
             print(command.removeprefix("#").removeprefix(" "))
@@ -217,20 +192,14 @@ def carry_out(lines: list[str], jobs: int, minutes: float) -> None:
                 keep(done, Path(command[command.index("--out") + 1]))
 
 
-def setting(name: str, default: float, kind) -> float:
-    """A number from the environment."""
-    text = os.environ.get(name)
-    try:
-        return number(kind, 1)(text) if text else default
-    except (ValueError, ArgumentTypeError):
-        raise UserError(f"{name}={text}: expected a number from 1") from None
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Read commands from standard input, and carry them out."""
-    Parser(__doc__).parse_args(arguments)
+    parser = Parser(__doc__)
+    parser.add_argument("--jobs", type=number(int, 1), default=1, help="runs side by side; default: 1")
+    parser.add_argument("--minutes", type=number(), default=math.inf, help="when runs end; default: never")
+    args = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    carry_out(sys.stdin.read().splitlines(), setting("JOBS", 1, int), setting("MINUTES", math.inf, float))
+    carry_out(sys.stdin.read().splitlines(), args.jobs, args.minutes)
 
 
 if __name__ == "__main__":

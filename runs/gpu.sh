@@ -34,18 +34,13 @@ train() { # NAME FLAGS...: a short run of GPT mini
         "$@" --out "$out"
 }
 
-bench() { # SECTIONS...
-    "$PYTHON" -m tests.bench "$@" --out "$PAGE"
-}
-
 versions() {
     "$PYTHON" -c 'import platform, torch; print(platform.platform(), "torch", torch.__version__, "CUDA", torch.version.cuda)'
     "$PYTHON" -c 'import triton; print("triton", triton.__version__)' || echo "no Triton: attention is PyTorch's"
     nvidia-smi || echo "no nvidia-smi"
 }
 
-call() {
-    CALL=$1
+for CALL in ${CALL:-1 2 3 4 5}; do
     echo "== call $CALL, results in $PAGE"
     case $CALL in
     1)
@@ -56,8 +51,8 @@ call() {
         rm -f "$PAGE/call2.txt"
         check tests/test_model.py tests/test_train.py tests/test_processes.py
         ;;
-    3) bench step | tee "$PAGE/call3.txt" ;;
-    4) bench attention loss | tee "$PAGE/call4.txt" ;;
+    3) "$PYTHON" -m tests.bench step --out "$PAGE" | tee "$PAGE/call3.txt" ;;
+    4) "$PYTHON" -m tests.bench attention loss --out "$PAGE" | tee "$PAGE/call4.txt" ;;
     5)
         rm -rf "$PAGE/call5.txt" "$RUNS"/sdpa-* "$RUNS"/half-*
         train sdpa-1 --attention sdpa
@@ -72,10 +67,4 @@ call() {
         ;;
     *) echo "error: CALL=$CALL: expected a number from 1 to 5" >&2 && exit 2 ;;
     esac
-}
-
-if [ -n "${CALL:-}" ]; then
-    call "$CALL"
-else
-    for number in 1 2 3 4 5; do call "$number"; done
-fi
+done

@@ -66,10 +66,11 @@ FIRST=${SEEDS%% *}
 seed "$SEED"
 once() { [ "$SEED" != "$FIRST" ] || "$@"; } # runs with the first seed only: no takeaway rests on them
 PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX   # where tables and figures go
-export JOBS=${JOBS:-$JOBS_BY_DEFAULT} # runs side by side: small models gain by it, a core or a GPU each
+JOBS=${JOBS:-$JOBS_BY_DEFAULT}        # runs side by side: small models gain by it, a core or a GPU each
 LAUNCH=python                         # one process needs no launcher
 [ "$GPUS" = 1 ] || LAUNCH="torchrun --standalone --nproc-per-node $GPUS"
-[ -n "$DRY" ] || RESULTS=${RESULTS:-} exec "$PYTHON" -m paper.run <<<"$COMMANDS"
+CARRY_OUT=(-m paper.run --jobs "$JOBS" ${MINUTES:+--minutes "$MINUTES"})
+[ -n "$DRY" ] || RESULTS=${RESULTS:-} exec "$PYTHON" "${CARRY_OUT[@]}" <<<"$COMMANDS"
 
 corpus() { # clones|real: the text of the runs that follow, prepared if it is not there
     local name=$CLONE_DATA

@@ -7,7 +7,7 @@
 source "$(dirname "$0")/lib.sh"
 corpus clones
 
-for SEED in $SEEDS; do
+for SEED in $SEEDS ${MORE:-}; do
     seed "$SEED"
     into table1
     yardstick # rows 1 to 3, and what else the law needs
@@ -15,6 +15,7 @@ for SEED in $SEEDS; do
     #   name             tokens
     run 50-50            1x --ratio 0.5              # row 4
     run 90-10            1x --ratio 0.9              # row 5
+    [[ " $SEEDS " = *" $SEED "* ]] || continue       # of MORE
     run ten-equal        1x --clones 10 --ratio 0.1  # row 6
     run ten-main         1x --clones 10 --ratio 0.5  # row 7
     once run 100to0      1x --ratio 1,0              # row 8
@@ -29,14 +30,6 @@ for SEED in $SEEDS; do
     once run positive    0.2x --ratio 0.9 --anchors 1 ${ALONE:-}     # EN2 is EN1: TEff is 1 / share = 10
     once run steps-0.5x  0.5x --ratio 1 --batch 4    # alone, in as many steps as row 4
     once run steps-0.1x  0.1x --ratio 1 --batch 1    # alone, in as many steps as row 5, nearly
-done
-
-for SEED in ${MORE:-}; do
-    seed "$SEED"
-    into table1
-    yardstick
-    run 50-50            1x --ratio 0.5              # row 4
-    run 90-10            1x --ratio 0.9              # row 5
 done
 
 also python fit_scaling.py "${FOLDERS[@]}" --out "$PAGE"

@@ -288,11 +288,11 @@ def test_a_script_hands_what_it_prints_to_the_runner(tmp_path):
     shutil.copytree(ROOT / "runs", tmp_path / "runs")
     stub = tmp_path / ".venv" / "bin" / "python"
     stub.parent.mkdir(parents=True)
-    stub.write_text('#!/usr/bin/env bash\n[ "$1" = -c ] || { echo "$* $JOBS $RESULTS"; cat; }\n')
+    stub.write_text('#!/usr/bin/env bash\n[ "$1" = -c ] || { echo "$* $RESULTS"; cat; }\n')
     stub.chmod(0o755)
     done = bash(tmp_path / "runs" / "table2.sh", RESULTS="kept", SEED="1")
     first, *handed = done.stdout.splitlines()
-    assert (done.returncode, done.stderr, first) == (0, "", "-m paper.run 2 kept")
+    assert (done.returncode, done.stderr, first) == (0, "", "-m paper.run --jobs 2 kept")
     assert handed == commands("table2", RESULTS="kept", SEED="1")
 
 
@@ -345,13 +345,12 @@ def test_when_minutes_are_over_runs_end_and_the_table_follows(work, tmp_path, ca
 
 @pytest.mark.parametrize(("lines", "jobs", "sentence"), [
     ("python train.py --out out/a", "2", "expected --tokens and --out in python train.py --out out/a"),
-    ("", "two", "JOBS=two: expected a number from 1"),
+    ("", "two", "--jobs: invalid number value: 'two'"),
 ])  # fmt: skip
 def test_what_cannot_be_carried_out_is_refused(lines, jobs, sentence, monkeypatch, command):
     monkeypatch.setattr("sys.stdin", StringIO(lines))
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setenv("JOBS", jobs)
-    code, _, error = command(run.main)
+    code, _, error = command(run.main, "--jobs", jobs)
     assert (code, error.count("\n")) == (2, 1)
     assert sentence in error
 
