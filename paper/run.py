@@ -47,6 +47,7 @@ class Run(NamedTuple):
         return (self.out / "result.json").exists()
 
     def tokens_done(self) -> float:
+        """Tokens that it has read so far."""
         if self.finished():
             return self.args.tokens
         lines = read_metrics(self.out) if (self.out / "metrics.jsonl").exists() else []
