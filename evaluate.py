@@ -13,7 +13,7 @@ model that answers in the wrong language pays for it. All clones are scored on t
 perplexity of a monolingual run stands that of n-grams, counted in its training text: a model that is no
 better than bigrams has not yet learned to use more than the last token.
 
-Any program that uses safetensors can read what --export writes; here a model is made of it by
+Any program that uses safetensors can read what --export writes. These lines load it into a model:
 
     import json, pathlib, safetensors
     from data import Dataset, build_languages

@@ -311,7 +311,7 @@ def read_command(parser: Parser, arguments) -> tuple[Records, Path, Namespace]:
     """Read a command line that names folders of runs: their measured records, where to write, the flags."""
     parser.add_argument("folders", nargs="+", type=Path, metavar="out/FOLDER", help="folders of scored runs")
     parser.add_argument("--out", type=Path, help="folder for tables and pictures; default: the first folder")
-    parser.add_argument("--any-code", action="store_true", help="yardsticks of other code, too")
+    parser.add_argument("--any-code", action="store_true", help="also compare with yardsticks of other code")
     args = parser.parse_args(arguments)
     records = measure(read_records(args.folders), args.any_code)
     return records, args.out or args.folders[0], args

@@ -8,7 +8,7 @@
 #   MIXES="50 90" SEEDS="0 1" bash runs/mylanguages.sh en=FOLDER sw=FOLDER   # percent of the others; seeds
 #   SCALE=gpu JOBS=8 bash runs/mylanguages.sh en=FOLDER sw=FOLDER # GPT mini, eight runs side by side, a GPU each
 #   THOROUGH=1 bash runs/mylanguages.sh en=FOLDER sw=FOLDER       # two sizes, two RARE: does the best ratio move?
-#   VOCAB=disjoint bash runs/mylanguages.sh en=FOLDER en2=FOLDER  # no shared pieces; here: one text as two clones
+#   VOCAB=disjoint bash runs/mylanguages.sh en=FOLDER en2=FOLDER  # share only the space; here: one text as two clones
 #
 # Every mix reads RARE tokens of the rarest language (1x) and ever more of the others. Each has controls: the
 # same shares beside noise (the first language's tokens, shuffled); the rarest alone on as many tokens in all,
@@ -49,7 +49,7 @@ if awk "BEGIN { exit $RARE >= $least }"; then
 fi
 
 mixes() { # NAME TIMES SHARES REST RARE: each mix, its length in units of 1x, and its shares; the last by temperature
-    awk -v mixes="$MIXES" -v bytes="$bytes" -v rare="$RARE" 'BEGIN {
+    awk -v mixes="$MIXES" -v bytes="$bytes" 'BEGIN {
         n = split(bytes, size, " ")
         for (many = split(mixes, percent, " "); ++i <= many;) {
             shares = ""
@@ -57,7 +57,6 @@ mixes() { # NAME TIMES SHARES REST RARE: each mix, its length in units of 1x, an
             p = 1 - percent[i] / 100
             print percent[i] "-" 100 - percent[i], sprintf("%.3g", 1 / p), shares p, 1 - p, p
         }
-        size[n] = size[n] < rare ? size[n] : rare
         for (j = 1; j <= n; j++) sum += size[j] ^ 0.3 # usual: between equal shares and those of the texts
         for (j = 1; j < n; j++) temperature = temperature size[j] ^ 0.3 / sum ","
         p = size[n] ^ 0.3 / sum
