@@ -38,18 +38,18 @@ from common import Parser, Progress, UserError, exclusive, markdown, number, rea
 from text import SPLIT_BY, SPLITS, choose_split, digest_of, files_as_text, find_files, listed, split_documents
 
 DATA = Path("data")
-CORPORA = ("pydocs", "eltec", "books")  # scripts in corpora/ that lay text down below data/downloads
-VERSION = 2  # of what meta.json holds
-SAMPLE = 50_000_000  # bytes of text that a tokeniser is trained on, about, drawn from the whole corpus
-SHARD = 100_000_000  # tokens in a file, about
-BATCH = 4_000_000  # characters that are tokenised at a time, about, by all cores
+CORPORA = ("pydocs", "eltec", "books")  # scripts in corpora/ that write text below data/downloads
+VERSION = 2  # version of meta.json's format
+SAMPLE = 50_000_000  # approximate bytes of text, drawn from the whole corpus, to train a tokeniser on
+SHARD = 100_000_000  # approximate tokens in a file
+BATCH = 4_000_000  # approximate characters that all cores tokenise at a time
 
 
 # --- tokeniser ------------------------------------------------------------------------------------
 
 PAD, UNKNOWN, END_OF_DOCUMENT = 0, 1, 2  # the first pieces of every tokeniser; 0 is padding in every language
-PART = 50_000  # characters that are encoded as one
-SPACE = "\u2581"  # how SentencePiece writes one
+PART = 50_000  # fewest characters of a part into which a long text is cut
+SPACE = "\u2581"  # how SentencePiece writes a space
 # A text may contain U+2581 itself. No cut is made beside it: a piece of several spaces could cross the cut.
 SPACE_BETWEEN_WORDS = re.compile(f"(?<=[^\\s{SPACE}]) (?=[^\\s{SPACE}])")
 Tokenizer = sentencepiece.SentencePieceProcessor
@@ -82,12 +82,12 @@ def train_tokenizer(lines: list[str], vocab_size: int, pieces: str) -> bytes:
             remove_extra_whitespaces=False,
             max_sentence_length=1 << 20,
             minloglevel=2,
-            num_threads=16,  # on any machine: the model file names it
+            num_threads=16,  # the same on all machines, because the model file stores it
             **PIECES[pieces],
         )
     except RuntimeError as error:
         reason = str(error).split("] ")[-1].split(" Increase")[0]
-        raise UserError(f"--vocab-size {vocab_size} does not fit this text ({reason})") from None
+        raise UserError(f"--vocab-size {vocab_size} does not fit this text; change it ({reason})") from None
     return model.getvalue()
 
 
@@ -135,7 +135,7 @@ def token_bytes(tokenizer: Tokenizer, ids: np.ndarray, text_bytes: int | None = 
     of_piece[[PAD, UNKNOWN, END_OF_DOCUMENT]] = 0
     sizes = of_piece[ids]
 
-    first = np.append(True, ids[:-1] == END_OF_DOCUMENT)  # of its document
+    first = np.append(True, ids[:-1] == END_OF_DOCUMENT)  # whether a token is the first of its document
     begins_with_space = np.array([form.startswith(SPACE) for form in forms])
     sizes[first & begins_with_space[ids]] -= 1
     if text_bytes is not None:
@@ -146,7 +146,7 @@ def token_bytes(tokenizer: Tokenizer, ids: np.ndarray, text_bytes: int | None = 
 
 # --- shards ---------------------------------------------------------------------------------------
 
-COUNTS = ("documents", "tokens", "words", "characters", "bytes", "unknown")  # of a split
+COUNTS = ("documents", "tokens", "words", "characters", "bytes", "unknown")  # of each split
 MAGIC, SHARD_VERSION, HEADER = 20240520, 1, 256  # as llm.c and modded-nanogpt read and write them
 
 
@@ -194,7 +194,7 @@ def open_shard(path: Path) -> np.ndarray:
     header = np.fromfile(path, "<i4", HEADER).tolist()
     tokens = (path.stat().st_size - 4 * HEADER) / 2
     if len(header) < HEADER or header[:3] != [MAGIC, SHARD_VERSION, tokens]:
-        raise UserError(f"{path} is not a whole token shard; prepare the data again")
+        raise UserError(f"{path} is not a whole token shard; remove {path.parent} and prepare it again")
     return np.memmap(path, "<u2", "r", 4 * HEADER, (header[2],))
 
 
@@ -223,7 +223,7 @@ class Stream:
     def counts(self) -> np.ndarray:
         """How often each piece occurs: (pieces,) int64."""
         counts = np.zeros(self.pieces, int)
-        for shard in self.shards:  # counting takes four times a shard's memory
+        for shard in self.shards:  # one at a time, because counting takes four times a shard's memory
             self.check(shard.max())
             counts += np.bincount(shard, minlength=self.pieces)
         return counts
@@ -232,11 +232,11 @@ class Stream:
         """UserError if the highest id has no piece, which means that a shard's file has changed."""
         if highest >= self.pieces:
             folder = self.paths[0].parent
-            verify = f"python data.py --verify {folder} says which file has changed"
-            raise UserError(f"{folder}: token {highest} is no piece of its tokeniser; {verify}")
+            verify = f"python data.py --verify {folder} names the file"
+            raise UserError(f"{folder} has changed: id {highest} is not in its tokeniser; {verify}")
 
 
-ENTRY = {  # what meta.json has of a language
+ENTRY = {  # what meta.json holds for each language
     "vocab_size": int, "offset": int, "tokenizer": dict, "files": dict, "documents": dict,
     "characters": dict, "held out": str, "train": dict, "test": dict,
 }  # fmt: skip
@@ -246,10 +246,10 @@ class Dataset:
     """A prepared folder: the content of meta.json, and the streams and tokenisers that meta.json names."""
 
     def __init__(self, folder: Path):
-        here = Path(__file__).parent / folder  # a run names its data from there, wherever it is evaluated
+        here = Path(__file__).parent / folder  # finds a run's data from any working folder
         self.folder = folder if (folder / "meta.json").exists() else here
         if not (self.folder / "meta.json").exists():
-            raise UserError(f"{folder} holds no prepared data; python data.py --help says how to make it")
+            raise UserError(f"{folder} holds no prepared data; see python data.py --help")
         self.meta = read_json(self.folder / "meta.json")
         self.languages: dict[str, dict] = self.meta.get("languages")
         self.fingerprint: str = self.meta.get("fingerprint")
@@ -257,7 +257,7 @@ class Dataset:
             whole = self.meta["version"] == VERSION and self.fingerprint == fingerprint_of(self.languages)
             for entry in self.languages.values():
                 whole = whole and all(isinstance(entry[key], kind) for key, kind in ENTRY.items())
-        except (KeyError, TypeError, AttributeError):  # another tool's, or edited
+        except (KeyError, TypeError, AttributeError):  # written by another tool, or edited
             whole = False
         if not whole:
             raise UserError(f"{folder} was not prepared by this data.py; prepare it under another --name")
@@ -277,7 +277,7 @@ class Dataset:
         path = self.folder / part["file"]
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != part["sha256"]:
-            raise UserError(f"{path} has changed since it was prepared")
+            raise UserError(f"{path} has changed; remove {self.folder} and prepare it again")
         return content
 
 
@@ -346,7 +346,7 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
         done += len(batch)
         progress.update(done)
     if digest_of(path, find_files(path)[0]) != digest:
-        raise UserError(f"{path} has changed while it was read; the same command starts again")
+        raise UserError(f"{path} changed while data.py read it; run the same command again")
 
     entry = {
         "vocab_size": len(tokenizer),
@@ -360,9 +360,9 @@ def prepare_language(folder: Path, name: str, path: Path, recipe: dict, offset: 
         "test": writers["test"].flush(),
     }
     unknown = share_unknown(entry)
-    if unknown > 0.01:  # its perplexity would say nothing
+    if unknown > 0.01:  # the perplexity would mean nothing
         few = f"{vocab_size} pieces are too few for its characters"
-        raise UserError(f"{name}: {unknown:.0%} of the tokens are unknown, for {few}; see --vocab-size")
+        raise UserError(f"{name}: {unknown:.0%} of the tokens are unknown, because {few}; raise --vocab-size")
     print(what_was_read(name, entry), flush=True)
     return entry
 
@@ -404,7 +404,7 @@ def what_was_read(name: str, entry: dict) -> str:
         f"{entry['vocab_size']:,} pieces; {share_unknown(entry):.2%} of the tokens are unknown",
     ]
     if dropped > 1 / 3:
-        more = "documents that are short can be joined"
+        more = "join short documents to keep them"
         lines.append(f"warning: more than a third of the text is dropped; {more}")
     return "\n".join(f"{name}: {line}" for line in lines)
 
@@ -429,7 +429,7 @@ def prepare_placebo(folder: Path, entry: dict, seed: int, offset: int) -> dict:
 
 # --- randomness -----------------------------------------------------------------------------------
 
-LANGUAGE_DRAW, WINDOW_DRAW, ANCHOR_DRAW, NOISE_DRAW = range(4)  # what is drawn under one seed
+LANGUAGE_DRAW, WINDOW_DRAW, ANCHOR_DRAW, NOISE_DRAW = range(4)  # kinds of random draws from one seed
 
 
 def random_state(draw: int, seed: int, epoch: int = 0, place: int = 0) -> np.random.RandomState:
@@ -447,9 +447,9 @@ def random_state(draw: int, seed: int, epoch: int = 0, place: int = 0) -> np.ran
 class Language(NamedTuple):
     """A language of a run."""
 
-    name: str  # as in results: EN1
+    name: str  # EN1, as in results
     source: str  # as in the prepared folder: en
-    table: np.ndarray  # own id -> joint id, (V,) int32: ten clones of 16,384 pieces pass 65,535
+    table: np.ndarray  # own id -> joint id, (V,); int32, because ten clones of 16,384 pieces exceed 65,535
 
 
 def cloned_languages(source: str, vocab_size: int, clones: int, anchors=0.0, seed=0) -> list[Language]:
@@ -459,7 +459,7 @@ def cloned_languages(source: str, vocab_size: int, clones: int, anchors=0.0, see
     random pieces have the first clone's id in all clones. For one seed, smaller sets are subsets of larger.
     """
     ids = np.arange(vocab_size, dtype=np.int32)
-    order = random_state(ANCHOR_DRAW, seed).permutation(ids[1:])  # of all but padding
+    order = random_state(ANCHOR_DRAW, seed).permutation(ids[1:])  # all ids but padding's
     shared = [PAD, *order[: round(anchors * len(order))]]
     languages = []
     for i in range(clones):
@@ -525,7 +525,7 @@ def build_languages(dataset: Dataset, config: dict) -> list[Language]:
     else:
         first, clones = sources[0], len(sources)
         languages = cloned_languages(first, sizes[first], clones, config["anchors"], config["seed"])
-    share_pieces(languages, forms, config.get("shared", []))  # runs of older code shared none
+    share_pieces(languages, forms, config.get("shared", []))  # older runs lack this key and share no pieces
     return languages
 
 
@@ -543,7 +543,7 @@ class Mixture:
     def __init__(self, streams: dict, languages: list[Language], stages, seed: int, total: int, length: int):
         self.streams, self.languages, self.total, self.length = streams, languages, total, length
         self.windows = {}
-        for source, stream in streams.items():  # train.py refuses to read a text without a whole window
+        for source, stream in streams.items():  # train.py refuses to read a text shorter than a window
             self.windows[source] = max(1, (len(stream) - 1) // length)
 
         # The language of each sequence is drawn independently, `L ~ p(L)` of its stage, so counts vary.
@@ -623,7 +623,7 @@ def verify(dataset: Dataset) -> None:
 
 def check_unchanged(dataset: Dataset, recipe: dict, texts: dict[str, Path]) -> None:
     """UserError if the same command would now prepare other data, from another recipe or changed text."""
-    earlier, instead = dataset.meta["recipe"], "choose another --name, or remove it"
+    earlier, instead = dataset.meta["recipe"], f"choose another --name, or remove {dataset.folder}"
     differing = [key for key in recipe if earlier.get(key) != recipe[key]]
     if differing:
         was = ", ".join(f"{key} {earlier.get(key)} instead of {recipe[key]}" for key in differing)
@@ -632,8 +632,8 @@ def check_unchanged(dataset: Dataset, recipe: dict, texts: dict[str, Path]) -> N
         files, _ = find_files(path)
         before = dataset.languages[name]["files"]
         if digest_of(path, files) != before["digest"]:
-            changed = f"{path} has changed since: {before['read']} files then, {len(files)} now"
-            raise UserError(f"{dataset.folder} is of an older text; {changed}; {instead}")
+            changed = f"{path} has changed ({before['read']} files then, {len(files)} now)"
+            raise UserError(f"{dataset.folder} is out of date, because {changed}; {instead}")
 
 
 def describe(dataset: Dataset) -> None:
@@ -684,7 +684,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--name {args.name}: expected the name of a folder below data/, without a path")
     names = [name.upper() for name, _ in args.text]
     if len(set(names)) < len(names):
-        parser.error("--text names a language more than once")
+        parser.error("--text names a language more than once; put its files into one folder")
     if args.max_tokens and args.corpus != "books":
         parser.error("--max-tokens has no effect without --corpus books")
     return args
@@ -714,10 +714,10 @@ def main(arguments: list[str] | None = None) -> None:
         return describe(Dataset(args.describe))
     recipe, texts = recipe_of(args), dict(args.text)
     for path in texts.values():
-        find_files(path)  # what cannot be read is said before any work
+        find_files(path)  # reports a missing text before any work
     folder = DATA / (args.name or args.corpus)
     if folder.exists() and not (folder / "meta.json").exists():
-        raise UserError(f"{folder} is there and holds other things than prepared data; choose another --name")
+        raise UserError(f"{folder} exists but holds no prepared data; choose another --name")
     if not folder.exists():
         with exclusive(DATA, wait=True):
             if not folder.exists():

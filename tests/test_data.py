@@ -195,7 +195,7 @@ def test_a_text_that_changed_is_noticed(few, command):
     Path("text", "more.txt").write_text("One more. " * 20)
     code, _, error = command(data.main, *few)
     assert code == 2
-    assert "data/x is of an older text; text has changed since: 20 files then, 21 now" in error
+    assert "data/x is out of date, because text has changed (20 files then, 21 now)" in error
 
 
 def test_a_text_that_changes_while_it_is_read_is_refused(few, command, monkeypatch):
@@ -208,7 +208,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(few, command, monkeypat
     monkeypatch.setattr(data, "train_tokenizer", edit)
     code, _, error = command(data.main, *few)
     assert code == 2
-    assert "text has changed while it was read" in error
+    assert "text changed while data.py read it" in error
     assert list(Path("data").iterdir()) == []
 
 
@@ -232,7 +232,7 @@ def test_too_few_pieces_for_the_characters_are_an_error(tmp_path, monkeypatch, c
     flags = ["--text", "zh=.", "--name", "zh", "--pieces", "char", "--vocab-size", "512"]
     code, _, error = command(data.main, *flags)
     assert code == 2
-    assert "% of the tokens are unknown, for 512 pieces are too few" in error
+    assert "% of the tokens are unknown, because 512 pieces are too few" in error
 
 
 @pytest.mark.parametrize("pieces", ["bpe", "char"])

@@ -226,5 +226,5 @@ def test_a_token_that_is_no_piece_is_told(tmp_path):
     stream = Stream([write_shard(tmp_path, "x", np.array([1, 99, 100], np.uint16))], pieces=100)
     assert stream.read(0, 2).tolist() == [1, 99]
     for read in (lambda: stream.read(0, 3), stream.counts):
-        with pytest.raises(UserError, match="token 100 is no piece of its tokeniser"):
+        with pytest.raises(UserError, match="has changed: id 100 is not in its tokeniser"):
             read()
