@@ -59,19 +59,19 @@ STANDARD_TOKENS = 18_265 * 128 * 512  # the paper's standard run
 HYPERPARAMETERS = ("length", "batch", "learning_rate", "warmup", "positions", "tied")
 
 HELP = """\
-Train a GPT on languages of unequal size. L1 and L2 are clones, the same English read through two
-vocabularies, unless --languages names real ones.
+Train a GPT on languages of unequal size. By default these are two clones, EN1 and EN2: the same English
+text with two sets of ids. --languages names real languages instead.
 
-  python train.py --ratio 0.9                  90% EN1, 10% EN2, which share the space, on data/pydocs
-  python train.py --ratio 0.9 --shared         the same, sharing nothing
+  python train.py --ratio 0.9                  90% EN1, 10% EN2; the space has one id in both
+  python train.py --ratio 0.9 --shared         the same, without a shared piece
   python train.py --ratio 1                    monolingual
   python train.py --ratio 0.9,0.9,0.1          90% EN1 in two of three equal stages, 10% in the last
-  python train.py --clones 10 --ratio 0.5      a main language, nine others share the rest
+  python train.py --clones 10 --ratio 0.5      50% EN1; EN2 to EN10 have equal parts of the rest
   python train.py --data data/novels --languages en fr --vocab anchored --ratio 0.9
   python train.py --data data/novels --languages en fr de --mix 0.8,0.1,0.1/0.1,0.1,0.8
   torchrun --standalone --nproc-per-node 8 train.py ...    on eight GPUs: same batches, same losses
 
-At its end a run is scored on the held-out text; python evaluate.py does that again, and more.
+A finished run is scored on the held-out text. python evaluate.py repeats that and measures more.
 """
 
 
@@ -102,7 +102,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--mix", type=mix, help="shares of all languages, instead of --ratio; / between stages")
     add("--clones", type=number(int, 2, 1000), help="number of clones; default: 2")
     add("--anchors", type=number(float, 0, 1), help="share of pieces with one id in all clones; default: 0")
-    spelled = "pieces with one id in all languages, by their spelling; --shared alone: none"
+    spelled = "pieces with one id in all languages (--shared alone: no piece)"
     add("--shared", nargs="*", metavar="PIECE", help=f"{spelled}; default: the space for pico and nano")
     add("--languages", nargs="+", metavar="L", help="languages; a single one is cloned; default: the first")
     add("--vocab", choices=["disjoint", "anchored"], help="way to join real languages; default: disjoint")
@@ -141,8 +141,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-KINDS = {"monolingual": "one language", "cloned": "clones", "real": "real languages"}  # of runs
-SERVES = {"clones": "cloned", "anchors": "cloned", "vocab": "real"}  # which kind a flag is for
+KINDS = {"monolingual": "one language", "cloned": "clones", "real": "real languages"}  # kinds of runs
+SERVES = {"clones": "cloned", "anchors": "cloned", "vocab": "real"}  # the kind of run that each flag is for
 
 
 def kind_of_run(args: argparse.Namespace, names: list[str]) -> str:
@@ -150,13 +150,13 @@ def kind_of_run(args: argparse.Namespace, names: list[str]) -> str:
     stages = args.mix or [[ratio] for ratio in args.ratio or [0.5]]
     alone = all(stage == [1.0] for stage in stages)
     if alone and len(names) > 1:
-        raise UserError(f"--ratio 1 is a monolingual run, but --languages names {' '.join(names)}")
+        raise UserError(f"--ratio 1 is a monolingual run, but --languages names {' '.join(names)}; name one")
     kind = "cloned" if len(names) == 1 else "real"
     if alone:
         kind = "monolingual"
     for flag, serves in SERVES.items():
         if getattr(args, flag) and kind != serves:
-            raise UserError(f"--{flag} is for {KINDS[serves]}, but this run is of {KINDS[kind]}")
+            raise UserError(f"--{flag} is for {KINDS[serves]}, but this run has {KINDS[kind]}; leave it out")
     return kind
 
 
@@ -181,9 +181,9 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
     names = args.languages or list(dataset.languages)[:1]
     for name in names:
         if name not in dataset.languages:
-            raise UserError(f"--languages {name}: {dataset.folder} has {' '.join(dataset.languages)}")
+            raise UserError(f"--languages {name}: {dataset.folder} has only {' '.join(dataset.languages)}")
         if names.count(name) > 1:
-            raise UserError(f"--languages {' '.join(names)}: one is named twice; --clones makes clones")
+            raise UserError(f"--languages {' '.join(names)}: one is named twice; for clones, name it once")
     kind = kind_of_run(args, names)
     sources, vocab = names, kind
     if kind == "cloned":
@@ -191,10 +191,10 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
     if kind == "real":
         vocab = args.vocab or "disjoint"
     shared = SIZES[args.size].shared if args.shared is None else args.shared
-    if kind == "monolingual" or vocab == "anchored":  # nothing to share, or all that is spelled alike is
+    if kind == "monolingual" or vocab == "anchored":  # one language alone, or pieces shared by spelling
         if args.shared:
             useless = "--vocab anchored" if vocab == "anchored" else "--ratio 1"
-            raise UserError(f"--shared has no effect with {useless}")
+            raise UserError(f"--shared has no effect with {useless}; leave it out")
         shared = []
     return {
         "sources": sources,
@@ -216,7 +216,7 @@ def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -
     length = hyperparameters["length"]
     batch = hyperparameters["batch"]
 
-    share_of = dict.fromkeys(chosen["sources"], 0.0)  # of a text, in the whole run
+    share_of = dict.fromkeys(chosen["sources"], 0.0)  # share of each text in the whole run
     share_of_language = np.mean(chosen["stages"], axis=0).tolist()
     for source, share in zip(chosen["sources"], share_of_language, strict=True):
         share_of[source] += share
@@ -225,13 +225,13 @@ def settings(args: argparse.Namespace, dataset: Dataset, device: torch.device) -
         available = dataset.languages[source]["train"]["tokens"]
         if available <= length:
             found = f"{dataset.folder}: {source} has {available} training tokens"
-            raise UserError(f"{found}, expected more than one sequence of {length}")
+            raise UserError(f"{found}, but a sequence needs more than {length}; lower --length")
         if share:
             one_pass = min(one_pass, available / share)
     tokens = args.tokens or min(STANDARD_TOKENS, one_pass)
     steps = int(tokens / (batch * length) + 0.5)
     if steps < 1:
-        raise UserError(f"--tokens {tokens:g} is less than one step of {batch} x {length} tokens")
+        raise UserError(f"--tokens {tokens:g} is less than one step of {batch} x {length} tokens; raise it")
     return {
         "data": str(dataset.folder),
         "fingerprint": dataset.fingerprint,
@@ -263,10 +263,10 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
     if not (out / "config.json").exists():
         empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
         if not empty:
-            raise UserError(f"--out {out} holds other things than a run; choose another folder")
+            raise UserError(f"{out} exists but holds no run; choose another --out")
         return out
     earlier = read_json(out / "config.json")
-    if args.precision is None:  # what another machine chose by itself holds on this one
+    if args.precision is None:  # keep the precision that was chosen when the run began
         config["precision"] = earlier.get("precision")
     differing = []
     for key, value in config.items():
@@ -278,7 +278,7 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
         raise UserError(f"{out} holds a run with other settings: {listed}; choose another --out")
     finished = (out / "result.json").exists()
     if earlier.get("code") != config["code"] and not finished:
-        raise UserError(f"{out} was begun by other code: go back to that code, or choose another --out")
+        raise UserError(f"{out} was begun by other code; go back to that code, or choose another --out")
     return out
 
 
@@ -288,8 +288,9 @@ def open_data(folder: Path) -> Dataset:
         first_here = os.environ.get("LOCAL_RANK", "0") == "0"
         prepare = [sys.executable, str(Path(__file__).with_name("data.py"))]
         if first_here and subprocess.run(prepare, check=False).returncode:
-            raise UserError(f"preparing {folder} failed; python data.py says why")
-        while not folder.exists():  # it appears when it is whole; if that fails, torchrun ends those who wait
+            raise UserError(f"preparing {folder} failed; run python data.py to see why")
+        # The folder appears once it is complete. If preparation fails, torchrun ends the waiting processes.
+        while not folder.exists():
             time.sleep(0.2)
     return Dataset(folder)
 
@@ -304,7 +305,7 @@ def requests_to_stop(process: Process):
 
     def receive(signal_number: int, _frame) -> None:
         asked.append(signal_number)
-        with contextlib.suppress(RuntimeError):  # the step that is interrupted may be printing
+        with contextlib.suppress(RuntimeError):  # print fails where a signal interrupts another print
             process.say("\nstopping soon ...")
 
     interrupt = signal.signal(signal.SIGINT, receive)
@@ -322,11 +323,11 @@ def compiler_works(process: Process) -> bool:
         trial = torch.compile(lambda x: x.sin() + 1)
         trial(torch.ones(8, device=process.device))
         return True
-    except Exception as error:  # whatever is missing must not cost the run
-        message = str(error).partition("raised:")[2] or str(error)  # PyTorch says first which part raised it
+    except Exception as error:  # a run can do without torch.compile
+        message = str(error).partition("raised:")[2] or str(error)  # the reason follows the backend's name
         lines = message.split("\n")
         reason = next(filter(str.strip, lines), "no reason given")[:160]
-        process.say(f"torch.compile does not work, going on without it ({type(error).__name__}: {reason})")
+        process.say(f"torch.compile does not work, so training is slower ({type(error).__name__}: {reason})")
         return False
 
 
@@ -337,7 +338,7 @@ def compile_model(model: GPT, process: Process) -> None:
     backward pass ends, so DDP exchanges them meanwhile.
     """
     torch._dynamo.config.optimize_ddp = False  # DDP would cut each block where a bucket of gradients is full
-    whole = process.device.type == "cpu" and process.world == 1  # by blocks, pico took 8% longer
+    whole = process.device.type == "cpu" and process.world == 1  # compiled by blocks, pico took 8% longer
     for part in [model] if whole else model.blocks:
         part.compile(dynamic=False)
 
@@ -394,7 +395,7 @@ def save_weights(path: Path, state: dict, former: Path | None = None) -> None:
     except (OSError, RuntimeError):  # PyTorch's writer reports a full disk as a RuntimeError
         temporary.unlink(missing_ok=True)
         free = f"its disk has {count(shutil.disk_usage(path.parent).free)} bytes left"
-        raise UserError(f"{path} cannot be written, {free}; what was saved before is kept") from None
+        raise UserError(f"{path} cannot be written: {free}; free space and run the same command") from None
     if former and path.exists():
         os.replace(path, former)
     os.replace(temporary, path)
@@ -420,7 +421,7 @@ def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) 
         }
         former = out / "checkpoint-before.pt"
         save_weights(out / "checkpoint.pt", state, former)
-    process.total(torch.zeros(1))  # nobody leaves before it is written: torchrun then ends all
+    process.total(torch.zeros(1))  # wait for the file: torchrun ends all processes if one fails
 
 
 def read_checkpoint(out: Path) -> dict | None:
@@ -437,12 +438,12 @@ def read_checkpoint(out: Path) -> dict | None:
             print(f"warning: {path} is damaged ({type(error).__name__}: {error})", flush=True)
             damaged.append(path)
             continue
-        write(out / "metrics.jsonl", state["metrics"])  # what was logged later is about to be repeated
-        for other in damaged:  # the next checkpoint must not push the good one out
+        write(out / "metrics.jsonl", state["metrics"])  # the run repeats the steps that were logged later
+        for other in damaged:  # otherwise the next checkpoint would replace the good one
             other.unlink()
         return state
     if damaged:
-        raise UserError(f"no checkpoint in {out} can be read; remove {damaged[0]} to begin anew")
+        raise UserError(f"no checkpoint in {out} can be read; remove {out}/checkpoint*.pt to start again")
     return None
 
 
@@ -502,7 +503,7 @@ class Log:
         self.config = config
         self.out = out
         self.process = process
-        self.flops = flops  # of a token
+        self.flops = flops  # per token
         self.per_step = config["batch"] * config["length"]
         self.note = ""
         quiet = process.rank > 0
@@ -588,7 +589,7 @@ class Feed:
         self.dataset, self.mixture = dataset, build_mixture(dataset, config)
         self.process, self.batch = process, config["batch"]
         if self.batch % process.world:
-            raise UserError(f"--batch {self.batch} does not divide among {process.world} processes")
+            raise UserError(f"--batch {self.batch} is not a multiple of the {process.world} processes")
         self.own = self.batch // process.world
         self.size = equal_parts(self.own, sequences_at_a_time(args, process))
         self.parts = self.own // self.size
@@ -602,11 +603,11 @@ class Feed:
         return self.process.send(torch.from_numpy(tokens)), languages
 
 
-HELD_OUT = 8  # sequences that are scored whenever a run is saved
+HELD_OUT = 8  # held-out sequences of each language that are scored at each save
 
 
 @torch.no_grad()
-@torch.compiler.set_stance("force_eager")  # for a few sequences nothing is compiled anew
+@torch.compiler.set_stance("force_eager")  # compiling is not worth it for a few sequences
 def held_out_losses(model: GPT, feed: Feed, precision: str) -> dict[str, float]:
     """The mean loss of each language on the first HELD_OUT sequences of its held-out text."""
     means = {}
@@ -635,7 +636,7 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
     # torch.compile is unfinished for Metal, so Apple's GPUs run without it.
     compiled = args.compile and process.device.type != "mps" and compiler_works(process)
     if compiled:
-        process.say("compiling the model, up to a minute the first time ...")
+        process.say("compiling the model, which takes up to a minute the first time ...")
         compile_model(model, process)
     tokens, _ = feed.read(0, 0)
     forward = spread(model, args.fsdp, precision, process, tokens)
@@ -658,7 +659,7 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         for part in range(feed.parts):
-            tokens, languages = feed.read(step, part)  # while a GPU still works on the part before
+            tokens, languages = feed.read(step, part)  # while a GPU computes the part before
             inputs, targets = tokens[:, :-1], tokens[:, 1:]
             last = part == feed.parts - 1
             with exchange_gradients(forward, now=last):
@@ -674,12 +675,12 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
         done = step + 1
         logging = done % args.log_every == 0
         stopping = False
-        if logging or process.world == 1:  # all processes must agree, which takes time
+        if logging or process.world == 1:  # several processes agree only at log lines, because that is slow
             signals = process.total(torch.tensor(len(asked)))
             stopping = signals.item() > 0
         saving = stopping or done % save_every == 0 or done == steps
         if saving or logging:
-            means = losses.take(done)  # raises before what is not finite replaces a good checkpoint
+            means = losses.take(done)  # NaN raises an error here, before it replaces a good checkpoint
             scoring = saving and args.score
             held_out = held_out_losses(model, feed, precision) if scoring else None
             log.write(done, means, held_out)
@@ -690,7 +691,7 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
         log.show(done, first=step == begin)
         if stopping and done < steps:
             process.say(f"\nstopped after step {done} of {steps}, saved in {out}; the same command continues")
-            received = asked[0] if asked else signal.SIGTERM  # it may be another process that got one
+            received = asked[0] if asked else signal.SIGTERM  # perhaps only another process got a signal
             sys.exit(128 + received)
 
     save_model(out / "model.pt", model, process)
@@ -714,16 +715,16 @@ def describe(args, config: dict, mixture: Mixture, process: Process) -> None:
     text = f"{count(config['tokens'])} tokens in {config['steps']} steps"
     process.say(f"model: {config['size']}, {config['positions']} positions, {matrices}")
     process.say(f"languages: {', '.join(percent[:12])}{more}{sharing}")
-    process.say(f"text: {text} of {args.data}: {', '.join(passes)}")
+    process.say(f"text: {text}, from {args.data}: {', '.join(passes)}")
     process.say(f"machine: {process.device_name()}, {config['precision']}, processes: {process.world}")
     seen = zip(mixture.languages, mixture.tokens_seen(), strict=True)
     unread = [language.name for language, tokens in seen if not tokens]
     if unread:
-        several = f"{len(unread)} languages, {unread[0]} first, get"
-        names = several if len(unread) > 1 else f"{unread[0]} gets"
-        process.say(f"warning: {names} none of the {mixture.total} sequences")
+        several = f"{len(unread)} languages, such as {unread[0]}"
+        names = several if len(unread) > 1 else f"language {unread[0]}"
+        process.say(f"warning: the {mixture.total} sequences of this run leave out {names}; raise --tokens")
     if config["warmup"] >= config["steps"]:
-        process.say(f"warning: --warmup takes {config['warmup']} of {config['steps']} steps")
+        process.say(f"warning: --warmup {config['warmup']} takes all {config['steps']} steps of the run")
 
 
 def result(config: dict, facts: dict, out: Path, mixture: Mixture, process: Process) -> dict:
@@ -736,9 +737,9 @@ def result(config: dict, facts: dict, out: Path, mixture: Mixture, process: Proc
     return {
         **config,
         "tokens_per_second": last["tokens_per_second"],
-        "mfu": last.get("mfu"),  # None where the device's peak is not known
+        "mfu": last.get("mfu"),  # None if the device's peak is not known
         **facts,
-        "passes": mixture.passes(),  # over each text; above 1, some was read again
+        "passes": mixture.passes(),  # over each text; above 1, text was repeated
         "device": process.device_name(),
         "processes": process.world,
         "torch": torch.__version__,
@@ -752,15 +753,15 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     process = Process.current(args.device, strict=True)
     if args.fsdp and process.world == 1:
-        raise UserError("--fsdp splits a model among processes, found one; see torchrun's --nproc-per-node")
+        raise UserError("--fsdp splits a model among processes, but there is only one; use torchrun")
     dataset = open_data(args.data)
     config = settings(args, dataset, process.device)
     out = run_folder(args, config)
     attention.choose(args.attention, process.device, config["precision"])
     if (out / "result.json").exists():
         if read_json(out / "config.json").get("code") != config["code"]:
-            instead = "choose another --out to train anew"
-            return process.say(f"{out} is finished, by other code than this; {instead}")
+            instead = "to train with this code, choose another --out"
+            return process.say(f"{out} was finished by other code; {instead}")
         if process.rank == 0 and args.score and not is_scored(out):
             score_held_out_text(load_run(out, process.device))
         return process.say(f"{out} is finished")
@@ -772,9 +773,9 @@ def main(arguments: list[str] | None = None) -> None:
             facts = train(args, config, feed, out, process, asked)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"out of memory; a smaller --micro-batch takes less ({reason})") from None
+        raise UserError(f"out of memory; choose a smaller --micro-batch ({reason})") from None
     if process.rank > 0:
-        if args.fsdp:  # caches of DTensor keep gloo's threads, one of which can abort a Python that is ending
+        if args.fsdp:  # DTensor keeps gloo's threads alive, and one can abort Python at its exit
             os._exit(0)
         return
     write(out / "result.json", result(config, facts, out, feed.mixture, process))

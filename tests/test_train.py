@@ -150,22 +150,22 @@ def test_micro_batches_follow_the_memory_of_a_gpu(monkeypatch, gigabytes, most):
     ("--mix 0.5,0.3,0.2", "--mix: expected 2 shares in each stage, for en en"),
     ("--clones 2.5", "--clones: 2.5: expected a whole number from 2 to 1000"),
     ("--tokens 10", "--tokens 10 is less than one step of 8 x 32 tokens"),
-    ("--length 1000000", "training tokens, expected more than one sequence of 1000000"),
+    ("--length 1000000", "training tokens, but a sequence needs more than 1000000; lower --length"),
     ("--languages zz", "--languages zz: "),
     ("--data missing", "missing"),
     ("--data alien", "alien/meta.json is damaged"),
     ("--data cut", "en_train_000.bin"),
     ("--data foreign", "foreign was not prepared by this data.py"),
-    ("--out cut", "holds other things than a run"),
+    ("--out cut", "exists but holds no run"),
     ("--shared the", "--shared 'the': the tokeniser of en has no such piece"),
     ("--shared e --ratio 1", "--shared has no effect with --ratio 1"),
-    ("--fsdp", "--fsdp splits a model among processes, found one"),
+    ("--fsdp", "--fsdp splits a model among processes, but there is only one"),
     ("--wandb babel", "--wandb: the package is not installed"),
-    ("--ratio 1 --clones 3", "--clones is for clones, but this run is of one language"),
-    ("--vocab anchored", "--vocab is for real languages, but this run is of clones"),
+    ("--ratio 1 --clones 3", "--clones is for clones, but this run has one language"),
+    ("--vocab anchored", "--vocab is for real languages, but this run has clones"),
     ("--data BABEL --languages en xx --ratio 1", "--ratio 1 is a monolingual run"),
     ("--data BABEL --languages en xx en", "one is named twice"),
-    ("--data BABEL --languages en xx --anchors 0.5", "but this run is of real languages"),
+    ("--data BABEL --languages en xx --anchors 0.5", "but this run has real languages"),
 ])  # fmt: skip
 def test_unusable_input_is_refused(tmp_path, monkeypatch, tiny, babel, refused, flags, sentence):
     monkeypatch.chdir(tmp_path)
@@ -180,7 +180,7 @@ def test_unusable_input_is_refused(tmp_path, monkeypatch, tiny, babel, refused, 
 
 def test_a_language_without_a_sequence_is_named(tmp_path, tiny, command):
     out = command(train.main, *tiny, "--ratio", 0.9999, "--out", tmp_path / "run")[1]
-    assert "warning: EN2 gets none of the 64 sequences" in out
+    assert "warning: the 64 sequences of this run leave out language EN2; raise --tokens" in out
 
 
 @pytest.mark.parametrize(("device", "gpus", "environment", "sentence"), [
