@@ -15,7 +15,7 @@ import torch.distributed as dist
 from common import UserError
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets, by what a device's name contains
+PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets; each key is a part of a device's name
     "A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12,
     "H200": 989e12, "B200": 2250e12, "L40S": 362e12, "A6000": 155e12, "RTX 3090": 71e12, "RTX 4090": 165e12,
     "V100": 125e12, "T4": 65e12,
@@ -38,7 +38,7 @@ class Process(NamedTuple):
         but does so only if `strict`. UserError if the device or torchrun's settings do not fit this machine.
         """
         torch.use_deterministic_algorithms(True, warn_only=not strict)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # finds programming errors; costs time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -46,22 +46,22 @@ class Process(NamedTuple):
         if world > 1 and "MASTER_ADDR" not in os.environ:
             raise UserError(f"WORLD_SIZE is {world}, but torchrun did not start this process; unset it")
         if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("--device cuda: PyTorch finds no CUDA device on this machine")
+            raise UserError("--device cuda: PyTorch finds no CUDA device; use --device cpu")
         if device == "mps":
             if not torch.backends.mps.is_available():
-                raise UserError("--device mps: PyTorch finds no GPU of Apple's on this machine")
+                raise UserError("--device mps: PyTorch finds no Apple GPU; use --device cpu")
             return cls(rank, world, torch.device("mps"))
         if device != "cpu" and torch.cuda.is_available():
             if local >= torch.cuda.device_count():
-                found = f"found {torch.cuda.device_count()} GPUs for {local_world} processes of this machine"
-                raise UserError(f"{found}; torchrun's --nproc-per-node must not be larger")
+                found = f"this machine has {torch.cuda.device_count()} GPUs for {local_world} processes"
+                raise UserError(f"{found}; lower torchrun's --nproc-per-node")
             torch.cuda.set_device(local)
             return cls(rank, world, torch.device("cuda", local))
         if device != "cpu" and gpu_out_of_reach():
             problem = f"missing or too old for the CUDA {torch.version.cuda} of this PyTorch"
-            raise UserError(f"the GPU's driver is {problem}; --device cpu goes on without it")
+            raise UserError(f"the GPU's driver is {problem}; update it, or use --device cpu")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(max(1, cores // local_world))  # torchrun's own default is one thread
+        torch.set_num_threads(max(1, cores // local_world))  # torchrun sets one thread
         keep_freed_memory()
         return cls(rank, world, torch.device("cpu"))
 
@@ -73,7 +73,7 @@ class Process(NamedTuple):
     def join(self, **options) -> None:
         """Join the group in which processes exchange tensors; waiting 30 minutes for another is an error."""
         backend, mine = "gloo", None
-        if self.device.type == "cuda":  # NCCL is told its device: otherwise it may guess it from the rank
+        if self.device.type == "cuda":  # without a device NCCL may guess one from the rank
             backend, mine = "cpu:gloo,cuda:nccl", self.device
         dist.init_process_group(backend, timeout=timedelta(minutes=30), device_id=mine, **options)
 
@@ -84,7 +84,7 @@ class Process(NamedTuple):
             self.join()
         try:
             yield
-            self.total(torch.zeros(1))  # gloo can abort a process that leaves while another still talks to it
+            self.total(torch.zeros(1))  # wait for all: gloo can abort a process that leaves before the others
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()

@@ -40,7 +40,7 @@ class Size:
     positions: str = "learned"  # one of POSITIONS
     tied: bool = False  # whether one matrix is both the input and the output embedding
     shared: tuple[str, ...] = ()  # pieces that have one id in all languages
-    micro_batch: int = 16  # sequences that a process works on at a time: fits a GPU of 24 GB
+    micro_batch: int = 16  # sequences that a process computes at a time; chosen for GPUs of 24 GB
 
 
 POSITIONS = ("learned", "rotary")
@@ -59,12 +59,12 @@ SIZES = {
     "large": Size(24, 1536, 16, 96),
     "xl": Size(24, 2048, 24, 128),
 }
-MLP = 4  # inner entries of an MLP for each entry of the width
+MLP = 4  # ratio of an MLP's inner width to the model's width
 
 
 def gelu(x: Tensor) -> Tensor:
     """GELU in its tanh form, x (1 + tanh y) / 2 = x sigmoid(2 y) with y = sqrt(2 / pi) (x + 0.044715 x^3)."""
-    if x.device.type == "cpu" and torch.compiler.is_compiling():  # tanh takes CPUs twice as long
+    if x.device.type == "cpu" and torch.compiler.is_compiling():  # tanh would take twice as long
         y = x + 0.044715 * x**3
         return x * torch.sigmoid(math.sqrt(8 / math.pi) * y)
     return F.gelu(x, approximate="tanh")
@@ -80,7 +80,7 @@ def rotate(x: Tensor) -> Tensor:
     half = one.shape[-1]
     times = torch.arange(x.shape[1], device=x.device)
     places = torch.arange(half, device=x.device)
-    speeds = 10_000.0 ** (-places / half)  # in radians a token
+    speeds = 10_000.0 ** (-places / half)  # radians per token
     angles = times[:, None, None] * speeds  # (time, 1, half)
     cos = angles.cos()
     sin = angles.sin()
@@ -126,7 +126,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, last: int | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
-        if last is not None:  # only the last positions are asked for: nothing reads the others any more
+        if last is not None:  # no later operation reads the other positions
             x = x[:, -last:]
         inner = self.mlp_input(self.mlp_norm(x))
         return x + self.mlp_output(gelu(inner))

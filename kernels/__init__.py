@@ -49,7 +49,7 @@ def triton_runs(device: torch.device) -> bool:
         cell = torch.zeros(1, device=device)
         trial_kernel[1,](cell)
         return cell.item() == 1
-    except Exception as error:  # whatever is missing must not cost the run
+    except Exception as error:  # a run can do without Triton
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        print(f"Triton does not work here, going on with PyTorch's own kernels ({reason})", file=sys.stderr)
+        print(f"Triton does not work, so PyTorch's own kernels replace it ({reason})", file=sys.stderr)
         return False

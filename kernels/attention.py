@@ -108,7 +108,7 @@ def forward_kernel(
     """Write `out` and `logsumexp` of QUERIES queries. KEYS must divide QUERIES."""
     blocks = tl.cdiv(time, QUERIES)
     pair = tl.program_id(0) // blocks
-    first = (blocks - 1 - tl.program_id(0) % blocks) * QUERIES  # the longest walks start first
+    first = (blocks - 1 - tl.program_id(0) % blocks) * QUERIES  # programs with the longest loops start first
     row, width = 3 * heads * HEAD_DIM, heads * HEAD_DIM
     queries = qkv + locate(pair, heads, time, 3, HEAD_DIM)
     keys, values = queries + width, queries + 2 * width
@@ -238,7 +238,7 @@ class Row(NamedTuple):
     """The fastest implementation on a kind of chip, and the tile of each of KERNELS on that chip."""
 
     fastest: str  # "triton" or "sdpa"
-    measured: str  # where python -m tests.bench found it: a file of results/gpu
+    measured: str  # the file of results/gpu with the times, from python -m tests.bench
     tiles: tuple[Tile, Tile, Tile]
 
 
@@ -261,7 +261,7 @@ def key_of(chip: int, head_dim: int) -> tuple[str, int]:
     """The key in ROWS for `head_dim` on a chip of compute capability `chip`, 90 for 9.0."""
     # Consumer chips of capability 12.x have Ampere's shared memory and instructions, so they use its rows.
     name = "hopper" if 90 <= chip < 120 else "ampere"
-    padded = next(size for size in (32, 64, 128) if head_dim <= size)  # the large size's 96 become 128
+    padded = next(size for size in (32, 64, 128) if head_dim <= size)  # 96, of size large, is padded to 128
     return name, padded
 
 
@@ -314,7 +314,7 @@ def attention_backward_operator(grad_out: Tensor, qkv: Tensor, out: Tensor, logs
     qkv, grad_out = qkv.contiguous(), grad_out.contiguous()
     chip = capability(qkv.device)
     grad_qkv = torch.empty_like(qkv)
-    statistics = logsumexp.new_empty(*logsumexp.shape, 2)  # the first kernel leaves them for the second
+    statistics = logsumexp.new_empty(*logsumexp.shape, 2)  # the first kernel writes them for the second
     shared = {"grad_out": grad_out, "grad_qkv": grad_qkv, "statistics": statistics}
     programs, arguments = launch(grad_query_kernel, chip, qkv, out=out, logsumexp=logsumexp, **shared)
     grad_query_kernel[programs,](**arguments)
@@ -362,14 +362,14 @@ chosen: str | None = None
 def choose(name: str | None, device: torch.device, precision: str) -> None:
     """Set the implementation of all later calls (None: the fastest); UserError if it cannot run here."""
     global chosen  # noqa: PLW0603
-    runs = triton_runs(device)  # tried now, and not while torch.compile looks at the model
+    runs = triton_runs(device)  # tried before torch.compile traces the model
     if name == "triton" and not runs:
-        expected = "expected a GPU of compute capability 8.0 or later"
+        expected = "only on GPUs of capability 8.0 or later; use sdpa"
         raise UserError(
             f"--attention triton: its kernels do not run on this {device.type} device, {expected}"
         )
     if name == "triton" and device.type == "cuda" and precision == "fp32":
-        raise UserError("--attention triton: its kernels take 16-bit types; choose --precision bf16 or fp16")
+        raise UserError("--attention triton takes only 16-bit types; use --precision bf16 or fp16")
     chosen = name
 
 
@@ -382,7 +382,7 @@ def takes(qkv: Tensor) -> bool:
 def causal_attention(qkv: Tensor) -> Tensor:
     """Attention by the chosen implementation, or else by the fastest for the device, type and shape."""
     name = chosen or fastest(qkv)
-    if name == "triton" and not takes(qkv):  # as where an evaluation repeats in float32
+    if name == "triton" and not takes(qkv):  # evaluate.py repeats in float32 if fp16 overflows
         name = "sdpa"
     return IMPLEMENTATIONS[name](qkv)
 
@@ -395,7 +395,7 @@ def fastest(qkv: Tensor) -> str:
     return fastest_on_gpu(qkv.device, qkv.shape[-1]) if takes(qkv) else "sdpa"
 
 
-@torch.compiler.assume_constant_result  # a question to the driver, which torch.compile cannot trace
+@torch.compiler.assume_constant_result  # torch.compile cannot trace the call to the driver
 def fastest_on_gpu(device: torch.device, head_dim: int) -> str:
     """The fastest implementation according to ROWS, or "sdpa" if Triton does not run."""
     return ROWS[key_of(capability(device), head_dim)].fastest if triton_runs(device) else "sdpa"

@@ -26,14 +26,14 @@ from kernels import tl, triton, triton_runs
 class Limits(NamedTuple):
     """How much of a batch is processed at a time."""
 
-    chunk: int  # bytes of logits that are held
-    multiple: int  # of tokens in a chunk: products of ragged matrices waste a GPU
-    cache: int  # bytes of float32 logits whose softmax PyTorch takes at a time
+    chunk: int  # most bytes of logits in memory at a time
+    multiple: int  # tokens of a chunk are a multiple of this, because ragged matrices waste a GPU
+    cache: int  # bytes of float32 logits whose softmax PyTorch computes at a time
 
 
 # CPUs are limited by their cache, GPUs (NVIDIA's and Apple's) by the memory that they can spare.
 CPU, GPU = Limits(2**23, 1, 2**20), Limits(2**30, 256, 2**28)
-CHUNK_TOKENS = 1024  # of fewer, reading W and adding to dW would take too much of the time
+CHUNK_TOKENS = 1024  # tokens; in smaller chunks, reading W and adding to dW would take too long
 # While G is in fp16, it is multiplied by this number. Otherwise ids of another language, of probability 1e-8,
 # would get no gradient, because fp16 has no number between 0 and 6e-8. A loss scale would come too late, in
 # the backward pass.

@@ -185,8 +185,8 @@ def test_a_language_without_a_sequence_is_named(tmp_path, tiny, command):
 
 @pytest.mark.parametrize(("device", "gpus", "environment", "sentence"), [
     (None, 0, {"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but torchrun did not start this process"),
-    (None, 4, {"LOCAL_RANK": "4", "LOCAL_WORLD_SIZE": "8"}, "found 4 GPUs for 8 processes of this machine"),
-    ("cuda", 0, {}, "no CUDA device"), ("mps", 0, {}, "no GPU of Apple's"),
+    (None, 4, {"LOCAL_RANK": "4", "LOCAL_WORLD_SIZE": "8"}, "this machine has 4 GPUs for 8 processes"),
+    ("cuda", 0, {}, "no CUDA device"), ("mps", 0, {}, "no Apple GPU"),
 ])  # fmt: skip
 def test_a_machine_that_does_not_fit_is_an_error(monkeypatch, device, gpus, environment, sentence):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
