@@ -4,7 +4,6 @@
     python align.py out/NAME --matching                     # the paper's control: clones' tokens matched, too
     python align.py out/NAME --parallel en=FILE fr=FILE     # real languages: files of aligned lines
     python align.py out/A out/B --out out/compared          # two runs in the same tables and pictures
-    python align.py out/NAME --only snapshots               # during a run with --keep-every
     python align.py out/A out/B --losses                    # only draw the losses of training
 
 For every pair of languages it measures, prints, draws and merges into result.json, as "alignment":
@@ -19,7 +18,6 @@ For every pair of languages it measures, prints, draws and merges into result.js
                For clones also retrieval@1 of centred states, in the same text and, as a control, in another
   gradients    cosine of the gradients of one sequence's mean loss, for each parameter tensor; "blocks" is
                the macro average over the tensors inside the blocks (Figures 11 to 13)
-  snapshots    centred cosine of hidden states, and retrieval@1 of embeddings, in weights kept during a run
 
 Clones are measured on the run's held-out text, real languages on the parallel text, all in float32.
 """
@@ -482,29 +480,6 @@ def matrices_of(model: GPT) -> dict[str, Tensor]:
     return matrices
 
 
-def measure_snapshots(run: Run, texts: list[Sides]) -> dict:
-    """Centred similarity after each layer, and retrieval@1, in weights that train.py --keep-every kept."""
-    paths = sorted((run.out / "snapshots").glob("*.pt"))
-    if not paths:
-        raise UserError(f"{run.out} has no snapshots; train.py --keep-every N makes some")
-    method = "positions, centred" if run.config["vocab"] == "cloned" else "matching, centred"
-    device = run.model.output_embedding.device
-    result = defaultdict(list)
-    for path in paths:
-        step = int(path.stem)
-        snapshot = load_run(run.out, device, f"snapshots/{path.name}")
-        embeddings = measure_embeddings(snapshot, matrices_of(snapshot.model))
-        for pair, methods in measure_hidden(snapshot, texts).items():
-            found = {
-                "step": step,
-                "tokens": step * run.config["batch"] * run.config["length"],
-                "hidden": methods[method],
-                "key": embeddings[pair]["input"]["retrieval@1"],
-            }
-            result[pair].append(found)
-    return result
-
-
 def read_result(out: Path) -> dict:
     """A run's result.json; UserError if its "alignment" is no JSON object."""
     result = read_json(out / "result.json")
@@ -537,7 +512,6 @@ def measure_run(run: Run, args: argparse.Namespace, pictures: Path) -> None:
         "embeddings": lambda: measure_embeddings(run, matrices_of(run.model)),
         "hidden": lambda: measure_hidden(run, texts, args.matching),
         "gradients": lambda: measure_gradients(run, texts),
-        "snapshots": lambda: measure_snapshots(run, texts),
     }
     for part in args.only:
         found = measures[part]()
@@ -580,11 +554,6 @@ def table(results: Results) -> str:
             rows.append([pair, f"hidden, {method}", cosines])
     for pair, found in pairs_of(results, "gradients"):
         rows.append([pair, "gradients, blocks", with_error(found["blocks"])])
-    for pair, found in pairs_of(results, "snapshots"):
-        for snapshot in found:
-            step, key = snapshot["step"], snapshot["key"] or 0
-            layers = ", ".join(map(with_error, snapshot["hidden"]))
-            rows.append([pair, f"step {step}, key {key:.0%}, centred", layers])
     return "\n" + markdown(["run", "part", "cosine (after each layer)"], rows, 3)
 
 
@@ -748,11 +717,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure each run that the command line names, then print and draw all results of these runs."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    what = [*PARTS, "snapshots"]
     add("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
     add("--device", choices=["cpu", "cuda"], help="device; default: cuda if there is one")
     add("--out", type=Path, help="folder for pictures; default: the run's, of several the first's parent")
-    add("--only", nargs="*", choices=what, default=PARTS, help="measures, or none; default: the first 3")
+    add("--only", nargs="*", choices=PARTS, default=PARTS, help="measures, or none; default: all three")
     add("--parallel", nargs="+", type=named_path, default=[], metavar="LANG=FILE", help="aligned files")
     add("--sequences", type=number(int, 2), default=500, metavar="N", help="number of texts; default: 500")
     add("--matching", action="store_true", help="match the tokens of clones, too")

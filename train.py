@@ -8,7 +8,6 @@ does not train a finished one again. data.py decides what a step reads, model.py
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import math
 import os
@@ -129,15 +128,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--micro-batch", type=whole, help="sequences that a process computes at a time; default: what fits")
     add("--log-every", type=whole, default=10, help="steps between two lines of the log; default: 10")
     add("--save-every", type=whole, help="steps between two checkpoints; default: a 20th of the run")
-    add("--keep-every", type=whole, help="steps between snapshots of weights for align.py; default: none")
     add("--no-score", dest="score", action="store_false", help="no scores on held-out text")
-    add("--wandb", metavar="PROJECT", help="project of Weights & Biases to log to as well")
 
     args = parser.parse_args(arguments)
     if args.ratio and args.mix:
         parser.error("--mix: not allowed with --ratio")
-    if args.wandb and importlib.util.find_spec("wandb") is None:
-        parser.error("--wandb: the package is not installed; pip install wandb")
     return args
 
 
@@ -261,8 +256,8 @@ def run_folder(args: argparse.Namespace, config: dict) -> Path:
     """The run's folder: --out, or out/ and `run_name`. UserError if it holds anything but this run."""
     out = args.out or Path("out", run_name(args, config))
     if not (out / "config.json").exists():
-        empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-        if not empty:
+        left_by_a_kill = {"config.json.tmp"}  # a run that was killed before it had saved anything
+        if out.exists() and not (out.is_dir() and set(os.listdir(out)) <= left_by_a_kill):
             raise UserError(f"{out} exists but holds no run; choose another --out")
         return out
     earlier = read_json(out / "config.json")
@@ -497,7 +492,7 @@ class LanguageLosses:
 
 
 class Log:
-    """The log of a run in training: a line that shows progress, metrics.jsonl, and Weights & Biases."""
+    """The log of a run in training: a line that shows progress, and metrics.jsonl."""
 
     def __init__(self, config: dict, out: Path, process: Process, begin: int, flops: float):
         self.config = config
@@ -508,15 +503,6 @@ class Log:
         self.note = ""
         quiet = process.rank > 0
         self.progress = Progress("training", config["tokens"], "tokens", begin * self.per_step, quiet)
-        self.project = None
-
-    def send_to(self, project: str) -> None:
-        """Log to Weights & Biases as well; a resumed run continues its log there."""
-        import wandb
-
-        options = {"config": self.config, "dir": self.out}
-        name = str(self.out).replace("/", "-")
-        self.project = wandb.init(project=project, id=name, resume="allow", **options)
 
     def write(self, step: int, losses: dict, held_out: dict | None) -> None:
         """Add a line to metrics.jsonl."""
@@ -541,8 +527,6 @@ class Log:
         if self.process.rank == 0:
             with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        if self.project:
-            self.project.log(line, step=step)
 
     def show(self, step: int, first: bool) -> None:
         """Show progress once there are losses; the speed leaves out the first step, which compiles."""
@@ -649,8 +633,6 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
     process.say(f"continuing {out} after step {begin} of {steps}" if begin else f"writing to {out}")
     flops = flops_per_token(model.size, model.vocabulary, model.length)
     log = Log(config, out, process, begin, flops)
-    if args.wandb and process.rank == 0:
-        log.send_to(args.wandb)
     losses = LanguageLosses([language.name for language in mixture.languages], process)
     save_every = args.save_every or max(1, steps // 20)
 
@@ -686,8 +668,6 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
             log.write(done, means, held_out)
         if saving:
             save(out, done, model, optimizer, scaler, process)
-        if args.keep_every and done % args.keep_every == 0:
-            save_model(out / "snapshots" / f"{done:06d}.pt", model, process)
         log.show(done, first=step == begin)
         if stopping and done < steps:
             process.say(f"\nstopped after step {done} of {steps}, saved in {out}; the same command continues")

@@ -47,15 +47,10 @@ def table(groups: list[Records]) -> str:
     for group in groups:
         cells = cells_of(group)
         cells["TEff [95%]"] = str(over(group, "teff"))
-        cells["hidden"] = " ".join(known(f"{run['hidden']:.2f}") for run in group)
-        cells["key"] = " ".join(known(f"{run['key']:.0%}") for run in group)
+        cells["hidden"] = " ".join(f"{run['hidden']:.2f}".replace("nan", "-") for run in group)
+        cells["key"] = " ".join(f"{run['key']:.0%}".replace("nan%", "-") for run in group)
         rows.append([cells[column] for column in COLUMNS])
     return markdown(COLUMNS, rows, 2) + EXPLANATION
-
-
-def known(text: str) -> str:
-    """A number as text, or a dash."""
-    return "-" if text.startswith("nan") else text
 
 
 def of_the_rarest(groups: list[Records]) -> list[Records]:

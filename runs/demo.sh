@@ -19,7 +19,7 @@ run positive 0.1x   --ratio 0.9 --anchors 1 $ALONE            # EN2 is EN1: TEff
 
 also python fit_scaling.py "$FOLDER" --out "$PAGE"
 also python align.py "$FOLDER/90-10" "$FOLDER/50-50" "$FOLDER/no-space" --only embeddings hidden --sequences 40 --out "$PAGE"
-say <<END
+sed 's/^/# /' <<END
 
 The key is above: which letter of EN1 the model takes each letter of EN2 for. Pictures: $PAGE/figure.png and
 $PAGE/alignment-layers.png; $PAGE/table.md explains the columns.

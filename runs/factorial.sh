@@ -12,23 +12,18 @@ RUNS=()
 for SEED in $SEEDS; do
     seed "$SEED"
     into sharing-1x
-    for mix in 90-10 50-50; do
-        share=0.${mix%?-*}
-        run "$mix"                          1x --ratio "$share"
-        run "no-space-$mix"                 1x --ratio "$share" --shared
-        run "learned-$mix"                  1x --ratio "$share" --positions learned
-        run "learned-no-space-$mix"         1x --ratio "$share" --positions learned --shared
-        run "untied-$mix"                   1x --ratio "$share" --no-tied
-        run "untied-no-space-$mix"          1x --ratio "$share" --no-tied --shared
-        run "untied-learned-$mix"           1x --ratio "$share" --no-tied --positions learned
-        run "untied-learned-no-space-$mix"  1x --ratio "$share" --no-tied --positions learned --shared
-        RUNS+=("$FOLDER"/{,untied-}{,learned-}{,no-space-}"$mix")
-    done
-    for times in 0.5 0.2 0.1 0.05; do # the yardstick of each model
-        run "mono-${times}x"                ${times}x --ratio 1 $ALONE
-        run "mono-learned-${times}x"        ${times}x --ratio 1 $ALONE --positions learned
-        run "mono-untied-${times}x"         ${times}x --ratio 1 $ALONE --no-tied
-        run "mono-untied-learned-${times}x" ${times}x --ratio 1 $ALONE --no-tied --positions learned
+    for model in "" "learned-" "untied-" "untied-learned-"; do
+        flags=""
+        [[ $model != *untied* ]] || flags+=" --no-tied"
+        [[ $model != *learned* ]] || flags+=" --positions learned"
+        for mix in 90-10 50-50; do
+            run "$model$mix"            1x --ratio "0.${mix%?-*}" $flags
+            run "${model}no-space-$mix" 1x --ratio "0.${mix%?-*}" $flags --shared
+            RUNS+=("$FOLDER/$model$mix" "$FOLDER/${model}no-space-$mix")
+        done
+        for times in 0.5 0.2 0.1 0.05; do # the yardstick of each model
+            run "mono-$model${times}x" "${times}x" --ratio 1 $ALONE $flags
+        done
     done
 done
 

@@ -119,10 +119,6 @@ run() { # NAME TIMESx FLAGS...: train one model on TIMES the standard tokens
     also $LAUNCH train.py --data "$DATA" --size "$SIZE" --tokens "$tokens" $flags "$@" --seed "$SEED" --out "$out"
 }
 
-say() { # print standard input at this place, as comments
-    sed 's/^/# /'
-}
-
 yardstick() { # [LANGUAGE]: monolingual runs of several lengths
     local times lengths=$LENGTHS
     [ $# = 0 ] || lengths=$REAL_LENGTHS

@@ -428,22 +428,15 @@ def test_pictures_of_several_runs_stand_side_by_side(run, command, tmp_path, fig
     assert {row[0] for row in cells(printed)[2:]} == set(expected)
 
 
-def test_snapshots_of_a_tied_run_end_with_what_its_weights_have(prepared, runs, command, tmp_path):
-    out = tmp_path / "kept"
-    flags = [*SHORT, "--tokens", 6 * 256, "--keep-every", 2, "--tied"]
-    assert command(train.main, "--data", prepared, "--size", "micro", *flags, "--out", out)[0] == 0
-    code, printed, _ = command(align.main, out, "--only", *align.PARTS, "snapshots", "--sequences", 3)
+def test_a_tied_model_has_one_matrix(prepared, runs, command, tmp_path):
+    out = tmp_path / "tied"
+    assert command(train.main, "--data", prepared, "--size", "micro", *SHORT, "--tied", "--out", out)[0] == 0
+    code, printed, _ = command(align.main, out, "--only", "embeddings", "gradients", "--sequences", 3)
     assert code == 0
     found = {part: pairs["EN1-EN2"] for part, pairs in alignment(out).items()}
-    assert list(found["embeddings"]) == ["shared", "input"]  # a tied model has one matrix
+    assert list(found["embeddings"]) == ["shared", "input"]
     assert "output embedding" not in printed
     assert "output.weight" not in found["gradients"]["tensors"]
-    snapshots = found["snapshots"]
-    assert [entry["step"] for entry in snapshots] == [2, 4, 6]
-    assert [entry["tokens"] for entry in snapshots] == [512, 1024, 1536]
-    assert snapshots[0]["hidden"] != snapshots[-1]["hidden"]
-    assert snapshots[-1]["hidden"] == found["hidden"]["positions, centred"]
-    assert f"step 6, key {snapshots[-1]['key']:.0%}, centred" in printed
 
 
 def test_losses_of_several_runs_stand_in_one_picture(runs, command, figures):
@@ -465,7 +458,6 @@ def test_losses_of_several_runs_stand_in_one_picture(runs, command, figures):
     ("disjoint", ["--parallel", "en=short.txt", "xx=short.txt"], "expected two texts of 8 to 32 tokens"),
     ("disjoint", ["--parallel", "en=en.txt", "xx=missing.txt"], "missing.txt: No such file"),
     ("disjoint", ["--parallel", "en=en.txt", "xx=latin.txt"], "latin.txt is not UTF-8"),
-    ("clones", ["--only", "snapshots"], "clones has no snapshots; train.py --keep-every N makes some"),
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_told(run, refused, lines, tmp_path, monkeypatch, name, flags, sentence):
     out = run(name)
