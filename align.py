@@ -612,8 +612,9 @@ LAYERS = {  # method: panel and style; dotted lines are what unrelated text give
 
 def draw_layers(pairs: Pairs) -> Figure:
     """Tables 2 and 4 as lines: raw beside what unrelated text gives, centred, and retrieval@1."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    axes = figure.subplots(1, 3)
+    panels = 1 + max(LAYERS[method][0] for _, found in pairs for method in found)  # clones have the third
+    figure = Figure(figsize=(4.4 * panels, 4.2), layout="constrained")
+    axes = figure.subplots(1, panels)
     for i, (pair, found) in enumerate(pairs):
         color = f"C{i}"
         for method, layers in found.items():
@@ -623,9 +624,10 @@ def draw_layers(pairs: Pairs) -> Figure:
             numbers = range(1, len(layers) + 1)
             axes[panel].errorbar(numbers, means, bars, fmt=style, color=color)
         axes[1].plot([], [], color=color, label=pair)  # a legend for all panels
-    finish(axes[0], xlabel="layer", title="Hidden states", ylabel="cosine; dotted: unrelated text")
-    finish(axes[1], xlabel="layer", title="Hidden states, centred", ylabel="cosine; dashed: matched tokens")
-    finish(axes[2], xlabel="layer", title="Nearest is its own", ylabel="share; dotted: text before")
+    titles = "Hidden states", "Hidden states, centred", "Nearest is its own"
+    labels = "cosine; dotted: unrelated text", "cosine; dashed: matched tokens", "share; dotted: text before"
+    for panel, title, label in zip(axes, titles, labels, strict=False):
+        finish(panel, xlabel="layer", title=title, ylabel=label)
     return figure
 
 
