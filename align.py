@@ -721,9 +721,9 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="out/NAME", help="folders of finished runs")
     add("--device", choices=["cpu", "cuda"], help="device; default: cuda if there is one")
-    add("--out", type=Path, help="folder for pictures; default: the run's, of several the first's parent")
-    add("--only", nargs="*", choices=PARTS, default=PARTS, help="measures, or none; default: all three")
-    add("--parallel", nargs="+", type=named_path, default=[], metavar="LANG=FILE", help="aligned files")
+    add("--out", type=Path, help="folder for pictures; default: the run's, or that around several runs")
+    add("--only", nargs="*", choices=PARTS, default=PARTS, help="measures; none: only draw; default: all")
+    add("--parallel", nargs="+", type=named_path, default=[], metavar="LANG=FILE", help="translated lines")
     add("--sequences", type=number(int, 2), default=500, metavar="N", help="number of texts; default: 500")
     add("--matching", action="store_true", help="match the tokens of clones, too")
     add("--losses", action="store_true", help="draw the losses of training, losses.png, and do nothing else")

@@ -30,14 +30,18 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
 
-def number(kind=float, low=1e-300, high=1e15):
+ABOVE_ZERO = 1e-300
+
+
+def number(kind=float, low=ABOVE_ZERO, high=1e15):
     """A `type=` of argparse: a number between `low` and `high`."""
 
     def convert(text: str):
         value = float(text)
         if not low <= value <= high or (kind is int and value != int(value)):  # refuses nan, too
             whole = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text}: expected {whole} from {low:g} to {high:g}")
+            limits = "above 0" if low == ABOVE_ZERO else f"from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text}: expected {whole} {limits}")
         return kind(value)
 
     convert.__name__ = "number"  # if float() fails, argparse says: invalid number value

@@ -6,7 +6,7 @@
     python data.py --name novels --text en=DIR --text fr=DIR
                                                       # your own files below DIR: .txt (a document each) and
                                                       # .jsonl (a document a line, {"text": "..."}), also .gz
-    python data.py --describe data/novels             # languages, tokens, fertility, shared pieces
+    python data.py --describe data/novels             # languages, tokens per word, shared pieces
     python data.py --verify data/novels               # compare every file with its hash in meta.json
 
 data/NAME/ then holds meta.json (recipe, counts, hashes) and, for each language, a tokeniser (en.model), the
@@ -48,9 +48,10 @@ BATCH = 4_000_000  # approximate characters that all cores tokenise at a time
 # --- tokeniser ------------------------------------------------------------------------------------
 
 PAD, UNKNOWN, END_OF_DOCUMENT = 0, 1, 2  # the first pieces of every tokeniser; 0 is padding in every language
-PART = 50_000  # fewest characters of a part into which a long text is cut
+PART = 50_000  # characters after which a long text is cut
 SPACE = "\u2581"  # how SentencePiece writes a space
-# A text may contain U+2581 itself. No cut is made beside it: a piece of several spaces could cross the cut.
+# A line of `align.py --parallel` may contain U+2581 itself. No cut is made beside it, because a piece of
+# several spaces could cross the cut.
 SPACE_BETWEEN_WORDS = re.compile(f"(?<=[^\\s{SPACE}]) (?=[^\\s{SPACE}])")
 Tokenizer = sentencepiece.SentencePieceProcessor
 PIECES = {
@@ -104,7 +105,7 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
 
 
 def cut_at_spaces(text: str) -> list[str]:
-    """Parts of at least PART characters, because SentencePiece needs hundreds of bytes for each character.
+    """Cut at the first space after each PART characters: SentencePiece needs hundreds of bytes for each.
 
     The space at a cut is dropped, because SentencePiece adds a space before every part.
     """
@@ -490,7 +491,9 @@ def anchored_languages(pieces: dict[str, list[str]]) -> list[Language]:
     for source, forms in pieces.items():
         table = np.full(len(forms), PAD, np.int32)
         for own_id, form in enumerate(forms[1:], 1):
-            table[own_id] = joint.setdefault(form, 1 + len(joint))
+            if form not in joint:
+                joint[form] = 1 + len(joint)
+            table[own_id] = joint[form]
         languages.append(Language(source.upper(), source, table))
     return languages
 
@@ -637,7 +640,7 @@ def check_unchanged(dataset: Dataset, recipe: dict, texts: dict[str, Path]) -> N
 
 
 def describe(dataset: Dataset) -> None:
-    """Print languages, sizes, fertility, and the pieces that each pair of languages shares."""
+    """Print languages, sizes, tokens per word, and the pieces that each pair of languages shares."""
     rows = []
     for name, entry in dataset.languages.items():
         for split in SPLITS:

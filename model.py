@@ -71,7 +71,7 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor) -> Tensor:
-    """Rotary positions (Su et al., 2021): rotate each pair of entries by an angle that grows with time.
+    """Rotary positions (Su et al., 2021): rotate each pair of entries by an angle that grows with position.
 
     The product of a rotated query and a rotated key depends on their distance, not on their positions.
     (batch, time, heads, head_dim) -> the same shape. Entry i is paired with entry i + head_dim / 2.
@@ -79,8 +79,8 @@ def rotate(x: Tensor) -> Tensor:
     one, other = x.float().chunk(2, dim=-1)
     half = one.shape[-1]
     times = torch.arange(x.shape[1], device=x.device)
-    places = torch.arange(half, device=x.device)
-    speeds = 10_000.0 ** (-places / half)  # radians per token
+    pairs = torch.arange(half, device=x.device)
+    speeds = 10_000.0 ** (-pairs / half)  # radians per token
     angles = times[:, None, None] * speeds  # (time, 1, half)
     cos = angles.cos()
     sin = angles.sin()
@@ -171,7 +171,10 @@ class GPT(nn.Module):
         return self.token_embedding.weight if self.size.tied else self.output.weight
 
     def hidden(self, tokens: Tensor, last: int | None = None) -> Tensor:
-        """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time or `last`, width)."""
+        """Hidden states after the final LayerNorm: (batch, time) ids -> (batch, time, width).
+
+        With `last`, only of the last `last` positions.
+        """
         # Token and position embeddings both start at 0.02; this factor makes the former the larger summand.
         x = self.token_embedding(tokens) * math.sqrt(self.size.width)
         if self.size.positions == "learned":

@@ -68,7 +68,7 @@ text with two sets of ids. --languages names real languages instead.
   python train.py --clones 10 --ratio 0.5      50% EN1; EN2 to EN10 have equal parts of the rest
   python train.py --data data/novels --languages en fr --vocab anchored --ratio 0.9
   python train.py --data data/novels --languages en fr de --mix 0.8,0.1,0.1/0.1,0.1,0.8
-  torchrun --standalone --nproc-per-node 8 train.py ...    on eight GPUs: same batches, same losses
+  torchrun --standalone --nproc-per-node 8 train.py ...    on eight GPUs: the same batches
 
 A finished run is scored on the held-out text. python evaluate.py repeats that and measures more.
 """
@@ -119,7 +119,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--positions", choices=POSITIONS, help="positions; default: rotary for pico and nano, else learned")
     add("--tied", action=switch, help="one matrix for both embeddings; default: only for pico and nano")
 
-    add = parser.add_argument_group("the machine, which changes results by rounding alone").add_argument
+    add = parser.add_argument_group("machine and log; other rounding acts like another seed").add_argument
     add("--device", choices=["cpu", "cuda", "mps"], help="device; default: cuda if available")
     add("--precision", choices=PRECISIONS, help="format of matrix products; default: the fastest")
     add("--no-compile", dest="compile", action="store_false", help="no torch.compile")
@@ -180,7 +180,8 @@ def languages_and_stages(args: argparse.Namespace, dataset: Dataset) -> dict:
         if names.count(name) > 1:
             raise UserError(f"--languages {' '.join(names)}: one is named twice; for clones, name it once")
     kind = kind_of_run(args, names)
-    sources, vocab = names, kind
+    sources = names
+    vocab = kind  # of real languages: how they are joined
     if kind == "cloned":
         sources = names * (args.clones or 2)
     if kind == "real":
@@ -445,7 +446,7 @@ def read_checkpoint(out: Path) -> dict | None:
 def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
     """Load the latest checkpoint, if there is one; return the number of finished steps."""
     state = read_checkpoint(out) if process.rank == 0 else None  # the others receive what it reads
-    facts = [state and (state["step"], state["scaler"])]
+    facts = [(state["step"], state["scaler"]) if state else None]
     if process.world > 1:
         dist.broadcast_object_list(facts, device=torch.device("cpu"))
     if facts[0] is None:

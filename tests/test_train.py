@@ -210,7 +210,7 @@ def test_a_driver_too_old_for_pytorch_is_an_error_and_no_run_on_a_cpu(tiny, comm
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(train.Path, "glob", lambda folder, name: iter([folder / "nvidia0"]))
     with pytest.raises(
-        UserError, match=r"driver is missing or too old for the CUDA 13\.0 of this PyTorch; --device cpu"
+        UserError, match=r"driver is missing or too old for the CUDA 13\.0 of this PyTorch; update it"
     ):
         Process.current()
     assert Process.current("cpu").device.type == "cpu"
