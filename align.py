@@ -440,7 +440,7 @@ def measure_hidden(run: Run, texts: list[Sides], matching: bool = False) -> dict
     before = [None] * len(means)
     values = defaultdict(list)  # (layers,) of each text
     for states in look_at(run, texts, hidden_states, "hidden states"):
-        sides = map(States, states, means, before)
+        sides = [States(*each) for each in zip(states, means, before, strict=True)]
         for pair, one, other in in_pairs(run, sides):
             found = compare_positions(one, other) if clones else {}
             if matching or not clones:
@@ -612,12 +612,15 @@ LAYERS = {  # method: panel and style; dotted lines are what unrelated text give
 
 def draw_layers(pairs: Pairs) -> Figure:
     """Tables 2 and 4 as lines: raw beside what unrelated text gives, centred, and retrieval@1."""
-    panels = 1 + max(LAYERS[method][0] for _, found in pairs for method in found)  # clones have the third
+    drawn = {method for _, found in pairs for method in found} & LAYERS.keys()
+    panels = 1 + max(LAYERS[method][0] for method in drawn)  # clones have the third
     figure = Figure(figsize=(4.4 * panels, 4.2), layout="constrained")
     axes = figure.subplots(1, panels)
     for i, (pair, found) in enumerate(pairs):
         color = f"C{i}"
         for method, layers in found.items():
+            if method not in LAYERS:
+                continue
             panel, style = LAYERS[method]
             means = [layer["mean"] for layer in layers]
             bars = [1.96 * (layer["standard_error"] or 0) for layer in layers]

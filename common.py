@@ -160,10 +160,11 @@ def read_json(path: Path) -> dict:
         raise UserError(f"{path} is damaged: it is not a JSON object; restore it or make it again") from None
 
 
-def code_hash(folder: Path = Path(__file__).parent) -> str:
+def code_hash() -> str:
     """A hash of the files that decide what a run computes: whoever edits them trains another run."""
     files = ["model.py", "data.py", "train.py", "machine.py"]
     files += ["kernels/__init__.py", "kernels/attention.py", "kernels/cross_entropy.py"]
+    folder = Path(__file__).parent
     code = b"".join(without_words((folder / file).read_bytes()) for file in files)
     return hashlib.sha256(code).hexdigest()[:12]
 
@@ -252,7 +253,9 @@ class Progress:
         """Show that `done` of `total` units are done, unless a line was shown just now."""
         terminal, now = sys.stdout.isatty(), time.monotonic()
         finished = done >= self.total
-        if self.quiet or (not finished and now - self.shown < (0.2 if terminal else 10)):
+        pause = 0.2 if terminal else 10
+        too_soon = not finished and now - self.shown < pause
+        if self.quiet or too_soon:
             return
         self.shown, rate = now, self.rate(done)
         if finished:

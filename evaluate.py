@@ -159,6 +159,7 @@ def sliding_windows(predictions: int, length: int, stride: int) -> tuple[np.ndar
     """
     length = min(length, predictions)
     ends = np.append(np.arange(length, predictions, stride), predictions)
+    # Of each window counts what lies beyond the end of the one before.
     counted = np.diff(ends, prepend=max(0, length - stride))
     return ends - length, counted
 
@@ -225,7 +226,8 @@ def perplexity(run: Run, language: Language, ids: np.ndarray, text_bytes: int) -
     nats = score(run.model, language.table[ids], progress)
     first = len(ids) - len(nats)  # the tokens before it are read and not scored
     documents_ended = np.cumsum(ids == END_OF_DOCUMENT)
-    document_of = documents_ended[first - 1 : -1]  # an <eod> belongs to the document that it closes
+    ended_before = documents_ended[:-1]  # each <eod> belongs to the document that it closes
+    document_of = ended_before[first - 1 :]
     bytes_of = token_bytes(run.dataset.tokenizer(language.source), ids, text_bytes)
     scored_bytes = max(1, bytes_of[first:].sum())
     found = {

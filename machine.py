@@ -134,6 +134,7 @@ def default_precision(device: torch.device) -> str:
     """The fastest number format for matrix products on the device with which training still works."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    # Where PyTorch lacks the question, bool() answers it: False.
     amx, avx512 = (
         getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16")
     )

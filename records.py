@@ -34,7 +34,8 @@ def read_records(folders: list[Path]) -> Records:
                 print(f"left out: {path.parent} is no evaluated run ({error})")
                 continue
             for record in found:  # a seed that was run twice counts once
-                first = records.setdefault((record["experiment"], record["seed"], record["position"]), record)
+                key = record["experiment"], record["seed"], record["position"]
+                first = records.setdefault(key, record)
                 if first["out"].resolve() != record["out"].resolve():
                     print(f"left out: {record['out']} has the settings and the seed of {first['out']}")
     if not records:

@@ -369,6 +369,7 @@ def exchange_gradients(model: torch.nn.Module, now: bool):
     """Context in which a backward pass exchanges gradients between processes only if `now` is true."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(now)
+    # DistributedDataParallel exchanges in every backward pass, but for those inside no_sync().
     wait = isinstance(model, DistributedDataParallel) and not now
     with model.no_sync() if wait else contextlib.nullcontext():
         yield
@@ -446,6 +447,7 @@ def read_checkpoint(out: Path) -> dict | None:
 def restore(out: Path, model: GPT, optimizer, scaler, process: Process) -> int:
     """Load the latest checkpoint, if there is one; return the number of finished steps."""
     state = read_checkpoint(out) if process.rank == 0 else None  # the others receive what it reads
+    # A list, because broadcast_object_list replaces its entries.
     facts = [(state["step"], state["scaler"]) if state else None]
     if process.world > 1:
         dist.broadcast_object_list(facts, device=torch.device("cpu"))
