@@ -317,12 +317,6 @@ def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple
     return left[~shared], right[~shared], int(shared.sum())
 
 
-def relative_frequency(dataset: Dataset, source: str) -> np.ndarray:
-    """Share of each piece in a source's training text: (V,) by own ids."""
-    counts = dataset.stream(source, "train").counts()
-    return counts / counts.sum()
-
-
 def find_key(rows: Tensor, other_rows: Tensor, pieces: list[str]) -> list[dict]:
     """The nearest in L1 to each of the commonest pieces of L2; (n, width) rows, the commonest first."""
     if not pieces:
@@ -360,8 +354,10 @@ def compare_rows(rows: Tensor, other_rows: Tensor, pieces: list[str], frequency:
 def measure_embeddings(run: Run, matrices: dict[str, Tensor]) -> dict:
     """Cosine of counterparts and of all pairs in each (vocabulary, width) matrix, and the key."""
     known = np.flatnonzero(matrices["input"].any(dim=1).cpu())  # word2vec leaves unread pieces at 0
-    sources = {language.source for language in run.languages}
-    frequency = {source: relative_frequency(run.dataset, source) for source in sources}
+    frequency = {}  # share of each piece in a source's training text, (V,) by own ids
+    for source in {language.source for language in run.languages}:
+        counts = run.dataset.stream(source, "train").counts()
+        frequency[source] = counts / counts.sum()
     result = {}
     for pair, one, other in in_pairs(run, run.languages):
         left, right, shared = find_counterparts(run.dataset, one, other)
