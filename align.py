@@ -266,15 +266,11 @@ def join_lines(lines: Lines, length: int) -> Lines:
         sizes = [len(side) for side in line]
         if max(sizes) > length or min(sizes) == 0:  # Europarl has empty sides
             continue
-        if held is None:
-            held = line
-            continue
-        joined = [side + more for side, more in zip(held, line, strict=True)]
-        if max(map(len, joined)) <= length:
-            held = joined
-        else:
+        joined = [side + more for side, more in zip(held, line, strict=True)] if held else line
+        if max(map(len, joined)) > length:
             yield held
-            held = line
+            joined = line
+        held = joined
     if held:
         yield held
 
