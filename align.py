@@ -644,12 +644,8 @@ def draw_gradients(pairs: Pairs) -> Figure:
 
 def heat_map(tensors: dict) -> tuple[list[str], np.ndarray]:
     """The tensors inside the blocks: the names of one block's, and (kinds, layers) mean cosines."""
-    kinds, means = [], []
-    for name, found in tensors.items():
-        if name.startswith("blocks.0."):
-            kinds.append(name.removeprefix("blocks.0."))
-        if name.startswith("blocks."):
-            means.append(found["mean"])
+    kinds = [name.removeprefix("blocks.0.") for name in tensors if name.startswith("blocks.0.")]
+    means = [found["mean"] for name, found in tensors.items() if name.startswith("blocks.")]
     by_block = np.reshape(means, (-1, len(kinds)))
     return kinds, by_block.T
 
