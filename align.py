@@ -464,14 +464,6 @@ def measure_gradients(run: Run, texts: list[Sides]) -> dict:
     return result
 
 
-def matrices_of(model: GPT) -> dict[str, Tensor]:
-    """The embedding matrices, (vocabulary, width) each; a tied model has one."""
-    matrices = {"input": model.token_embedding.weight}
-    if not model.size.tied:
-        matrices["output"] = model.output_embedding
-    return matrices
-
-
 def read_result(out: Path) -> dict:
     """A run's result.json; UserError if its "alignment" is no JSON object."""
     result = read_json(out / "result.json")
@@ -500,8 +492,11 @@ def measure_run(run: Run, args: argparse.Namespace, pictures: Path) -> None:
         lines = aligned_lines(run, dict(args.parallel))
         texts = parallel_texts(run, lines, args.sequences) if reads else []
         draw_matching(run, lines, pictures / "alignment-matching.png")
+    matrices = {"input": run.model.token_embedding.weight}
+    if not run.model.size.tied:
+        matrices["output"] = run.model.output_embedding
     measures = {
-        "embeddings": lambda: measure_embeddings(run, matrices_of(run.model)),
+        "embeddings": lambda: measure_embeddings(run, matrices),
         "hidden": lambda: measure_hidden(run, texts, args.matching),
         "gradients": lambda: measure_gradients(run, texts),
     }
