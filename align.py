@@ -564,14 +564,10 @@ def keys(results: Results) -> str:
                 "wrong": ["" if is_right(entry) else "^" for entry in entries],
             }
             for label, cells in lines.items():
-                text += key_line(label.ljust(max(map(len, lines))), cells, width)
+                line = "".join(cell.replace("\n", "\\n").ljust(width) for cell in cells)
+                if line.strip():  # nothing may be wrong
+                    text += f"  {label.ljust(max(map(len, lines)))} {line.rstrip()}\n"
     return text
-
-
-def key_line(label: str, cells: list[str], width: int) -> str:
-    """Cells beside their label; nothing where all are empty."""
-    line = "".join(cell.replace("\n", "\\n").ljust(width) for cell in cells)
-    return f"  {label} {line.rstrip()}\n" if line.strip() else ""
 
 
 # --- what is drawn --------------------------------------------------------------------------------
