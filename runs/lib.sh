@@ -61,7 +61,7 @@ esac
 seed() { # N: the seed of the runs that follow, in folders of its own
     SEED=$1 SUFFIX=$([ "$1" = 0 ] || echo "-seed$1")
 }
-SEEDS=${SEEDS:-$SEED}
+SEEDS=${SEEDS:-$SEED} RUNS=() # RUNS: those that align.py is to look at
 seed "$SEED"
 once() { [ "$SEED" != "${SEEDS%% *}" ] || "$@"; } # runs with the first seed only: no takeaway rests on them
 PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX # where tables and figures go
