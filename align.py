@@ -63,8 +63,7 @@ COMMONEST = 60  # number of pieces in the key; rarer characters are hardly learn
 Sides = list[np.ndarray]  # one text in each language of a run, (n,) joint ids
 Results = dict[str, dict]  # result.json of each run, by the run's name
 Pairs = list[tuple[str, dict]]  # run and pair of languages, and what was found
-Line = list[list[int]]  # own ids of a line in each language of a run
-Lines = Iterator[Line]
+Lines = Iterator[list[list[int]]]  # own ids of lines in each language of a run
 
 
 # --- similarity -----------------------------------------------------------------------------------
