@@ -265,7 +265,9 @@ def join_lines(lines: Lines, length: int) -> Lines:
         sizes = [len(side) for side in line]
         if max(sizes) > length or min(sizes) == 0:  # Europarl has empty sides
             continue
-        joined = [side + more for side, more in zip(held, line, strict=True)] if held else line
+        joined = line
+        if held:
+            joined = [side + more for side, more in zip(held, line, strict=True)]
         if max(map(len, joined)) > length:
             yield held
             joined = line
