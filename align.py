@@ -63,8 +63,7 @@ COMMONEST = 60  # number of pieces in the key; rarer characters are hardly learn
 Sides = list[np.ndarray]  # one text in each language of a run, (n,) joint ids
 Results = dict[str, dict]  # result.json of each run, by the run's name
 Pairs = list[tuple[str, dict]]  # run and pair of languages, and what was found
-Line = list[list[int]]  # own ids of a line in each language of a run
-Lines = Iterator[Line]
+Lines = Iterator[list[list[int]]]  # own ids of lines in each language of a run
 
 
 # --- similarity -----------------------------------------------------------------------------------
@@ -266,15 +265,13 @@ def join_lines(lines: Lines, length: int) -> Lines:
         sizes = [len(side) for side in line]
         if max(sizes) > length or min(sizes) == 0:  # Europarl has empty sides
             continue
-        if held is None:
-            held = line
-            continue
-        joined = [side + more for side, more in zip(held, line, strict=True)]
-        if max(map(len, joined)) <= length:
-            held = joined
-        else:
+        joined = line
+        if held:
+            joined = [side + more for side, more in zip(held, line, strict=True)]
+        if max(map(len, joined)) > length:
             yield held
-            held = line
+            joined = line
+        held = joined
     if held:
         yield held
 
@@ -317,12 +314,6 @@ def find_counterparts(dataset: Dataset, one: Language, other: Language) -> tuple
     return left[~shared], right[~shared], int(shared.sum())
 
 
-def relative_frequency(dataset: Dataset, source: str) -> np.ndarray:
-    """Share of each piece in a source's training text: (V,) by own ids."""
-    counts = dataset.stream(source, "train").counts()
-    return counts / counts.sum()
-
-
 def find_key(rows: Tensor, other_rows: Tensor, pieces: list[str]) -> list[dict]:
     """The nearest in L1 to each of the commonest pieces of L2; (n, width) rows, the commonest first."""
     if not pieces:
@@ -360,8 +351,10 @@ def compare_rows(rows: Tensor, other_rows: Tensor, pieces: list[str], frequency:
 def measure_embeddings(run: Run, matrices: dict[str, Tensor]) -> dict:
     """Cosine of counterparts and of all pairs in each (vocabulary, width) matrix, and the key."""
     known = np.flatnonzero(matrices["input"].any(dim=1).cpu())  # word2vec leaves unread pieces at 0
-    sources = {language.source for language in run.languages}
-    frequency = {source: relative_frequency(run.dataset, source) for source in sources}
+    frequency = {}  # share of each piece in a source's training text, (V,) by own ids
+    for source in {language.source for language in run.languages}:
+        counts = run.dataset.stream(source, "train").counts()
+        frequency[source] = counts / counts.sum()
     result = {}
     for pair, one, other in in_pairs(run, run.languages):
         left, right, shared = find_counterparts(run.dataset, one, other)
@@ -472,14 +465,6 @@ def measure_gradients(run: Run, texts: list[Sides]) -> dict:
     return result
 
 
-def matrices_of(model: GPT) -> dict[str, Tensor]:
-    """The embedding matrices, (vocabulary, width) each; a tied model has one."""
-    matrices = {"input": model.token_embedding.weight}
-    if not model.size.tied:
-        matrices["output"] = model.output_embedding
-    return matrices
-
-
 def read_result(out: Path) -> dict:
     """A run's result.json; UserError if its "alignment" is no JSON object."""
     result = read_json(out / "result.json")
@@ -508,8 +493,11 @@ def measure_run(run: Run, args: argparse.Namespace, pictures: Path) -> None:
         lines = aligned_lines(run, dict(args.parallel))
         texts = parallel_texts(run, lines, args.sequences) if reads else []
         draw_matching(run, lines, pictures / "alignment-matching.png")
+    matrices = {"input": run.model.token_embedding.weight}
+    if not run.model.size.tied:
+        matrices["output"] = run.model.output_embedding
     measures = {
-        "embeddings": lambda: measure_embeddings(run, matrices_of(run.model)),
+        "embeddings": lambda: measure_embeddings(run, matrices),
         "hidden": lambda: measure_hidden(run, texts, args.matching),
         "gradients": lambda: measure_gradients(run, texts),
     }
@@ -577,14 +565,10 @@ def keys(results: Results) -> str:
                 "wrong": ["" if is_right(entry) else "^" for entry in entries],
             }
             for label, cells in lines.items():
-                text += key_line(label.ljust(max(map(len, lines))), cells, width)
+                line = "".join(cell.replace("\n", "\\n").ljust(width) for cell in cells)
+                if line.strip():  # nothing may be wrong
+                    text += f"  {label.ljust(max(map(len, lines)))} {line.rstrip()}\n"
     return text
-
-
-def key_line(label: str, cells: list[str], width: int) -> str:
-    """Cells beside their label; nothing where all are empty."""
-    line = "".join(cell.replace("\n", "\\n").ljust(width) for cell in cells)
-    return f"  {label} {line.rstrip()}\n" if line.strip() else ""
 
 
 # --- what is drawn --------------------------------------------------------------------------------
@@ -652,12 +636,8 @@ def draw_gradients(pairs: Pairs) -> Figure:
 
 def heat_map(tensors: dict) -> tuple[list[str], np.ndarray]:
     """The tensors inside the blocks: the names of one block's, and (kinds, layers) mean cosines."""
-    kinds, means = [], []
-    for name, found in tensors.items():
-        if name.startswith("blocks.0."):
-            kinds.append(name.removeprefix("blocks.0."))
-        if name.startswith("blocks."):
-            means.append(found["mean"])
+    kinds = [name.removeprefix("blocks.0.") for name in tensors if name.startswith("blocks.0.")]
+    means = [found["mean"] for name, found in tensors.items() if name.startswith("blocks.")]
     by_block = np.reshape(means, (-1, len(kinds)))
     return kinds, by_block.T
 

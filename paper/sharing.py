@@ -55,12 +55,8 @@ def table(groups: list[Records]) -> str:
 
 def of_the_rarest(groups: list[Records]) -> list[Records]:
     """The rarest language of each experiment, the last of equal ones; the highest TEff comes first."""
-    rarest = {}
-    for group in groups:
-        run = group[0]
-        others = rarest.setdefault(run["experiment"], group)
-        if round(run["share"], 2) <= round(others[0]["share"], 2):
-            rarest[run["experiment"]] = group
+    by_share = sorted(groups, key=lambda group: -round(group[0]["share"], 2))
+    rarest = {group[0]["experiment"]: group for group in by_share}  # the last of an experiment stays
 
     def worth(group: Records) -> float:
         return float(np.mean([run.get("bound", 0) for run in group]))

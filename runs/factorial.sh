@@ -7,7 +7,6 @@ SCALE=cpu SEEDS=${SEEDS:-4 5 6}
 PRECISION=${PRECISION:-fp32}
 source "$(dirname "$0")/lib.sh"
 corpus clones
-RUNS=()
 
 for SEED in $SEEDS; do
     seed "$SEED"

@@ -29,48 +29,46 @@ PYTHON=$(command -v python || command -v python3)
 [ -n "$DRY" ] || COMMANDS=$(DRY=1 bash "$0" "$@") || exit
 cd "$ROOT"
 
-# Values of each scale. LENGTHS: of monolingual runs, in units of 1x; SIZES: models of the figures by size.
+# Values of each scale. ONE: tokens of 1x; LENGTHS: of monolingual runs, in units of 1x; SIZES: models of the
+# figures by size; JOBS: runs side by side, a core or a GPU each, by which small models gain.
 NOVEL_DATA=$([ -n "$NOVELS" ] && echo novels || echo eltec)
 NOVELS_TEST="" # of the novels, one in fifty by default
 case $SCALE in
 cpu) # 4x is 20 of the 20.4 million characters of pydocs: no row of Table 1 reads a text twice
-    STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" STANDARD_TOKENS=5e6 STANDARD_FLAGS=${FLAGS:-} ALONE="--batch 2"
+    STANDARD_SIZE=${SIZE:-pico} SIZES="pico nano" ONE=${TOKENS:-5e6} STANDARD_FLAGS=${FLAGS:-} ALONE="--batch 2"
     OTHER_FLAGS="--batch 8 --learning-rate 1e-3 --warmup 100" # pico's, but another rate; the best batch alone
     LENGTHS="2 1 0.5 0.4 0.3 0.25 0.2 0.1 0.05" REAL_LENGTHS="1 0.5 0.35 0.2 0.1 0.05"
     OTHER_LENGTHS="1 0.5 0.25 0.1 0.05"
     NOVELS_TEST="--test-fraction 0.15 --test-characters 10000" # a part of each of 15 or 19 novels, scored in seconds
-    CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-char PIECES="--pieces char" OUT=${OUT:-out} JOBS_BY_DEFAULT=2
+    CLONE_DATA=pydocs REAL_DATA=$NOVEL_DATA-char PIECES="--pieces char" OUT=${OUT:-out} JOBS=${JOBS:-2}
     ;;
 gpu) # 1x is one and a half passes over the English novels, 3x four and a half; more passes teach little
-    STANDARD_SIZE=${SIZE:-mini} SIZES="mini small" STANDARD_TOKENS=20e6
+    STANDARD_SIZE=${SIZE:-mini} SIZES="mini small" ONE=${TOKENS:-20e6}
     OTHER_FLAGS="--batch 32 --warmup 100" STANDARD_FLAGS=${FLAGS:-$OTHER_FLAGS}
     LENGTHS="0.1 0.25 0.5 1 1.5 2 3" REAL_LENGTHS="0.1 0.25 0.5 1 2" OTHER_LENGTHS="0.1 0.25 0.5 1 2"
-    CLONE_DATA=$NOVEL_DATA REAL_DATA=$NOVEL_DATA PIECES="--vocab-size 16384" OUT=${OUT:-out/gpu} JOBS_BY_DEFAULT=1
+    CLONE_DATA=$NOVEL_DATA REAL_DATA=$NOVEL_DATA PIECES="--vocab-size 16384" OUT=${OUT:-out/gpu} JOBS=${JOBS:-1}
     ;;
 paper) # 18,265 steps
-    STANDARD_SIZE=${SIZE:-small} SIZES="mini small medium" STANDARD_TOKENS=1197015040
+    STANDARD_SIZE=${SIZE:-small} SIZES="mini small medium" ONE=${TOKENS:-1197015040}
     OTHER_FLAGS="" STANDARD_FLAGS=${FLAGS:-}
     LENGTHS="0.05 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.85 0.9 0.95 1 1.5 2 3" REAL_LENGTHS=$LENGTHS
     OTHER_LENGTHS="0.05 0.1 0.25 0.5 1" MEDIUM_LENGTHS="0.1 0.24 0.5 1 1.2 2.04 2.16 2.28 2.4"
-    CLONE_DATA=books REAL_DATA=books PIECES="--vocab-size 16384" OUT=${OUT:-out/paper} JOBS_BY_DEFAULT=1
+    CLONE_DATA=books REAL_DATA=books PIECES="--vocab-size 16384" OUT=${OUT:-out/paper} JOBS=${JOBS:-1}
     ;;
 *) echo "error: SCALE=$SCALE: expected cpu, gpu or paper" >&2 && exit 2 ;;
 esac
-ONE=${TOKENS:-$STANDARD_TOKENS}                     # tokens of 1x
 
 seed() { # N: the seed of the runs that follow, in folders of its own
     SEED=$1 SUFFIX=$([ "$1" = 0 ] || echo "-seed$1")
 }
-SEEDS=${SEEDS:-$SEED}
-FIRST=${SEEDS%% *}
+SEEDS=${SEEDS:-$SEED} RUNS=() # RUNS: those that align.py is to look at
 seed "$SEED"
-once() { [ "$SEED" != "$FIRST" ] || "$@"; } # runs with the first seed only: no takeaway rests on them
-PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX   # where tables and figures go
-JOBS=${JOBS:-$JOBS_BY_DEFAULT}        # runs side by side: small models gain by it, a core or a GPU each
-LAUNCH=python                         # one process needs no launcher
+once() { [ "$SEED" != "${SEEDS%% *}" ] || "$@"; } # runs with the first seed only: no takeaway rests on them
+PAGE=${RESULTS:-$OUT}/$(basename "$0" .sh)$SUFFIX # where tables and figures go
+LAUNCH=python # one process needs no launcher
 [ "$GPUS" = 1 ] || LAUNCH="torchrun --standalone --nproc-per-node $GPUS"
-CARRY_OUT=(-m paper.run --jobs "$JOBS" ${MINUTES:+--minutes "$MINUTES"})
-[ -n "$DRY" ] || RESULTS=${RESULTS:-} exec "$PYTHON" "${CARRY_OUT[@]}" <<<"$COMMANDS"
+[ -n "$DRY" ] || RESULTS=${RESULTS:-} \
+    exec "$PYTHON" -m paper.run --jobs "$JOBS" ${MINUTES:+--minutes "$MINUTES"} <<<"$COMMANDS"
 
 corpus() { # clones|real: the text of the runs that follow, prepared if it is not there
     local name=$CLONE_DATA

@@ -9,7 +9,6 @@ source "$(dirname "$0")/lib.sh"
 corpus clones
 TIMES=${TIMES:-1}
 LENGTHS="0.8 0.5 0.35 0.2 0.1 0.05"
-RUNS=()
 
 for SEED in $SEEDS; do
     seed "$SEED"

@@ -3,7 +3,6 @@
 # Table 1's.
 source "$(dirname "$0")/lib.sh"
 corpus clones
-RUNS=()
 for SEED in $SEEDS; do
     seed "$SEED"
     into table1

@@ -5,7 +5,6 @@
 source "$(dirname "$0")/lib.sh"
 corpus real
 aligned
-RUNS=()
 for SEED in $SEEDS; do
     seed "$SEED"
     into table3
