@@ -398,13 +398,6 @@ def save_weights(path: Path, state: dict, former: Path | None = None) -> None:
     os.replace(temporary, path)
 
 
-def save_model(path: Path, model: GPT, process: Process) -> None:
-    """Save the model's weights, as whole tensors."""
-    weights = get_model_state_dict(model, options=StateDictOptions(**WHOLE))
-    if process.rank == 0:
-        save_weights(path, weights)
-
-
 def save(out: Path, step: int, model: GPT, optimizer, scaler, process: Process) -> None:
     """Save the state after `step` steps, as whole tensors, so that any number of processes can continue."""
     weights, moments = get_state_dict(model, optimizer, options=StateDictOptions(**WHOLE))
@@ -677,7 +670,9 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
             received = asked[0] if asked else signal.SIGTERM  # perhaps only another process got a signal
             sys.exit(128 + received)
 
-    save_model(out / "model.pt", model, process)
+    weights = get_model_state_dict(model, options=StateDictOptions(**WHOLE))
+    if process.rank == 0:
+        save_weights(out / "model.pt", weights)
     return {
         "compiled": compiled,
         "non_embedding_params": model.non_embedding_params(),
