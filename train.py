@@ -494,12 +494,11 @@ class Log:
         self.process = process
         self.flops = flops  # per token
         self.per_step = config["batch"] * config["length"]
-        self.note = ""
         quiet = process.rank > 0
         self.progress = Progress("training", config["tokens"], "tokens", begin * self.per_step, quiet)
 
     def write(self, step: int, losses: dict, held_out: dict | None) -> None:
-        """Add a line to metrics.jsonl."""
+        """Add a line to metrics.jsonl, and show progress."""
         tokens = step * self.per_step
         speed = self.progress.rate(tokens)
         peak = self.process.peak_flops()
@@ -511,23 +510,17 @@ class Log:
             "tokens_per_second": round(speed),
         }
         shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-        self.note = f"loss {shown} | "
+        note = f"loss {shown} | "
         if peak:
             used = speed * self.flops / self.process.world
             line["mfu"] = round(used / peak, 4)
-            self.note += f"{line['mfu']:.0%} MFU | "
+            note += f"{line['mfu']:.0%} MFU | "
         if held_out is not None:
             line["held_out"] = held_out
         if self.process.rank == 0:
             with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-
-    def show(self, step: int, first: bool) -> None:
-        """Show progress once there are losses; the speed leaves out the first step, which compiles."""
-        if self.note:
-            self.progress.update(step * self.per_step, self.note)
-        if first:
-            self.progress.count_from(step * self.per_step)
+        self.progress.update(tokens, note)
 
 
 # --- the run --------------------------------------------------------------------------------------
@@ -662,7 +655,8 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
             log.write(done, means, held_out)
         if saving:
             save(out, done, model, optimizer, scaler, process)
-        log.show(done, first=step == begin)
+        if step == begin:  # the first step compiles, so the speed leaves it out
+            log.progress.count_from(done * log.per_step)
         if stopping and done < steps:
             process.say(f"\nstopped after step {done} of {steps}, saved in {out}; the same command continues")
             received = asked[0] if asked else signal.SIGTERM  # perhaps only another process got a signal
