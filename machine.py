@@ -15,11 +15,6 @@ import torch.distributed as dist
 from common import UserError
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets; each key is a part of a device's name
-    "A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12,
-    "H200": 989e12, "B200": 2250e12, "L40S": 362e12, "A6000": 155e12, "RTX 3090": 71e12, "RTX 4090": 165e12,
-    "V100": 125e12, "T4": 65e12,
-}  # fmt: skip
 
 
 class Process(NamedTuple):
@@ -100,10 +95,6 @@ class Process(NamedTuple):
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
-
-    def peak_flops(self) -> float | None:
-        """The device's peak FLOP/s from PEAKS, or None for a device that PEAKS lacks."""
-        return next((flops for name, flops in PEAKS.items() if name in self.device_name()), None)
 
     def device_name(self) -> str:
         """The device's name, for result files."""

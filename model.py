@@ -202,19 +202,6 @@ class GPT(nn.Module):
         return sum(each.numel() for each in self.parameters() if each not in matrices)
 
 
-def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
-    """Floating-point operations per token of a training step, forward and backward, as MFU counts them.
-
-    Each weight of a matrix product, output layer included, takes 6 operations. Attention takes
-    12 * layers * heads * head_dim * length.
-    """
-    inner = size.heads * size.head_dim
-    attention = 4 * size.width * inner
-    mlp = 2 * MLP * size.width**2
-    weights = size.layers * (attention + mlp) + vocabulary * size.width
-    return 6 * weights + 12 * size.layers * inner * length
-
-
 def build_model(config: dict, languages: list) -> GPT:
     """The untrained model that `config` describes; its last id is the largest joint id of `languages`."""
     largest = max(language.table.max() for language in languages)

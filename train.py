@@ -50,7 +50,7 @@ from data import Dataset, Mixture, build_mixture
 from evaluate import is_scored, load_run, load_weights, score_held_out_text
 from kernels import attention
 from machine import PRECISIONS, Process, default_precision, mixed_precision
-from model import GPT, POSITIONS, SIZES, build_model, flops_per_token
+from model import GPT, POSITIONS, SIZES, build_model
 
 DEFAULT_DATA = Path("data/pydocs")
 STANDARD_TOKENS = 18_265 * 128 * 512  # the paper's standard run
@@ -488,11 +488,10 @@ class LanguageLosses:
 class Log:
     """The log of a run in training: a line that shows progress, and metrics.jsonl."""
 
-    def __init__(self, config: dict, out: Path, process: Process, begin: int, flops: float):
+    def __init__(self, config: dict, out: Path, process: Process, begin: int):
         self.config = config
         self.out = out
         self.process = process
-        self.flops = flops  # per token
         self.per_step = config["batch"] * config["length"]
         quiet = process.rank > 0
         self.progress = Progress("training", config["tokens"], "tokens", begin * self.per_step, quiet)
@@ -500,27 +499,20 @@ class Log:
     def write(self, step: int, losses: dict, held_out: dict | None) -> None:
         """Add a line to metrics.jsonl, and show progress."""
         tokens = step * self.per_step
-        speed = self.progress.rate(tokens)
-        peak = self.process.peak_flops()
         line = {
             "step": step,
             "tokens": tokens,
             "learning_rate": learning_rate(step - 1, self.config),
             "loss": losses,
-            "tokens_per_second": round(speed),
+            "tokens_per_second": round(self.progress.rate(tokens)),
         }
-        shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-        note = f"loss {shown} | "
-        if peak:
-            used = speed * self.flops / self.process.world
-            line["mfu"] = round(used / peak, 4)
-            note += f"{line['mfu']:.0%} MFU | "
         if held_out is not None:
             line["held_out"] = held_out
         if self.process.rank == 0:
             with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        self.progress.update(tokens, note)
+        shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+        self.progress.update(tokens, f"loss {shown} | ")
 
 
 # --- the run --------------------------------------------------------------------------------------
@@ -618,8 +610,7 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
         write(out / "config.json", config)
         write(out / "metrics.jsonl", "")
     process.say(f"continuing {out} after step {begin} of {steps}" if begin else f"writing to {out}")
-    flops = flops_per_token(model.size, model.vocabulary, model.length)
-    log = Log(config, out, process, begin, flops)
+    log = Log(config, out, process, begin)
     losses = LanguageLosses([language.name for language in mixture.languages], process)
     save_every = args.save_every or max(1, steps // 20)
 
@@ -699,15 +690,13 @@ def describe(args, config: dict, mixture: Mixture, process: Process) -> None:
 
 def result(config: dict, facts: dict, out: Path, mixture: Mixture, process: Process) -> dict:
     """The content of result.json before the run is scored."""
-    last = read_metrics(out)[-1]
     languages = []
     for language, tokens in zip(mixture.languages, mixture.tokens_seen(), strict=True):
         entry = {"name": language.name, "source": language.source, "tokens": tokens}
         languages.append(entry)
     return {
         **config,
-        "tokens_per_second": last["tokens_per_second"],
-        "mfu": last.get("mfu"),  # None if the device's peak is not known
+        "tokens_per_second": read_metrics(out)[-1]["tokens_per_second"],
         **facts,
         "passes": mixture.passes(),  # over each text; above 1, text was repeated
         "device": process.device_name(),

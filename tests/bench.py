@@ -23,7 +23,7 @@ from kernels import attention as ways_of_attention
 from kernels.attention import causal_attention, plain_attention, sdpa_attention
 from kernels.cross_entropy import linear_cross_entropy, plain_linear_cross_entropy
 from machine import PRECISIONS, Process, default_precision, mixed_precision
-from model import GPT, SIZES, flops_per_token
+from model import GPT, MLP, SIZES, Size
 from train import compile_model
 
 ROUNDS, SECONDS = 5, 0.2  # turns of every way, and how long a turn is
@@ -37,6 +37,25 @@ STEPS = {  # size, ids, sequences at a time; on a CPU, the paper's model as smal
     "cpu": [(replace(SIZES["pico"], positions="learned", tied=False), 196, 8)],
     "cuda": [(SMALL, 32_768, 16), (SMALL, 32_768, 128), (SMALL, 163_840, 128)],
 }
+
+PEAKS = {  # dense 16-bit FLOP/s from the makers' data sheets; each key is a part of a device's name
+    "A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12,
+    "H200": 989e12, "B200": 2250e12, "L40S": 362e12, "A6000": 155e12, "RTX 3090": 71e12, "RTX 4090": 165e12,
+    "V100": 125e12, "T4": 65e12,
+}  # fmt: skip
+
+
+def flops_per_token(size: Size, vocabulary: int, length: int) -> float:
+    """Floating-point operations per token of a training step, forward and backward, as MFU counts them.
+
+    Each weight of a matrix product, output layer included, takes 6 operations. Attention takes
+    12 * layers * heads * head_dim * length.
+    """
+    inner = size.heads * size.head_dim
+    attention = 4 * size.width * inner
+    mlp = 2 * MLP * size.width**2
+    weights = size.layers * (attention + mlp) + vocabulary * size.width
+    return 6 * weights + 12 * size.layers * inner * length
 
 
 def measure(shape: str, ways: dict[str, Callable], operations: float) -> list[dict]:
@@ -151,7 +170,9 @@ def training_step(model: GPT, micro_batch: int, autocast: torch.autocast) -> Cal
 
 def step(device: torch.device, precision: str) -> list[dict]:
     """A training step beside a plain GPT, both compiled; ours gives the same bits each time."""
-    rows, peak = [], Process(0, 1, device).peak_flops()
+    name = Process(0, 1, device).device_name()
+    peak = next((flops for part, flops in PEAKS.items() if part in name), None)
+    rows = []
     for size, ids, micro_batch in STEPS[device.type]:
         autocast = mixed_precision(precision, device)
         steps = []

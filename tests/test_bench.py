@@ -61,6 +61,18 @@ def test_the_plain_gpt_computes_what_ours_does():
     torch.testing.assert_close(*found)
 
 
+@pytest.mark.parametrize("name", ["nano", "mini", "small"])
+def test_operations_are_six_for_each_weight_of_a_matrix_product_and_attention(name):
+    size = bench.SIZES[name]
+    with torch.device("meta"):
+        model = bench.GPT(size, 1000, 64)
+    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
+    if size.tied:  # the output layer multiplies by the input's matrix
+        linear += model.token_embedding.weight.numel()
+    attention = 12 * size.layers * size.heads * size.head_dim * 64
+    assert bench.flops_per_token(size, 1000, 64) == 6 * linear + attention
+
+
 STUB = """#!/usr/bin/env bash
 case $* in
 -c*get_device_name*) echo "NVIDIA H100 80GB" ;;

@@ -624,11 +624,3 @@ def test_split_weights_of_blocks_travel_as_bf16_and_sums_of_gradients_as_float32
         assert not policy.cast_forward_inputs
     for policy in whole if device == "cuda" else short + whole:
         assert policy.param_dtype is None
-
-
-def test_utilisation_is_the_share_of_the_device_s_peak(tmp_path, run, monkeypatch):
-    monkeypatch.setattr(Process, "device_name", lambda self: "NVIDIA A100-SXM4-80GB")
-    monkeypatch.setattr(train, "flops_per_token", lambda *_: 312e12 / 1000)
-    assert run()[0] == 0
-    for line in read_metrics(tmp_path / "run"):
-        assert line["mfu"] == pytest.approx(line["tokens_per_second"] / 1000, rel=0.01)
