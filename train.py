@@ -485,34 +485,22 @@ class LanguageLosses:
         return means
 
 
-class Log:
-    """The log of a run in training: a line that shows progress, and metrics.jsonl."""
-
-    def __init__(self, config: dict, out: Path, process: Process, begin: int):
-        self.config = config
-        self.out = out
-        self.process = process
-        self.per_step = config["batch"] * config["length"]
-        quiet = process.rank > 0
-        self.progress = Progress("training", config["tokens"], "tokens", begin * self.per_step, quiet)
-
-    def write(self, step: int, losses: dict, held_out: dict | None) -> None:
-        """Add a line to metrics.jsonl, and show progress."""
-        tokens = step * self.per_step
-        line = {
-            "step": step,
-            "tokens": tokens,
-            "learning_rate": learning_rate(step - 1, self.config),
-            "loss": losses,
-            "tokens_per_second": round(self.progress.rate(tokens)),
-        }
-        if held_out is not None:
-            line["held_out"] = held_out
-        if self.process.rank == 0:
-            with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-        self.progress.update(tokens, f"loss {shown} | ")
+def log(step: int, config: dict, losses: dict, held_out: dict | None, out: Path, progress: Progress) -> None:
+    """Add a line to metrics.jsonl, and show progress."""
+    tokens = step * config["batch"] * config["length"]
+    line = {
+        "step": step,
+        "tokens": tokens,
+        "learning_rate": learning_rate(step - 1, config),
+        "loss": losses,
+        "tokens_per_second": round(progress.rate(tokens)),
+    }
+    if held_out is not None:
+        line["held_out"] = held_out
+    with open(out / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+    progress.update(tokens, f"loss {shown} | ")
 
 
 # --- the run --------------------------------------------------------------------------------------
@@ -610,7 +598,8 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
         write(out / "config.json", config)
         write(out / "metrics.jsonl", "")
     process.say(f"continuing {out} after step {begin} of {steps}" if begin else f"writing to {out}")
-    log = Log(config, out, process, begin)
+    tokens_per_step = config["batch"] * config["length"]
+    progress = Progress("training", config["tokens"], "tokens", begin * tokens_per_step)
     losses = LanguageLosses([language.name for language in mixture.languages], process)
     save_every = args.save_every or max(1, steps // 20)
 
@@ -643,11 +632,12 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
             means = losses.take(done)  # NaN raises an error here, before it replaces a good checkpoint
             scoring = saving and args.score
             held_out = held_out_losses(model, feed, precision) if scoring else None
-            log.write(done, means, held_out)
+            if process.rank == 0:
+                log(done, config, means, held_out, out, progress)
         if saving:
             save(out, done, model, optimizer, scaler, process)
         if step == begin:  # the first step compiles, so the speed leaves it out
-            log.progress.count_from(done * log.per_step)
+            progress.count_from(done * tokens_per_step)
         if stopping and done < steps:
             process.say(f"\nstopped after step {done} of {steps}, saved in {out}; the same command continues")
             received = asked[0] if asked else signal.SIGTERM  # perhaps only another process got a signal
