@@ -237,8 +237,8 @@ def duration(seconds: float) -> str:
 class Progress:
     """A line that shows progress: rewritten on a terminal, printed every ten seconds in a log."""
 
-    def __init__(self, label: str, total: float, unit: str, begin: float = 0, quiet: bool = False):
-        self.label, self.total, self.unit, self.begin, self.quiet = label, total, unit, begin, quiet
+    def __init__(self, label: str, total: float, unit: str, begin: float = 0):
+        self.label, self.total, self.unit, self.begin = label, total, unit, begin
         self.started = self.counted = self.shown = time.monotonic()
 
     def count_from(self, done: float) -> None:
@@ -254,8 +254,7 @@ class Progress:
         terminal, now = sys.stdout.isatty(), time.monotonic()
         finished = done >= self.total
         pause = 0.2 if terminal else 10
-        too_soon = not finished and now - self.shown < pause
-        if self.quiet or too_soon:
+        if not finished and now - self.shown < pause:
             return
         self.shown, rate = now, self.rate(done)
         if finished:

@@ -31,7 +31,7 @@ from evaluate import score, sliding_windows, standard_error
 from model import GPT, Size
 
 TINY = Size(layers=1, width=32, heads=2, head_dim=16)
-QUIET = Progress("", 1, "", quiet=True)
+QUIET = Progress("", 1e9, "")
 CPU = torch.device("cpu")
 
 

@@ -470,7 +470,7 @@ def test_on_a_gpu_a_stopped_run_has_the_same_bits(
         opened = evaluate.load_run(tmp_path / "whole", where)
         language = opened.languages[0]
         text = language.table[opened.dataset.stream(language.source, "test").read(0, 2000)]
-        nats.append(evaluate.score(opened.model, text, Progress("", len(text), "", quiet=True)).mean())
+        nats.append(evaluate.score(opened.model, text, Progress("", len(text), "")).mean())
     assert nats[0] == pytest.approx(nats[1], abs=5e-4)
 
 
