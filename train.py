@@ -364,15 +364,12 @@ def spread(model: GPT, fsdp: bool, precision: str, process: Process, tokens: tor
     return replica
 
 
-@contextlib.contextmanager
-def exchange_gradients(model: torch.nn.Module, now: bool):
-    """Context in which a backward pass exchanges gradients between processes only if `now` is true."""
+def exchange_gradients(model: torch.nn.Module, now: bool) -> None:
+    """Make the next backward pass exchange gradients between processes only if `now` is true."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(now)
-    # DistributedDataParallel exchanges in every backward pass, but for those inside no_sync().
-    wait = isinstance(model, DistributedDataParallel) and not now
-    with model.no_sync() if wait else contextlib.nullcontext():
-        yield
+    if isinstance(model, DistributedDataParallel):
+        model.require_backward_grad_sync = now  # as its context no_sync() does
 
 
 # --- what a run leaves behind ---------------------------------------------------------------------
@@ -610,11 +607,10 @@ def train(args, config: dict, feed: Feed, out: Path, process: Process, asked: li
         for part in range(feed.parts):
             tokens, languages = feed.read(step, part)  # while a GPU computes the part before
             inputs, targets = tokens[:, :-1], tokens[:, 1:]
-            last = part == feed.parts - 1
-            with exchange_gradients(forward, now=last):
-                with mixed_precision(precision, process.device):
-                    mean, each = forward(inputs, targets)
-                scaler.scale(mean / feed.parts).backward()
+            exchange_gradients(forward, now=part == feed.parts - 1)
+            with mixed_precision(precision, process.device):
+                mean, each = forward(inputs, targets)
+            scaler.scale(mean / feed.parts).backward()
             losses.add(languages, each)
         scaler.step(optimizer)
         scaler.update()
