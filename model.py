@@ -206,8 +206,6 @@ def build_model(config: dict, languages: list) -> GPT:
     """The untrained model that `config` describes; its last id is the largest joint id of `languages`."""
     largest = max(language.table.max() for language in languages)
     vocabulary = 1 + int(largest)
-    # Older runs lack these two keys in config.json; such runs have learned positions and two matrices.
-    positions = config.get("positions", "learned")
-    tied = config.get("tied", False)
+    positions, tied = config["positions"], config["tied"]
     size = dataclasses.replace(SIZES[config["size"]], positions=positions, tied=tied)
     return GPT(size, vocabulary, config["length"])

@@ -30,7 +30,7 @@ from common import Progress, UserError, code_hash, exclusive, read_json, read_me
 from data import Dataset, build_mixture
 from kernels import triton_runs
 from machine import Process
-from model import GPT, SIZES, build_model
+from model import GPT, SIZES
 from train import LanguageLosses
 
 CPU = Process(0, 1, torch.device("cpu"))
@@ -85,15 +85,6 @@ def test_flags_become_a_config_that_rebuilds_the_mixture(babel, flags, names, vo
 def test_a_size_has_a_model_and_shared_pieces_that_flags_replace(babel, flags, expected):
     config = configure(babel, "--tokens", 2048, *flags.split())
     assert (config["positions"], config["tied"], config["shared"]) == expected
-
-
-def test_a_run_of_older_code_has_the_paper_s_model(babel):
-    config = configure(babel, "--tokens", 2048)
-    languages = build_mixture(Dataset(babel), config).languages
-    for setting in ("positions", "tied", "shared"):
-        del config[setting]
-    model = build_model(config, languages)
-    assert {"position_embedding.weight", "output.weight"} <= model.state_dict().keys()
 
 
 def test_no_two_settings_share_a_folder(babel, monkeypatch, tmp_path):
