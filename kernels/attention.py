@@ -234,25 +234,17 @@ class Tile(NamedTuple):
     stages: int
 
 
-class Row(NamedTuple):
-    """The fastest implementation on a kind of chip, and the tile of each of KERNELS on that chip."""
-
-    fastest: str  # "triton" or "sdpa"
-    measured: str  # the file of results/gpu with the times, from python -m tests.bench
-    tiles: tuple[Tile, Tile, Tile]
-
-
-# By chip and head dimension. Larger tiles read memory less often. But a multiprocessor must have room for
-# eight warps, mostly in two programs or more, so that one program computes while another waits for its loads.
-# tests/test_machine_code.py compiles every row, counts programs and checks that no register is spilled.
-NOWHERE = "not measured"
+# By chip and head dimension, the tile of each of KERNELS. Larger tiles read memory less often. But a
+# multiprocessor must have room for eight warps, mostly in two programs or more, so that one program computes
+# while another waits for its loads. tests/test_machine_code.py compiles every row, counts programs and checks
+# that no register is spilled. Times on a GPU were not measured.
 ROWS = {
-    ("hopper", 32): Row("triton", NOWHERE, (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2))),
-    ("hopper", 64): Row("triton", NOWHERE, (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2))),
-    ("hopper", 128): Row("triton", NOWHERE, (Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(32, 128, 8, 2))),
-    ("ampere", 32): Row("triton", NOWHERE, (Tile(128, 64, 8, 2), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2))),
-    ("ampere", 64): Row("triton", NOWHERE, (Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(32, 64, 4, 2))),
-    ("ampere", 128): Row("triton", NOWHERE, (Tile(64, 32, 4, 2), Tile(32, 32, 4, 2), Tile(32, 64, 8, 2))),
+    ("hopper", 32): (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
+    ("hopper", 64): (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
+    ("hopper", 128): (Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(32, 128, 8, 2)),
+    ("ampere", 32): (Tile(128, 64, 8, 2), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
+    ("ampere", 64): (Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(32, 64, 4, 2)),
+    ("ampere", 128): (Tile(64, 32, 4, 2), Tile(32, 32, 4, 2), Tile(32, 64, 8, 2)),
 }
 KERNELS = forward_kernel, grad_query_kernel, grad_key_value_kernel
 
@@ -269,7 +261,7 @@ def launch(kernel, chip: int, qkv: Tensor, **tensors: Tensor) -> tuple[int, dict
     """The number of programs, and the arguments, of one of KERNELS on a chip of compute capability `chip`."""
     batch, time, _, heads, head_dim = qkv.shape
     key = key_of(chip, head_dim)
-    queries, keys, warps, stages = ROWS[key].tiles[KERNELS.index(kernel)]
+    queries, keys, warps, stages = ROWS[key][KERNELS.index(kernel)]
     block = keys if kernel is grad_key_value_kernel else queries
     arguments = {
         "qkv": qkv,
@@ -392,10 +384,10 @@ def fastest(qkv: Tensor) -> str:
     if qkv.device.type == "cpu":
         short = qkv.dtype.itemsize == 2 and qkv.shape[1] <= PLAIN_UP_TO
         return "plain" if short and torch.is_grad_enabled() else "sdpa"
-    return fastest_on_gpu(qkv.device, qkv.shape[-1]) if takes(qkv) else "sdpa"
+    return fastest_on_gpu(qkv.device) if takes(qkv) else "sdpa"
 
 
 @torch.compiler.assume_constant_result  # torch.compile cannot trace the call to the driver
-def fastest_on_gpu(device: torch.device, head_dim: int) -> str:
-    """The fastest implementation according to ROWS, or "sdpa" if Triton does not run."""
-    return ROWS[key_of(capability(device), head_dim)].fastest if triton_runs(device) else "sdpa"
+def fastest_on_gpu(device: torch.device) -> str:
+    """The kernels of this file, or "sdpa" if Triton does not run."""
+    return "triton" if triton_runs(device) else "sdpa"

@@ -123,9 +123,8 @@ def facts():
     return {key: future.result() for key, future in futures.items()}
 
 
-def test_every_row_is_compiled_and_says_what_is_fastest():
+def test_every_row_is_compiled():
     assert {attention.key_of(chip, head_dim) for chip, _, head_dim in ATTENTION} == attention.ROWS.keys()
-    assert {row.fastest for row in attention.ROWS.values()} <= {"triton", "sdpa"}
 
 
 @pytest.mark.parametrize("kernel", attention.KERNELS, ids=lambda kernel: kernel.__name__)
@@ -174,6 +173,6 @@ def test_programs_cover_every_position_of_every_head_once(heads, time):
 
 @pytest.mark.parametrize("row", attention.ROWS.values())
 def test_tiles_divide_as_the_kernels_require(row):
-    forward, grad_query, grad_key_value = row.tiles
+    forward, grad_query, grad_key_value = row
     assert forward.queries % forward.keys == grad_query.queries % grad_query.keys == 0
     assert grad_key_value.keys % grad_key_value.queries == 0
