@@ -125,10 +125,7 @@ def default_precision(device: torch.device) -> str:
     """The fastest number format for matrix products on the device with which training still works."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    # Where PyTorch lacks the question, bool() answers it: False.
-    amx, avx512 = (
-        getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16")
-    )
+    amx, avx512 = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
     # Intel CPUs without AMX (a virtual machine may hide it) use fp32: bf16 would take 1.7 times as long.
     amd = Path("/proc/cpuinfo").exists() and "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
     return "bf16" if amx or (avx512 and amd) else "fp32"
