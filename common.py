@@ -57,22 +57,12 @@ class Output:
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> None:
-        """Write `text`, or forget it where it cannot be written."""
+        """Write `text` at once, or forget it and all that follows where it cannot be written."""
         try:
             self.stream.write(text)
-        except OSError:
-            self.forget()
-
-    def flush(self) -> None:
-        """Hand over what was written."""
-        try:
             self.stream.flush()
         except OSError:
-            self.forget()
-
-    def forget(self) -> None:
-        """Discard what is left in buffers and all that follows."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def __getattr__(self, name: str):
         return getattr(self.stream, name)
