@@ -509,7 +509,7 @@ def learning_rate(step: int, config: dict) -> float:
     if step < warmup:
         return peak * (step + 1) / warmup
     done = (step - warmup) / max(1, config["steps"] - 1 - warmup)
-    falling = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))  # from 1 to 0
+    falling = 0.5 * (1 + math.cos(math.pi * done))  # from 1 to 0
     return peak * (0.01 + 0.99 * falling)
 
 
