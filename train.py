@@ -380,7 +380,6 @@ WHOLE = {"full_state_dict": True, "cpu_offload": True}
 def save_weights(path: Path, state: dict, former: Path | None = None) -> None:
     """Replace `path` by `state` once that is on the disk; an earlier `path` is kept as `former`, if given."""
     temporary = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(exist_ok=True)
     try:
         with open(temporary, "wb") as file:
             torch.save(state, file)
