@@ -31,8 +31,9 @@ class Limits(NamedTuple):
     cache: int  # bytes of float32 logits whose softmax PyTorch computes at a time
 
 
-# CPUs are limited by their cache, GPUs (NVIDIA's and Apple's) by the memory that they can spare.
-CPU, GPU = Limits(2**23, 1, 2**20), Limits(2**30, 256, 2**28)
+# CPUs are limited by their cache, GPUs by the memory that they can spare.
+GPU = Limits(2**30, 256, 2**28)
+LIMITS = {"cpu": Limits(2**23, 1, 2**20), "cuda": GPU, "mps": GPU}
 CHUNK_TOKENS = 1024  # tokens; in smaller chunks, reading W and adding to dW would take too long
 # While G is in fp16, it is multiplied by this number. Otherwise ids of another language, of probability 1e-8,
 # would get no gradient, because fp16 has no number between 0 and 6e-8. A loss scale would come too late, in
@@ -129,11 +130,6 @@ def scale_gradients(ctx, d_mean: Tensor, *_) -> tuple[Tensor | None, ...]:
 loss_operator.register_autograd(scale_gradients, setup_context=keep_gradients)
 
 
-def limits(device: torch.device) -> Limits:
-    """The limits for a kind of device."""
-    return CPU if device.type == "cpu" else GPU
-
-
 def round_up(number: int, multiple: int) -> int:
     """The smallest multiple of `multiple` that is not less than `number`."""
     return -(-number // multiple) * multiple
@@ -141,7 +137,7 @@ def round_up(number: int, multiple: int) -> int:
 
 def chunk_tokens(tokens: int, vocabulary: int, like: Tensor) -> int:
     """Tokens of a chunk, if logits have the type and device of `like`; chunks are about equal in size."""
-    limit = limits(like.device)
+    limit = LIMITS[like.device.type]
     most = max(CHUNK_TOKENS, limit.chunk // (vocabulary * like.element_size()))
     chunks = max(1, math.ceil(tokens / most))
     return min(tokens, round_up(math.ceil(tokens / chunks), limit.multiple))
@@ -165,7 +161,7 @@ def losses_and_gradient(logits: Tensor, targets: Tensor, losses: Tensor, scale: 
     if triton_runs(logits.device) and losses.dtype == torch.float32:
         losses_and_gradient_kernel[len(logits),](**launch(logits, targets, losses, scale, wanted))
         return
-    rows = max(torch.get_num_threads(), limits(logits.device).cache // (4 * logits.shape[1]))
+    rows = max(torch.get_num_threads(), LIMITS[logits.device.type].cache // (4 * logits.shape[1]))
     softmax = losses.new_empty(min(rows, len(logits)), logits.shape[1])
     answers = logits.gather(1, targets[:, None])[:, 0]
     for first in range(0, len(logits), rows):
