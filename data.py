@@ -491,9 +491,7 @@ def anchored_languages(pieces: dict[str, list[str]]) -> list[Language]:
     for source, forms in pieces.items():
         table = np.full(len(forms), PAD, np.int32)
         for own_id, form in enumerate(forms[1:], 1):
-            if form not in joint:
-                joint[form] = 1 + len(joint)
-            table[own_id] = joint[form]
+            table[own_id] = joint.setdefault(form, 1 + len(joint))
         languages.append(Language(source.upper(), source, table))
     return languages
 
@@ -504,16 +502,14 @@ def share_pieces(languages: list[Language], forms: dict[str, list[str]], shared:
     `forms` holds the pieces of each source in the order of their ids. Ids that become free stay unused.
     UserError if a tokeniser lacks one of the pieces.
     """
+    first = languages[0]
     for piece in shared:
         form = piece.replace(" ", SPACE)
-        own_ids = []
-        for source in [language.source for language in languages]:
+        for _, source, table in languages:
             if form not in forms[source]:
                 raise UserError(f"--shared {piece!r}: the tokeniser of {source} has no such piece")
-            own_ids.append(forms[source].index(form))
-        joint_id = languages[0].table[own_ids[0]]
-        for language, own_id in zip(languages, own_ids, strict=True):
-            language.table[own_id] = joint_id
+            own_id, first_id = forms[source].index(form), forms[first.source].index(form)
+            table[own_id] = first.table[first_id]
 
 
 def build_languages(dataset: Dataset, config: dict) -> list[Language]:
