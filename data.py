@@ -27,7 +27,7 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain, combinations
+from itertools import chain, combinations, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,12 +95,11 @@ def train_tokenizer(lines: list[str], vocab_size: int, pieces: str) -> bytes:
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
     """The (n,) uint16 ids of each text as a whole, <eod> last; all cores encode parts of the texts."""
     texts = [cut_at_spaces(text) for text in texts]
-    ids_of_parts = tokenizer.encode(list(chain.from_iterable(texts)))
-    encoded, begin = [], 0
+    ids_of_parts = iter(tokenizer.encode(list(chain.from_iterable(texts))))
+    encoded = []
     for parts in texts:
-        ids = chain.from_iterable(ids_of_parts[begin : begin + len(parts)])
+        ids = chain.from_iterable(islice(ids_of_parts, len(parts)))
         encoded.append(np.array([*ids, END_OF_DOCUMENT], np.uint16))
-        begin += len(parts)
     return encoded
 
 
