@@ -123,11 +123,11 @@ def surface_forms(tokenizer: Tokenizer) -> list[str]:
     return tokenizer.id_to_piece(list(range(len(tokenizer))))
 
 
-def token_bytes(tokenizer: Tokenizer, ids: np.ndarray, text_bytes: int | None = None) -> np.ndarray:
+def token_bytes(tokenizer: Tokenizer, ids: np.ndarray, text_bytes: int) -> np.ndarray:
     """The bytes of text that each token stands for: (n,) own ids of whole documents -> (n,), float.
 
-    Unknown tokens divide equally the bytes of `text_bytes` that other tokens leave; without `text_bytes` they
-    count 0. The space that SentencePiece adds before every document is not in the text and is subtracted.
+    Unknown tokens divide equally the bytes of `text_bytes` that other tokens leave. The space that
+    SentencePiece adds before every document is not in the text and is subtracted.
     """
     forms = surface_forms(tokenizer)
     of_piece = np.array([len(form.replace(SPACE, " ").encode()) for form in forms], float)
@@ -138,9 +138,8 @@ def token_bytes(tokenizer: Tokenizer, ids: np.ndarray, text_bytes: int | None = 
     first = np.append(True, ids[:-1] == END_OF_DOCUMENT)  # whether a token is the first of its document
     begins_with_space = np.array([form.startswith(SPACE) for form in forms])
     sizes[first & begins_with_space[ids]] -= 1
-    if text_bytes is not None:
-        unknown = ids == UNKNOWN
-        sizes[unknown] = (text_bytes - sizes.sum()) / max(1, unknown.sum())
+    unknown = ids == UNKNOWN
+    sizes[unknown] = (text_bytes - sizes.sum()) / max(1, unknown.sum())
     return sizes
 
 

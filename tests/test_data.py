@@ -64,7 +64,7 @@ def test_texts_encoded_in_parts_give_the_same_ids(tokenizer, texts):
 @given(texts=st.lists(PLAIN_TEXT, min_size=1, max_size=4))
 def test_bytes_of_tokens_add_up_to_those_of_each_text(tokenizer, texts):
     ids = encode(tokenizer, texts)
-    sizes = token_bytes(tokenizer, np.concatenate(ids))
+    sizes = token_bytes(tokenizer, np.concatenate(ids), 0)
     assert sizes.min() >= 0
     each = np.split(sizes, np.cumsum([len(own) for own in ids])[:-1])
     assert [int(own.sum()) for own in each] == [len(text.encode()) for text in texts]
@@ -123,7 +123,7 @@ def test_a_prepared_folder_holds_the_text_and_describes_it(prepared, documents):
         stream = dataset.stream("en", split)
         ids = stream.read(0, entry[split]["tokens"])
         assert len(stream) == len(ids)
-        assert token_bytes(tokenizer, ids).sum() == entry[split]["bytes"]
+        assert token_bytes(tokenizer, ids, 0).sum() == entry[split]["bytes"]
         assert (ids == UNKNOWN).sum() == entry[split]["unknown"]
         ends = np.flatnonzero(ids == END_OF_DOCUMENT)
         assert len(ends) == entry[split]["documents"]
@@ -243,7 +243,7 @@ def test_lines_and_words_of_any_length_reach_the_tokeniser(pieces):
     tokenizer = data.Tokenizer(model_proto=model)
     ids = encode(tokenizer, [long])[0]
     assert (ids == UNKNOWN).sum() == 0
-    assert token_bytes(tokenizer, ids).sum() == len(long.encode())
+    assert token_bytes(tokenizer, ids, 0).sum() == len(long.encode())
 
 
 def test_unknown_tokens_share_the_bytes_that_no_piece_stands_for():
@@ -339,7 +339,7 @@ def test_characters_as_pieces(characters):
     text = "def f(x):\n    return x"
     (ids,) = encode(tokenizer, [text])
     assert tokenizer.decode(ids[:-1].tolist()) == text
-    assert token_bytes(tokenizer, ids).sum() == len(text)
+    assert token_bytes(tokenizer, ids, 0).sum() == len(text)
 
 
 def test_the_placebo_has_the_tokens_and_nothing_of_their_order(characters):

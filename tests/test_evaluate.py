@@ -150,7 +150,7 @@ def test_bits_per_byte_and_perplexity_say_the_same(trained, prepared):
     test, stream = dataset.languages["en"]["test"], dataset.stream("en", "test")
     ids = stream.read(0, len(stream))
     unscored = 32 - 8 + 1  # tokens that are read before the first one that counts
-    scored_bytes = test["bytes"] - token_bytes(dataset.tokenizer("en"), ids)[:unscored].sum()
+    scored_bytes = test["bytes"] - token_bytes(dataset.tokenizer("en"), ids, 0)[:unscored].sum()
     for language in read_json(trained / "result.json")["languages"]:
         assert language["scored_tokens"] == test["tokens"] - unscored
         assert language["scored_documents"] == test["documents"]
