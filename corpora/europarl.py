@@ -6,14 +6,12 @@ python align.py ... --parallel en=data/downloads/europarl-v7/europarl-v7.fr-en.e
 
 import hashlib
 import io
-import shutil
 import tarfile
-import tempfile
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-from common import Parser, UserError, run_script
+from common import Parser, UserError, run_script, write
 
 URL = "https://www.statmt.org/europarl/v7/fr-en.tgz"
 SHA256 = "80f5d52113e23bfe51f890569ed69d2a1348127bca0894d07d1d23e0d0fac1e9"
@@ -22,18 +20,13 @@ FILES = {"en": "europarl-v7.fr-en.en", "fr": "europarl-v7.fr-en.fr"}
 
 def fetch(folder: Path) -> dict[str, Path]:
     """A file of aligned lines for each language."""
-    target = folder / "europarl-v7"
-    if not target.exists():
+    files = {language: folder / "europarl-v7" / name for language, name in FILES.items()}
+    if not all(file.exists() for file in files.values()):
         archive = io.BytesIO(download())
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as working, tarfile.open(fileobj=archive) as members:
-            plain = Path(working) / "plain"
-            plain.mkdir()
-            for file in FILES.values():  # only content: the archive's paths and modes are ignored
-                with members.extractfile(file) as lines, open(plain / file, "wb") as copy:
-                    shutil.copyfileobj(lines, copy)
-            plain.rename(target)
-    return {language: target / file for language, file in FILES.items()}
+        with tarfile.open(fileobj=archive) as members:
+            for file in files.values():  # only content: the archive's paths and modes are ignored
+                write(file, members.extractfile(file.name).read())
+    return files
 
 
 def download() -> bytes:
