@@ -37,7 +37,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
 
 from common import Parser, Progress, UserError, code_hash, exclusive, number, read_json, run_script, write
@@ -228,7 +227,8 @@ def perplexity(run: Run, language: Language, ids: np.ndarray, text_bytes: int) -
     documents_ended = np.cumsum(ids == END_OF_DOCUMENT)
     ended_before = documents_ended[:-1]  # each <eod> belongs to the document that it closes
     document_of = ended_before[first - 1 :]
-    bytes_of = token_bytes(run.dataset.tokenizer(language.source), ids, text_bytes)
+    tokenizer = run.dataset.tokenizer(language.source)
+    bytes_of = token_bytes(tokenizer, ids, text_bytes)
     scored_bytes = max(1, bytes_of[first:].sum())
     found = {
         "ppl": math.exp(min(nats.mean(), 700.0)),  # beyond, it overflows, and JSON has no infinity
@@ -370,7 +370,7 @@ def write_text(model: GPT, ids: list[int], tokens: int, temperature: float, seed
     for _ in range(tokens):
         seen = torch.tensor([ids[-model.length :]], device=model.output_embedding.device)
         hidden = model.hidden(seen, last=1)[0, 0]
-        logits = F.linear(hidden, model.output_embedding).float().cpu()
+        logits = (hidden @ model.output_embedding.T).cpu()
         probabilities.append(logits.softmax(0))
         weights = (logits / temperature).softmax(0)
         drawn = torch.multinomial(weights, 1, generator=generator)
