@@ -154,9 +154,8 @@ def sliding_windows(predictions: int, length: int, stride: int) -> tuple[np.ndar
     """Where windows begin, and how many predictions at the end of each count: (windows,) twice.
 
     The first `length - stride` predictions of a text never count. What a whole number of strides leaves over
-    is scored by one more window that ends with the text. A shorter text is one window.
+    is scored by one more window that ends with the text. `length` is at most `predictions`.
     """
-    length = min(length, predictions)
     ends = np.append(np.arange(length, predictions, stride), predictions)
     # Of each window counts what lies beyond the end of the one before.
     counted = np.diff(ends, prepend=max(0, length - stride))

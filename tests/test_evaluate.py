@@ -70,9 +70,9 @@ def trained(tmp_path_factory, prepared):
 
 @given(st.integers(1, 3000), st.integers(1, 600), st.integers(1, 600))
 def test_windows_cover_each_prediction_once(predictions, length, stride):
-    stride = min(stride, length)
+    stride, length = min(stride, length), min(length, predictions)
     starts, counted = sliding_windows(predictions, length, stride)
-    ends = starts + min(length, predictions)
+    ends = starts + length
     covered = []
     for end, many in zip(ends, counted, strict=True):
         covered += range(end - many, end)
