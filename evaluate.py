@@ -264,11 +264,10 @@ def score_held_out_text(run: Run) -> None:
     if len(read_languages(run.out)) != len(run.languages):
         raise UserError(f"{run.out / 'result.json'} is another run's: config.json has other languages")
     found = score_languages(run)
-    ngrams = score_ngrams(run) if len(run.languages) == 1 else None
+    counted = {"ngrams": score_ngrams(run)} if len(run.languages) == 1 else {}
     with exclusive(run.out, wait=True):
         result = read_json(run.out / "result.json")  # now, as another process may have written to it
-        if ngrams is not None:
-            result["ngrams"] = ngrams
+        result |= counted
         for entry, values in zip(result["languages"], found, strict=True):
             entry.update(values)
         write(run.out / "result.json", result)
