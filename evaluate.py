@@ -378,11 +378,9 @@ def write_text(model: GPT, ids: list[int], tokens: int, temperature: float, seed
 
 def print_sample(run: Run, args: Namespace) -> None:
     """Print prompts, each in its language, what the model writes, and the probability of each language."""
-    prompt = []
-    for text, name in zip(args.sample, args.languages, strict=True):
-        language = language_called(run, name)
-        if not prompt:
-            prompt.append(int(language.table[END_OF_DOCUMENT]))  # a new document begins
+    languages = [language_called(run, name) for name in args.languages]
+    prompt = [int(languages[0].table[END_OF_DOCUMENT])]  # a new document begins
+    for text, language in zip(args.sample, languages, strict=True):
         own_ids = run.dataset.tokenizer(language.source).encode(clean(text))
         prompt += language.table[own_ids].tolist()
     written, probabilities = write_text(run.model, prompt, args.tokens, args.temperature, args.seed)
@@ -397,7 +395,8 @@ def print_sample(run: Run, args: Namespace) -> None:
 
 def who_gets(run: Run, probability: np.ndarray) -> dict[str, float]:
     """The share of each language's own pieces, and of shared ones, in (vocabulary,) probabilities."""
-    owners = np.bincount(np.concatenate([language.table for language in run.languages]))
+    tables = [language.table for language in run.languages]
+    owners = np.bincount(np.concatenate(tables))
     shares = {"pieces that languages share": probability[owners > 1].sum()}
     for i, language in enumerate(run.languages):
         alphabet = ALPHABETS[i % len(ALPHABETS)]
