@@ -366,7 +366,7 @@ def test_an_export_is_loaded_as_the_help_says(trained, tmp_path, call):
     assert tree(run).items() - before.items() == {
         ("model.safetensors", (run / "model.safetensors").read_bytes())
     }
-    recipe = textwrap.dedent(evaluate.__doc__.partition("is made of it by")[2])
+    recipe = textwrap.dedent(evaluate.__doc__.partition("into a model:")[2])
     assert recipe.strip().count("\n") < 10
     found = {}
     exec(recipe.replace("out/NAME", str(run)), found)
