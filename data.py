@@ -522,7 +522,7 @@ def build_languages(dataset: Dataset, config: dict) -> list[Language]:
     else:
         first, clones = sources[0], len(sources)
         languages = cloned_languages(first, sizes[first], clones, config["anchors"], config["seed"])
-    share_pieces(languages, forms, config.get("shared", []))  # older runs lack this key and share no pieces
+    share_pieces(languages, forms, config["shared"])
     return languages
 
 
