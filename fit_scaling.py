@@ -186,10 +186,9 @@ def what_is_missing(record: dict, records: Records) -> str:
 
 EXPLANATION = """
 PPL: geometric mean over seeds; of one seed ± its standard error over documents. PPL alone: of a monolingual
-run on as many tokens (MLPE). TEff: tokens that a monolingual run needs for this PPL (MLTE) / own tokens, of
-each seed on its own yardstick, and the mean with Student's t interval; > and < lie beyond the yardstick. By
-law: the same by the paper's law. At most: 1 / share. Gain: (MLTE - own tokens) / tokens of the others: 0 if
-nothing is shared, 1 if everything is. Head start: MLTE - own tokens. docs/measuring.md says more.
+run on as many tokens (MLPE). TEff: tokens that a monolingual run needs for this PPL (MLTE) / own tokens, with
+Student's t interval over seeds; > and <: beyond the yardstick. At most: 1 / share. Gain: (MLTE - own tokens)
+/ tokens of the others, 1 if everything is shared. Head start: MLTE - own tokens. More: docs/measuring.md.
 """
 
 
@@ -289,7 +288,8 @@ def draw(records: Records, path: Path) -> None:
             if run["tokens"] and run["ppl"] < highest:
                 left.plot(run["tokens"], run["ppl"], "D", color=colour)
             teff = run.get("bound", math.nan)
-            right.plot(teff, place, "o", color=colour, alpha=0.5)
+            marker = run.get("beyond") or "o"  # of a bound ">" or "<", which draw triangles
+            right.plot(teff, place, marker, color=colour, alpha=0.5)
         _, low, high = over(group, "teff")
         right.plot([low, high], [place, place], color=colour)
         if first["share"]:
