@@ -102,7 +102,7 @@ def advice(mixes: list[dict]) -> str:
     """Which mix to take, with the comparisons, or why to take none; `mixes` begins with the cheapest."""
     best = min(mixes, key=lambda mix: over(mix["in the mix"], "ppl").mean)
     gains = ", ".join(f"{gain} {best[gain]}" for gain in GAINS)
-    told = [f"lowest: {best['name']}, {gains}"]
+    told = [f"best mix: {best['name']}, {gains}"]
     as_good = []
     for mix in mixes:
         worse = difference(mix["in the mix"], best["in the mix"])
@@ -117,7 +117,7 @@ def advice(mixes: list[dict]) -> str:
         decision = f"**{helping[0]['name']} is recommended**"
     else:
         doubts = [gain for gain in GAINS if not best[gain].low > 0]
-        decision = f"**No mix is recommended**: not surely above 0: {' and '.join(doubts)}"
+        decision = f"**No mix is recommended**, because {' and '.join(doubts)} may be 0 or less"
     many = f" {len(mixes)} mixes were compared, so one of them looks good by chance more easily."
     return f"{decision} ({'; '.join(told)}).{many if len(mixes) > 1 else ''}"
 
@@ -146,12 +146,12 @@ def draw(parts: list[list[dict]], path: Path) -> None:
     for mixes, axes in zip(parts, panels, strict=True):
         first = mixes[0]
         shares = [100 * mix["share"] for mix in mixes]
-        for name in SHOWN:
+        for name, marker in zip(SHOWN, "osv^D", strict=True):
             intervals = [over(mix[name], "ppl") for mix in mixes]
             below = [found.mean - found.low for found in intervals]
             above = [found.high - found.mean for found in intervals]
             means = [found.mean for found in intervals]
-            axes.errorbar(shares, means, (below, above), fmt="o:", capsize=3, label=name)
+            axes.errorbar(shares, means, (below, above), fmt=f"{marker}:", capsize=3, label=name)
         axes.set_title(f"GPT {first['size']}, {count(first['tokens'])} tokens")
         dress(axes, xlabel=shown(f"percent of {first['language']} in the mix"), ylabel="its test perplexity")
         axes.legend(frameon=False)
