@@ -175,7 +175,7 @@ def score(model: GPT, tokens: np.ndarray, progress: Progress) -> np.ndarray:
     @torch.inference_mode()
     def score_batch(batch: np.ndarray) -> np.ndarray:
         progress.update(batch[0])
-        ids = torch.tensor(windows[batch], device=device).long()
+        ids = torch.from_numpy(windows[batch].astype(np.int64)).to(device)
         targets = ids[:, 1:][:, -stride:]
         for precision in ARITHMETIC[device.type]:
             with mixed_precision(precision, device):
@@ -295,7 +295,7 @@ def ngram_perplexities(windows: np.ndarray, test: np.ndarray, vocabulary: int, l
     token w after context h, and T(h) how many different tokens follow it,
     P(w | h) = (c(hw) + T(h) P(w | h less its first token)) / (c(h) + T(h)).
     """
-    tokens = np.concatenate([windows.ravel(), test])
+    tokens = np.concatenate([windows.ravel(), test]).astype(np.int64)
     in_windows = np.tile(np.arange(windows.shape[1]), len(windows))
     place = np.concatenate([in_windows, np.arange(len(test))])  # of a token in its window, or in the test
     trained = np.arange(len(tokens)) < windows.size
@@ -379,7 +379,7 @@ def write_text(model: GPT, ids: list[int], tokens: int, temperature: float, seed
 def print_sample(run: Run, args: Namespace) -> None:
     """Print prompts, each in its language, what the model writes, and the probability of each language."""
     languages = [language_called(run, name) for name in args.languages]
-    prompt = [languages[0].table[END_OF_DOCUMENT]]  # a new document begins
+    prompt = [int(languages[0].table[END_OF_DOCUMENT])]  # a new document begins
     for text, language in zip(args.sample, languages, strict=True):
         own_ids = run.dataset.tokenizer(language.source).encode(clean(text))
         prompt += language.table[own_ids].tolist()
@@ -411,7 +411,7 @@ def export(run: Run) -> None:
     from safetensors.torch import save
 
     path = run.out / "model.safetensors"
-    weights = run.model.state_dict()
+    weights = run.model.cpu().state_dict()
     write(path, save(weights, {"config": json.dumps(run.config)}))
     print(f"{path} holds the weights of {run.out}")
 
