@@ -60,6 +60,8 @@ def records_of(out: Path) -> Records:
         raise UserError(f"expected amounts above 0 and shares from 0 to 1, found {amounts} and {shares}")
     for part in PARTS & result.keys():
         dict(result[part])  # raises TypeError or ValueError where other tools have written something else
+    if max(result.get("passes", {}).values(), default=0) > 1:
+        result.pop("ngrams", None)  # counted in repeated text, which spoils them
     records = []
     for position, language in enumerate(result["languages"]):
         if not 0 < language["ppl"] < math.inf:

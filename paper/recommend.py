@@ -13,14 +13,15 @@ from fit_scaling import mean_of, read_command, table
 from records import Interval, Records, experiments, over, over_seeds, those
 
 SHOWN = ("alone", "as many steps", "as long", "noise", "in the mix")  # perplexities of a mix and its controls
-GAINS = ("noise - mix", "alone - mix")
+GAINS = ("noise - mix", "best alone - mix")
 EXPLANATION = """
 Perplexities of {language}, geometric means over seeds. Alone: a model of {language} only, which reads as many
 tokens of it as the mix does, in batches of the same size. As many steps: the same in smaller batches, down to
 one sequence. As long: a model that reads as many tokens of {language} as the mix reads in all. Noise: the mix
-with the first language's tokens shuffled. Noise - mix is what the other languages taught. Alone - mix is what
-the mix gains on the best model alone that reads no more tokens and has no more text. Differences are of the
-same seeds, in brackets Student's t interval of 95%. Larger models may differ.
+with the first language's tokens shuffled. Noise - mix is what the other languages taught. Best alone - mix is
+what the mix gains on the best model alone that reads no more tokens and has no more text, at most 5%.
+Differences are of the same seeds, in brackets Student's t interval of 95%. Behind a mix stands the share of
+{language} that its first seed read. Larger models may differ.
 """
 
 
@@ -73,7 +74,7 @@ def with_controls(group: Records, records: Records) -> dict:
     no_longer = [run for run in alone if run["tokens"] < 1.05 * total]
     opponents = [run for run in no_longer if min(run["tokens"], text_of(run)) < 1.05 * tokens]
     mix["noise - mix"] = difference(mix["noise"], group)
-    mix["alone - mix"] = difference(opponents, group)
+    mix["best alone - mix"] = difference(opponents, group)
     mix["text"] = max(map(text_of, alone), default=0)
     mix["name"] = f"{mix['run']} ({100 * mix['share']:.3g}%)"
     return mix
@@ -117,7 +118,7 @@ def advice(mixes: list[dict]) -> str:
         decision = f"**{helping[0]['name']} is recommended**"
     else:
         doubts = [gain for gain in GAINS if not best[gain].low > 0]
-        decision = f"**No mix is recommended**, because {' and '.join(doubts)} may be 0 or less"
+        decision = f"**No mix is recommended**: the interval of {' and that of '.join(doubts)} is not above 0"
     many = f" {len(mixes)} mixes were compared, so one of them looks good by chance more easily."
     return f"{decision} ({'; '.join(told)}).{many if len(mixes) > 1 else ''}"
 

@@ -10,10 +10,10 @@
 #   THOROUGH=1 bash runs/mylanguages.sh en=FOLDER sw=FOLDER       # two sizes, two RARE: does the best ratio move?
 #   VOCAB=disjoint bash runs/mylanguages.sh en=FOLDER en2=FOLDER  # share only the space; here: one text as two clones
 #
-# Every mix reads RARE tokens of the rarest language (1x) and ever more of the others. Each has controls: the
-# same shares beside noise (the first language's tokens, shuffled); the rarest alone on as many tokens in all,
-# in more passes if its text has only RARE tokens; the rarest alone on 1x, in equal batches and in smaller
-# ones that give as many steps. HOLD_OUT=0.1 tests on a tenth of the documents (default: one in fifty).
+# Every mix reads RARE tokens of the rarest language (1x); mixes differ in how much of the others they add. Each
+# has controls: the same shares beside noise (the first language's tokens, shuffled); the rarest alone on as many
+# tokens in all, in more passes if its text has only RARE tokens; the rarest alone on 1x, in batches of the same
+# size and in smaller ones, which take as many steps. HOLD_OUT=0.1 tests on a tenth of the documents (default: one in fifty).
 CALLED_FROM=$PWD
 SEEDS=${SEEDS:-0 1 2}
 source "$(dirname "$0")/lib.sh"
