@@ -195,12 +195,6 @@ def matrix_panels(figure, records: Records) -> dict:
     return dict(zip(matrices, panels, strict=True))
 
 
-def finish_matrix(axes, matrix: str, **labels) -> None:
-    """Labels and a legend."""
-    dress(axes, title=f"{matrix} embedding", ylabel="cosine", **labels)
-    axes.legend(frameon=False, fontsize="small")
-
-
 def figure_6(figure, records: Records) -> dict[float, dict]:
     """Cosine of clones' embeddings, and of all pairs, by p(L2); word2vec as the control."""
     panels = matrix_panels(figure, records)
@@ -215,7 +209,7 @@ def figure_6(figure, records: Records) -> dict[float, dict]:
                 all_pairs = [entry["all_pairs"] for entry in found.values()]
                 cosines(axes, [*found], counterparts, color=color, label=f"{model}, counterparts")
                 axes.plot([*found], all_pairs, "x:", color=color, label=f"{model}, all pairs")
-        finish_matrix(axes, matrix, xlabel="p(L2) in %")
+        dress(axes, title=f"{matrix} embedding", xlabel="p(L2) in %", ylabel="cosine")
     return looked_at(records, "embeddings", "input")
 
 
@@ -225,7 +219,8 @@ def figure_7(figure, records: Records) -> dict[float, dict]:
         for share, found in looked_at(records, "embeddings", matrix).items():
             frequencies = [entry["frequency"] for entry in found["frequency"]]
             cosines(axes, frequencies, found["frequency"], label=f"p(L2) = {share:g}%")
-        finish_matrix(axes, matrix, xlabel="share of the text", xscale="log")
+        xlabel = "share of the text"
+        dress(axes, title=f"{matrix} embedding", xlabel=xlabel, ylabel="cosine", xscale="log")
     return looked_at(records, "embeddings", "input")
 
 
@@ -257,11 +252,10 @@ def draw(number: int, records: Records) -> Figure:
             raise UserError(f"too few runs for Figure {number}; bash runs/{script} trains them")
         rows, columns = figure.axes[0].get_gridspec().get_geometry()
         figure.set_size_inches(4 + 3 * columns, 1 + 3 * rows)
-        if number not in {6, 7}:  # they have legends of their own
-            names = figure.axes[0].get_legend_handles_labels()
-            title = None if number in {5, 8} else "hollow: the paper's"
-            place = {"loc": "outside upper center", "ncols": columns + 1, "frameon": False}
-            figure.legend(*names, title=title, **place)
+        names = figure.axes[0].get_legend_handles_labels()
+        title = None if number in {5, 7, 8} else "hollow: the paper's"
+        place = {"loc": "outside upper center", "ncols": columns + 1, "frameon": False}
+        figure.legend(*names, title=title, **place)
     return figure
 
 
