@@ -196,7 +196,6 @@ def compare_table(name: str, own: Rows) -> str:
 
 def controls(own: Rows) -> str:
     """The raw cosine of hidden states beside what it may contain: means over layers, of each seed."""
-    head = ("languages", "seeds", "raw", "shuffled", "matched, another text", "centred", "retrieval@1")
     parts = {
         "raw": ("positions", "matching"),
         "shuffled": ("shuffled",),
@@ -204,6 +203,8 @@ def controls(own: Rows) -> str:
         "centred": ("positions, centred", "matching, centred"),
         "retrieval@1": ("retrieval@1",),
     }
+    known = {name for group in own.values() for run in group for name in first_pair(run, "hidden")}
+    parts = {part: names for part, names in parts.items() if known & set(names)}
     lines = []
     for part, setting, _ in values.SIMILARITIES:
         runs = [run for run in own.get((setting, 0), []) if first_pair(run, "hidden")]
@@ -218,7 +219,8 @@ def controls(own: Rows) -> str:
                 means.append(f"{np.mean(layers):.2f}" if layers else "-")
             cells.append(" ".join(means))
         lines.append(cells)
-    return f"### What the cosine of hidden states contains, of each seed\n\n{markdown(head, lines, 2)}"
+    columns = markdown(("languages", "seeds", *parts), lines, 2)
+    return f"### What the cosine of hidden states contains, of each seed\n\n{columns}"
 
 
 def compare_similarities(own: Rows) -> str:

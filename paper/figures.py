@@ -253,7 +253,7 @@ def draw(number: int, records: Records) -> Figure:
         rows, columns = figure.axes[0].get_gridspec().get_geometry()
         figure.set_size_inches(4 + 3 * columns, 1 + 3 * rows)
         names = figure.axes[0].get_legend_handles_labels()
-        title = None if number in {5, 7, 8} else "hollow: the paper's"
+        title = None if number >= 5 else "hollow: the paper's"
         place = {"loc": "outside upper center", "ncols": columns + 1, "frameon": False}
         figure.legend(*names, title=title, **place)
     return figure

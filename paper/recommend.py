@@ -19,7 +19,7 @@ Perplexities of {language}, geometric means over seeds. Alone: a model of {langu
 tokens of it as the mix does, in batches of the same size. As many steps: the same in smaller batches, down to
 one sequence. As long: a model that reads as many tokens of {language} as the mix reads in all. Noise: the mix
 with the first language's tokens shuffled. Noise - mix is what the other languages taught. Best alone - mix is
-what the mix gains on the best model alone that reads no more tokens and has no more text, at most 5%.
+what the mix gains on the best model alone that reads no more tokens and has no more text (at most 5% more).
 Differences are of the same seeds, in brackets Student's t interval of 95%. Behind a mix stands the share of
 {language} that its first seed read. Larger models may differ.
 """

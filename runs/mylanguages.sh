@@ -13,7 +13,8 @@
 # Every mix reads RARE tokens of the rarest language (1x); mixes differ in how much of the others they add. Each
 # has controls: the same shares beside noise (the first language's tokens, shuffled); the rarest alone on as many
 # tokens in all, in more passes if its text has only RARE tokens; the rarest alone on 1x, in batches of the same
-# size and in smaller ones, which take as many steps. HOLD_OUT=0.1 tests on a tenth of the documents (default: one in fifty).
+# size and in smaller ones, which take as many steps. HOLD_OUT=0.1 tests on a tenth of the documents (default:
+# one in fifty).
 CALLED_FROM=$PWD
 SEEDS=${SEEDS:-0 1 2}
 source "$(dirname "$0")/lib.sh"

@@ -209,6 +209,8 @@ def test_what_counting_reaches_stands_below_the_table(tmp_path):
         ngrams = {"ngrams": {"1": 30.0, "2": 17.0 - tokens / ONE}}
         ppl = [float(PAPERS.perplexity(tokens))]
         write_run(tmp_path, f"mono-{tokens:.0f}", tokens, ppl, sources=("en",), facts=ngrams)
+    repeated = {"ngrams": {"1": 30.0, "2": 12.0}, "passes": {"en": 2.0}}  # counted twice, so left out
+    write_run(tmp_path, "longest", 2 * LENGTHS[4], ppl, sources=("en",), facts=repeated)
     out = table(measure(read_records([tmp_path])))
     assert "Counting n-grams of 1.2B tokens reaches a perplexity of 30.0 (n = 1), 16.0 (n = 2).\n" in out
 
