@@ -89,7 +89,8 @@ def test_retrieval_counts_rows_whose_nearest_is_their_own(n, width, seed):
     for left, right, share in zip(one, other, shares, strict=True):
         best = brute_cosines(right, left).argmax(1)
         assert share == pytest.approx(np.mean(best.numpy() == np.arange(n)))
-    assert align.retrieval(one, 3 * one).tolist() == [1, 1]
+    apart = torch.eye(n)[None]  # random rows may be so alike that float32 cannot tell them apart
+    assert align.retrieval(apart, 3 * apart).tolist() == [1]
 
 
 def test_the_key_names_what_a_model_takes_for_another_piece(run, command):
